@@ -1,0 +1,1 @@
+//! The only writer: executes a plan's effects in order.

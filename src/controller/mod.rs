@@ -1,0 +1,1 @@
+//! Wiring: watches, queue, backoff and shutdown around gather → decide → apply.

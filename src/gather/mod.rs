@@ -1,0 +1,1 @@
+//! Reads the cluster into a snapshot.

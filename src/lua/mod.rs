@@ -1,0 +1,1 @@
+//! Scripts: the engine and its limits, JSON conversion, the library of scripts, and the test-case runner.

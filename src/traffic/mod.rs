@@ -1,0 +1,1 @@
+//! From a step's strategy to the objects that route traffic. Pure.

@@ -1,0 +1,1 @@
+//! A plain view of a workload and the fields it is held by. Pure.
