@@ -1,0 +1,184 @@
+//! Condition types, reasons, phases and step states: the words that platforms poll for and alerts match.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::v1beta1::Condition;
+
+/// Condition types of a Rollout.
+pub mod types {
+    /// A release is going on, or how the last one ended.
+    pub const PROGRESSING: &str = "Progressing";
+    /// The last release ended with the new version (`True`) or was cancelled (`False`).
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// The Rollout is being deleted.
+    pub const TERMINATING: &str = "Terminating";
+    /// Something that a person must mend keeps the release where it is. Absent when nothing does.
+    pub const STALLED: &str = "Stalled";
+    /// What the cluster cannot promise, such as holding a change while the controller is down.
+    pub const DEGRADED: &str = "Degraded";
+}
+
+/// Reasons of conditions and events.
+pub mod reasons {
+    /// A release was captured and is being prepared.
+    pub const INITIALIZING: &str = "Initializing";
+    /// Steps are being executed.
+    pub const IN_ROLLING: &str = "InRolling";
+    /// `strategy.paused` is true.
+    pub const PAUSED: &str = "Paused";
+    /// The template went back to the stable one.
+    pub const CANCELLING: &str = "Cancelling";
+    /// All steps are done; traffic and workload are being put in order.
+    pub const FINALISING: &str = "Finalising";
+    /// Done.
+    pub const COMPLETED: &str = "Completed";
+    /// The Rollout is being deleted.
+    pub const IN_TERMINATING: &str = "InTerminating";
+
+    /// The Rollout's spec cannot be followed; the message names field and remedy.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// The workload does not exist.
+    pub const WORKLOAD_NOT_FOUND: &str = "WorkloadNotFound";
+    /// A Service that a trafficRouting names does not exist.
+    pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+    /// A networkRef does not exist, or its kind is not installed.
+    pub const NETWORK_REF_NOT_FOUND: &str = "NetworkRefNotFound";
+    /// No script is known for a networkRef's kind.
+    pub const SCRIPT_NOT_FOUND: &str = "ScriptNotFound";
+    /// A script failed, exceeded its budget, or returned what cannot be written.
+    pub const SCRIPT_FAILED: &str = "ScriptFailed";
+    /// A script's result breaks a rule that every route must keep.
+    pub const ROUTE_REFUSED: &str = "RouteRefused";
+    /// The API server refused a write of ours.
+    pub const WRITE_REFUSED: &str = "WriteRefused";
+    /// The API server could not be reached, or answered with an error of its own.
+    pub const API_UNAVAILABLE: &str = "ApiUnavailable";
+    /// An object with the name that we need exists and is not ours.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// Another Rollout names the same workload.
+    pub const WORKLOAD_SHARED: &str = "WorkloadShared";
+    /// Two Rollouts or tools changed the same object.
+    pub const APPROVAL_IGNORED: &str = "ApprovalIgnored";
+    /// The cluster cannot hold changed workloads by itself.
+    pub const HOLD_UNAVAILABLE: &str = "HoldUnavailable";
+    /// A change came through without being held and was stopped late.
+    pub const LATE_HOLD: &str = "LateHold";
+
+    /// A step was entered.
+    pub const STEP_STARTED: &str = "StepStarted";
+    /// The canary pods of a step are ready.
+    pub const STEP_UPGRADED: &str = "StepUpgraded";
+    /// Routes of a step were written.
+    pub const TRAFFIC_ROUTED: &str = "TrafficRouted";
+    /// A step waits for a person or for time.
+    pub const STEP_PAUSED: &str = "StepPaused";
+    /// A person approved a step.
+    pub const APPROVED: &str = "Approved";
+    /// The template went back to stable; the release is cancelled.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// A newer template arrived during a release.
+    pub const RESTARTED: &str = "Restarted";
+    /// Routes, Services and workload equal what they were before the release.
+    pub const RESTORED: &str = "Restored";
+}
+
+/// Values of `status.phase`.
+pub mod phases {
+    /// The workload was not seen yet.
+    pub const INITIAL: &str = "Initial";
+    /// Nothing to release.
+    pub const HEALTHY: &str = "Healthy";
+    /// A release is going on.
+    pub const PROGRESSING: &str = "Progressing";
+    /// The Rollout is being deleted.
+    pub const TERMINATING: &str = "Terminating";
+    /// `spec.disabled` is true and nothing of ours is left.
+    pub const DISABLED: &str = "Disabled";
+    /// `spec.disabled` is true and a release is being wound up.
+    pub const DISABLING: &str = "Disabling";
+}
+
+/// Values of `currentStepState`, in the order in which a step passes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepState {
+    /// Traffic is prepared for the pods that come.
+    BeforeStepUpgrade,
+    /// Canary pods are brought up.
+    StepUpgrade,
+    /// Routes are changed.
+    StepTrafficRouting,
+    /// Metrics are judged.
+    StepMetricsAnalysis,
+    /// The step waits for a person or for time.
+    StepPaused,
+    /// The step is approved.
+    StepReady,
+    /// All steps are done.
+    Completed,
+}
+
+impl StepState {
+    const ALL: [StepState; 7] = [
+        StepState::BeforeStepUpgrade,
+        StepState::StepUpgrade,
+        StepState::StepTrafficRouting,
+        StepState::StepMetricsAnalysis,
+        StepState::StepPaused,
+        StepState::StepReady,
+        StepState::Completed,
+    ];
+
+    /// The value on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StepState::BeforeStepUpgrade => "BeforeStepUpgrade",
+            StepState::StepUpgrade => "StepUpgrade",
+            StepState::StepTrafficRouting => "StepTrafficRouting",
+            StepState::StepMetricsAnalysis => "StepMetricsAnalysis",
+            StepState::StepPaused => "StepPaused",
+            StepState::StepReady => "StepReady",
+            StepState::Completed => "Completed",
+        }
+    }
+
+    /// The state that a wire value names. People write this field, so anything may be in it.
+    pub fn parse(text: &str) -> Option<StepState> {
+        StepState::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// Sets a condition. Nothing changes when status, reason and message are the same; `lastTransitionTime` is kept while
+/// status is the same.
+pub fn set(conditions: &mut Vec<Condition>, r#type: &str, status: bool, reason: &str, message: &str, now: Timestamp) {
+    let status = if status { "True" } else { "False" };
+    let old = conditions.iter().position(|c| c.r#type == r#type).map(|i| conditions.remove(i));
+    let unchanged = old.as_ref().is_some_and(|c| c.status == status && c.reason == reason && c.message == message);
+    let condition = match old {
+        Some(old) if unchanged => old,
+        old => Condition {
+            r#type: r#type.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_update_time: Some(Time(now)),
+            last_transition_time: old
+                .filter(|c| c.status == status)
+                .and_then(|c| c.last_transition_time)
+                .or(Some(Time(now))),
+        },
+    };
+    // Sorted by type, so that an unchanged set is an unchanged list.
+    let at = conditions.partition_point(|c| c.r#type.as_str() < r#type);
+    conditions.insert(at, condition);
+}
+
+/// Removes a condition.
+pub fn remove(conditions: &mut Vec<Condition>, r#type: &str) {
+    conditions.retain(|c| c.r#type != r#type);
+}
+
+/// Finds a condition.
+pub fn find<'a>(conditions: &'a [Condition], r#type: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.r#type == r#type)
+}

@@ -1,0 +1,57 @@
+//! Labels, annotations, finalizers and names that are part of the contract with users and other tools.
+
+/// Finalizer on a Rollout: traffic and workload are put back before the object goes.
+pub const ROLLOUT_FINALIZER: &str = "rollouts.kruise.io/rollout";
+
+/// Label on the workload: the switch of the hold. Value: `deployment`, `statefulset`, `daemonset`, `cloneset`.
+pub const WORKLOAD_TYPE: &str = "rollouts.kruise.io/workload-type";
+
+/// Annotation on the workload while a release is captured: a JSON [`InProgressing`].
+pub const IN_PROGRESSING: &str = "rollouts.kruise.io/in-progressing";
+
+/// Label (and annotation) on the workload: the user's own id of the release.
+pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
+
+/// Label on the extra Deployment of canary style; value: the name of the stable Deployment.
+pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";
+
+/// Annotation on a Rollout: `canary` or `partition`, any case.
+pub const ROLLING_STYLE: &str = "rollouts.kruise.io/rolling-style";
+
+/// Annotation on a Rollout: name of the TrafficRouting it shares.
+pub const TRAFFIC_ROUTING: &str = "rollouts.kruise.io/trafficrouting";
+
+/// Annotation on a networkRef during a release: JSON `{spec, labels, annotations}` of the object before it, and
+/// under `written` what we changed since.
+pub const ORIGINAL_SPEC: &str = "rollouts.kruise.io/original-spec-configuration";
+
+/// Annotation on a Service whose selector we pin: the selector before.
+pub const ORIGINAL_SELECTOR: &str = "rollouts.kruise.io/original-selector";
+
+/// Label that a Deployment's pods carry for their revision.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// Annotation of a ReplicaSet: its revision number within the Deployment.
+pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// Label of an EndpointSlice: the Service it belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// ConfigMap with the administrator's scripts, in the controller's namespace.
+pub const SCRIPT_CONFIG_MAP: &str = "kruise-rollout-configuration";
+
+/// Field manager of every write of ours.
+pub const FIELD_MANAGER: &str = "tidegate";
+
+/// Value of [`IN_PROGRESSING`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InProgressing {
+    /// The Rollout that controls the release; empty when the hold was set by the admission policy, which knows no
+    /// Rollouts.
+    #[serde(default)]
+    pub rollout_name: String,
+    /// What the user wants `spec.paused` to be after the release.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+}
