@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod client;
 pub mod controller;
 pub mod crd;
 pub mod demo;
+pub mod duration;
 pub mod lua;
 pub mod policy;
 pub mod rollout;
