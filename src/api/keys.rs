@@ -54,4 +54,8 @@ pub struct InProgressing {
     /// What the user wants `spec.paused` to be after the release.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// The controller's word that the held template may roll out: whoever unpauses the workload must say it in the
+    /// same write, else the hold stays. See [`crate::workload::hold`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }

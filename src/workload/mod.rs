@@ -1,1 +1,3 @@
 //! A plain view of a workload and the fields it is held by. Pure.
+
+pub mod hold;

@@ -1,0 +1,142 @@
+use serde_json::json;
+
+use super::*;
+use crate::api::keys::InProgressing;
+
+const EMPTY: &str = r#"{"rolloutName":""}"#;
+const NAMED: &str = r#"{"rolloutName":"web"}"#;
+const OPEN: &str = r#"{"rolloutName":"web","paused":true,"released":true}"#;
+
+/// A Deployment with an image; `mark` and `label` are left out when empty.
+fn deployment(image: &str, replicas: i64, paused: bool, mark: &str, label: &str) -> Value {
+    let mut metadata = json!({"name": "web", "labels": {"app": "web"}});
+    if !label.is_empty() {
+        metadata["labels"][WORKLOAD_TYPE] = json!(label);
+    }
+    if !mark.is_empty() {
+        metadata["annotations"] = json!({IN_PROGRESSING: mark});
+    }
+    let mut spec = json!({"replicas": replicas, "template": {"spec": {"containers": [{"name": "c", "image": image}]}}});
+    if paused {
+        spec["paused"] = json!(true);
+    }
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})
+}
+
+fn managed(image: &str, paused: bool, mark: &str) -> Value {
+    deployment(image, 3, paused, mark, "deployment")
+}
+
+fn mark_of(object: &Value) -> &str {
+    mark(object)
+}
+
+#[test]
+fn a_changed_template_is_held_with_a_new_mark() {
+    let held = hold(&managed("a", false, ""), &managed("b", false, "")).unwrap();
+    assert_eq!(held, managed("b", true, EMPTY));
+}
+
+#[test]
+fn the_writers_own_pause_is_remembered() {
+    let held = hold(&managed("a", true, ""), &managed("b", true, "")).unwrap();
+    assert_eq!(mark_of(&held), r#"{"rolloutName":"","paused":true}"#);
+    // What counts is the wish in this write, not the one before.
+    let held = hold(&managed("a", true, ""), &managed("b", false, "")).unwrap();
+    assert_eq!(mark_of(&held), EMPTY);
+}
+
+#[test]
+fn what_is_left_alone() {
+    let cases = [
+        ("nothing changed", managed("a", false, ""), managed("a", false, "")),
+        ("scaled", managed("a", false, ""), deployment("a", 9, false, "", "deployment")),
+        ("not managed", deployment("a", 3, false, "", ""), deployment("b", 3, false, "", "")),
+        ("changed while scaled to 0", managed("a", false, ""), deployment("b", 0, false, "", "deployment")),
+        ("a person pauses", managed("a", false, ""), managed("a", true, "")),
+        ("a person unpauses what is not held", managed("a", true, ""), managed("a", false, "")),
+        ("the controller names itself", managed("b", true, EMPTY), managed("b", true, NAMED)),
+        ("the controller opens", managed("b", true, NAMED), managed("b", false, OPEN)),
+        ("the controller ends", managed("b", false, OPEN), managed("b", false, "")),
+        ("the controller ends and pauses again", managed("b", false, OPEN), managed("b", true, "")),
+        ("a person pauses what is open", managed("b", false, OPEN), managed("b", true, OPEN)),
+        ("the controller ends what a person paused", managed("b", true, OPEN), managed("b", true, "")),
+        ("the label goes by itself", managed("b", true, NAMED), deployment("b", 3, true, NAMED, "")),
+        ("the way out", deployment("b", 3, true, NAMED, ""), deployment("b", 3, false, NAMED, "")),
+        ("held, and scaled to 0", managed("b", true, NAMED), deployment("b", 0, true, NAMED, "deployment")),
+    ];
+    for (name, old, new) in cases {
+        assert_eq!(hold(&old, &new), None, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_open_a_held_deployment() {
+    let old = managed("b", true, NAMED);
+    let cases = [
+        ("a PUT that knows neither label nor mark", deployment("b", 3, false, "", "")),
+        ("a PUT that knows the label only", managed("b", false, "")),
+        ("an apply that says paused: false", managed("b", false, NAMED)),
+        ("an unpause under another name", managed("b", false, EMPTY)),
+        ("removal of the mark by itself", managed("b", true, "")),
+    ];
+    for (name, new) in cases {
+        let held = hold(&old, &new).expect(name);
+        assert!(is_paused(&held) && label(&held).is_some(), "{name}: {held}");
+        assert_eq!(mark_of(&held), NAMED, "{name}");
+    }
+    let mut empty = managed("b", true, "");
+    empty["metadata"]["annotations"] = json!({IN_PROGRESSING: ""});
+    assert_eq!(hold(&old, &empty).unwrap(), old);
+}
+
+#[test]
+fn a_put_without_label_cannot_slip_through_in_two_writes() {
+    let bare = deployment("b", 3, false, "", "");
+    let first = hold(&managed("a", false, ""), &bare).unwrap();
+    assert_eq!(first, managed("b", true, EMPTY));
+    assert_eq!(hold(&first, &bare).unwrap(), first);
+}
+
+#[test]
+fn a_newer_template_shuts_an_open_deployment_again() {
+    let held = hold(&managed("b", false, OPEN), &managed("c", false, OPEN)).unwrap();
+    assert_eq!(held, managed("c", true, r#"{"rolloutName":"web","paused":true}"#));
+    let held = hold(&managed("b", false, OPEN), &deployment("c", 3, false, "", "")).unwrap();
+    assert_eq!(held, managed("c", true, r#"{"rolloutName":"web","paused":true}"#));
+    // A mark that the writer brings along cannot open either.
+    let held = hold(&managed("b", false, ""), &managed("c", false, OPEN)).unwrap();
+    assert_eq!(mark_of(&held), r#"{"rolloutName":"web","paused":true}"#);
+}
+
+#[test]
+fn the_old_mark_wins_over_the_writers() {
+    let held = hold(&managed("b", true, NAMED), &managed("c", true, EMPTY)).unwrap();
+    assert_eq!(mark_of(&held), NAMED);
+}
+
+#[test]
+fn absent_replicas_want_a_pod() {
+    let mut new = managed("b", false, "");
+    new["spec"].as_object_mut().unwrap().remove("replicas");
+    assert!(hold(&managed("a", false, ""), &new).is_some());
+}
+
+#[test]
+fn marks_are_written_as_the_rule_reads_them() {
+    let text = |paused, released| {
+        serde_json::to_string(&InProgressing { rollout_name: String::new(), paused, released }).unwrap()
+    };
+    assert_eq!(text(false, false), new_mark(false));
+    assert_eq!(text(true, false), new_mark(true));
+    assert!(is_released(&text(false, true)) && is_released(&text(true, true)));
+    assert_eq!(text(true, true).replace(RELEASED, ""), text(true, false));
+}
+
+#[test]
+fn malformed_objects_do_no_harm() {
+    for new in [json!(null), json!([]), json!({"metadata": {"labels": []}}), json!({"metadata": 1, "spec": 2})] {
+        let _ = hold(&managed("a", true, NAMED), &new);
+        let _ = hold(&new, &managed("a", true, NAMED));
+    }
+}
