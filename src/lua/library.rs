@@ -1,0 +1,194 @@
+//! The library of scripts: those built in, and those of a ConfigMap.
+
+use std::{collections::BTreeMap, fmt};
+
+use include_dir::{Dir, include_dir};
+
+use super::{Origin, Script};
+
+static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/lua-scripts");
+
+/// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.
+pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
+
+/// The class of an Ingress that names none.
+pub const DEFAULT_INGRESS_CLASS: &str = "nginx";
+
+/// No script for this kind or class.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct NotFound {
+    /// What needs a script, for example `networking.istio.io/VirtualService` or `ingress class nginx`.
+    pub target: String,
+    /// The built-in script looked for, for example `networking.istio.io/VirtualService/trafficRouting.lua`.
+    pub built_in: String,
+    /// The key looked for in ConfigMap [`CONFIG_MAP`].
+    pub key: String,
+    /// Whether there was a ConfigMap to look into.
+    pub config_map_exists: bool,
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.config_map_exists { "which has no such key" } else { "which does not exist" };
+        write!(
+            f,
+            "no script for {}: there is no built-in {}, and none under key {} of ConfigMap {CONFIG_MAP}, {state}; add \
+             the script under that key",
+            self.target, self.built_in, self.key
+        )
+    }
+}
+
+/// The library of scripts.
+#[derive(Clone, Copy, Debug)]
+pub struct Library;
+
+impl Library {
+    /// The built-in script for objects of this API group and kind.
+    pub fn builtin(group: &str, kind: &str) -> Option<Script> {
+        built_in(&custom_path(group, kind))
+    }
+
+    /// The built-in script for Ingresses of this class; an empty class means [`DEFAULT_INGRESS_CLASS`].
+    pub fn ingress(class: &str) -> Option<Script> {
+        built_in(&ingress_path(class))
+    }
+
+    /// All built-in scripts, by name.
+    pub fn list() -> Vec<Script> {
+        fn collect(dir: &'static Dir<'static>, scripts: &mut Vec<Script>) {
+            for file in dir.files() {
+                if file.path().extension().is_some_and(|e| e == "lua")
+                    && let Some(script) = file.path().to_str().and_then(built_in)
+                {
+                    scripts.push(script);
+                }
+            }
+            for sub in dir.dirs() {
+                collect(sub, scripts);
+            }
+        }
+        let mut scripts = Vec::new();
+        collect(&BUILT_IN, &mut scripts);
+        scripts.sort_by(|a, b| a.name.cmp(&b.name));
+        scripts
+    }
+
+    /// The ConfigMap key of the script for objects of this API group and kind.
+    pub fn key(group: &str, kind: &str) -> String {
+        format!("lua.traffic.routing.{kind}.{group}")
+    }
+
+    /// The ConfigMap key of the script for Ingresses of this class.
+    pub fn ingress_key(class: &str) -> String {
+        format!("lua.traffic.routing.ingress.{}", class_or_default(class))
+    }
+}
+
+/// The script for objects of this API group (without version) and kind: built in first, then the ConfigMap's, the
+/// order of OpenKruise; the other way round when `config_map_wins`. `config_map` is the ConfigMap's `data`. A key
+/// with nothing but white space counts as absent.
+///
+/// # Errors
+/// [`NotFound`] when neither has one.
+pub fn resolve(
+    group: &str,
+    kind: &str,
+    config_map: Option<&BTreeMap<String, String>>,
+    config_map_wins: bool,
+) -> Result<Script, NotFound> {
+    let key = Library::key(group, kind);
+    let ours = || Library::builtin(group, kind);
+    let theirs = || from_config_map(config_map, &key);
+    let found = if config_map_wins { theirs().or_else(ours) } else { ours().or_else(theirs) };
+    found.ok_or_else(|| NotFound {
+        target: format!("{group}/{kind}"),
+        built_in: custom_path(group, kind),
+        key,
+        config_map_exists: config_map.is_some(),
+    })
+}
+
+/// The script for Ingresses of this class: the ConfigMap's first, then built in, the order of OpenKruise.
+///
+/// # Errors
+/// [`NotFound`] when neither has one.
+pub fn resolve_ingress(class: &str, config_map: Option<&BTreeMap<String, String>>) -> Result<Script, NotFound> {
+    let key = Library::ingress_key(class);
+    from_config_map(config_map, &key).or_else(|| Library::ingress(class)).ok_or_else(|| NotFound {
+        target: format!("Ingress class {}", class_or_default(class)),
+        built_in: ingress_path(class),
+        key,
+        config_map_exists: config_map.is_some(),
+    })
+}
+
+fn class_or_default(class: &str) -> &str {
+    if class.is_empty() { DEFAULT_INGRESS_CLASS } else { class }
+}
+
+fn custom_path(group: &str, kind: &str) -> String {
+    format!("{group}/{kind}/trafficRouting.lua")
+}
+
+fn ingress_path(class: &str) -> String {
+    format!("ingress/{}.lua", class_or_default(class))
+}
+
+fn built_in(path: &str) -> Option<Script> {
+    let text = BUILT_IN.get_file(path)?.contents_utf8()?;
+    Some(Script::new(path, text, Origin::BuiltIn))
+}
+
+fn from_config_map(config_map: Option<&BTreeMap<String, String>>, key: &str) -> Option<Script> {
+    let text = config_map?.get(key).filter(|text| !text.trim().is_empty())?;
+    // The namespace is the controller's own and is not known here.
+    let origin = Origin::ConfigMap { namespace: String::new(), name: CONFIG_MAP.to_owned(), key: key.to_owned() };
+    Some(Script::new(format!("{CONFIG_MAP}/{key}"), text.as_str(), origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: &str = "networking.istio.io";
+
+    fn config_map() -> BTreeMap<String, String> {
+        [
+            ("lua.traffic.routing.VirtualService.networking.istio.io", "return 1"),
+            ("lua.traffic.routing.Route.example.com", "return 2"),
+            ("lua.traffic.routing.Empty.example.com", "  \n"),
+            ("lua.traffic.routing.ingress.mine", "return 3"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+    }
+
+    #[test]
+    fn built_in_wins_unless_told_otherwise() {
+        let map = config_map();
+        if Library::builtin(GROUP, "VirtualService").is_some() {
+            let script = resolve(GROUP, "VirtualService", Some(&map), false).unwrap();
+            assert_eq!(script.origin, Origin::BuiltIn);
+            assert_eq!(script.name, "networking.istio.io/VirtualService/trafficRouting.lua");
+        }
+        let script = resolve(GROUP, "VirtualService", Some(&map), true).unwrap();
+        assert_eq!(&*script.source, "return 1");
+        let script = resolve("example.com", "Route", Some(&map), false).unwrap();
+        assert_eq!(&*script.source, "return 2");
+        assert_eq!(resolve_ingress("mine", Some(&map)).unwrap().source.as_ref(), "return 3");
+    }
+
+    #[test]
+    fn not_found_names_both_places() {
+        let error = resolve("example.com", "Empty", Some(&config_map()), false).unwrap_err().to_string();
+        for part in ["example.com/Empty/trafficRouting.lua", "lua.traffic.routing.Empty.example.com", CONFIG_MAP] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(error.contains("no such key"), "{error}");
+        let error = resolve("", "Thing", None, false).unwrap_err().to_string();
+        assert!(error.contains("does not exist") && error.contains("lua.traffic.routing.Thing."), "{error}");
+        let error = resolve_ingress("", None).map(|_| ()).map_err(|e| e.key);
+        assert!(error.is_ok() || error == Err("lua.traffic.routing.ingress.nginx".to_owned()));
+    }
+}

@@ -1,0 +1,64 @@
+//! What goes into the engine and what comes out.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Where a script was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Compiled into the binary, from `lua-scripts/`.
+    BuiltIn,
+    /// A key of a ConfigMap.
+    ConfigMap {
+        /// Namespace of the ConfigMap.
+        namespace: String,
+        /// Name of the ConfigMap.
+        name: String,
+        /// Key in its `data`.
+        key: String,
+    },
+    /// A file, given on the command line.
+    File(PathBuf),
+}
+
+/// One Lua script.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// What errors call it, for example `networking.istio.io/VirtualService/trafficRouting.lua`.
+    pub name: String,
+    /// The Lua text.
+    pub source: Arc<str>,
+    /// Where it was read from.
+    pub origin: Origin,
+}
+
+impl Script {
+    /// A script of this name and text.
+    pub fn new(name: impl Into<String>, source: impl Into<Arc<str>>, origin: Origin) -> Self {
+        Self { name: name.into(), source: source.into(), origin }
+    }
+
+    /// The SHA-256 of the text, in hexadecimal: equal for equal texts, whatever their names.
+    pub fn hash(&self) -> String {
+        self.digest().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    pub(super) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.source.as_bytes()).into()
+    }
+}
+
+/// What a run gave back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The table that the script returned, as JSON.
+    pub value: Value,
+    /// What the script printed, a line each.
+    pub prints: Vec<String>,
+    /// Steps used: calls, returns, loop turns, pattern steps. The same on every run of the same script and input.
+    pub fuel_used: u64,
+    /// What the script's author should know although the run succeeded.
+    pub warnings: Vec<String>,
+}

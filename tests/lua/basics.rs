@@ -1,0 +1,127 @@
+use serde_json::json;
+use tidegate::lua::{ErrorKind, Origin, Script};
+
+use crate::{engine, run, script};
+
+#[test]
+fn a_script_changes_what_it_names() {
+    let obj =
+        json!({"canaryWeight": 20, "data": {"spec": {"http": [{"weight": 1, "big": 9_007_199_254_740_993_u64}]}}});
+    let source = "print('weight', obj.canaryWeight, nil, true)\nobj.data.spec.http[1].weight = obj.canaryWeight\nreturn obj.data";
+    let outcome = run(source, &obj).unwrap();
+    assert_eq!(outcome.value, json!({"spec": {"http": [{"weight": 20, "big": 9_007_199_254_740_993_u64}]}}));
+    assert_eq!(outcome.prints, ["weight\t20\tnil\ttrue"]);
+    assert!(outcome.fuel_used > 0 && outcome.fuel_used < 100, "{}", outcome.fuel_used);
+    assert_eq!(outcome.warnings, [""; 0]);
+}
+
+#[test]
+fn runtime_errors_name_line_and_message() {
+    let source = "local function f(t)\n  return t.host.name\nend\nlocal a = 1\nf({})\nreturn {}";
+    let e = run(source, &json!({})).unwrap_err();
+    assert_eq!(e.kind, ErrorKind::Runtime);
+    assert_eq!(e.to_string(), "test.lua:2: attempt to index nil with 'name'");
+    assert!(e.snippet.contains("> 2 |   return t.host.name\n"), "{}", e.snippet);
+    assert_eq!(e.traceback, "test.lua:2: in function 'f'\ntest.lua:5: in the script itself");
+    let report = e.report();
+    assert!(report.contains("called from:") && report.contains("^"), "{report}");
+}
+
+#[test]
+fn error_table() {
+    // (source, kind, line, part of the message)
+    let table: &[(&str, ErrorKind, Option<u32>, &str)] = &[
+        ("local x = = 1", ErrorKind::Syntax, Some(1), "got '='"),
+        ("\n\nif x then\n\n", ErrorKind::Syntax, Some(5), "<eof>"),
+        ("\nerror('stop here')", ErrorKind::Runtime, Some(2), "stop here"),
+        ("\nerror('no position', 0)", ErrorKind::Runtime, Some(2), "no position"),
+        ("local f = function()\n error('mine', 2)\nend\n\nf()", ErrorKind::Runtime, Some(5), "mine"),
+        ("\nerror({code = 7, why = 'x'})", ErrorKind::Runtime, Some(2), r#"{"code":7,"why":"x"}"#),
+        ("\nerror()", ErrorKind::Runtime, Some(2), "nil"),
+        ("\n\nassert(false, 'asserted')", ErrorKind::Runtime, Some(3), "asserted"),
+        ("\nlocal t = {3, 'x', 1}\ntable.sort(t)", ErrorKind::Runtime, Some(3), "attempt to compare"),
+        ("\njson.decode(nil)", ErrorKind::Runtime, Some(2), "bad argument #1 to 'decode' (string expected, got nil)"),
+        ("\njson.encode()", ErrorKind::Runtime, Some(2), "value expected"),
+        ("\ntable.concat({{}})", ErrorKind::Runtime, Some(2), "concat"),
+        ("\nstring.gsub('a', '[a', 'b')", ErrorKind::Runtime, Some(2), "malformed pattern"),
+        ("\nlocal function f() return 1 + f() end return f()", ErrorKind::Runtime, Some(2), "stack overflow"),
+        ("return 'x'", ErrorKind::Output, None, "must return a table, but returned string"),
+        ("local x = 1", ErrorKind::Output, None, "returned nothing"),
+        ("return {a = {print}}", ErrorKind::Output, None, "cannot encode function to JSON, at a[0]"),
+        ("return {a = 0/0}", ErrorKind::Output, None, "cannot encode NaN to JSON, at a"),
+        ("return {spec = {[3] = 1}}", ErrorKind::Output, None, "cannot encode sparse array, at spec"),
+        ("return {1, x = 2}", ErrorKind::Output, None, "cannot encode mixed or invalid key types, at the top"),
+        ("return {[true] = 2}", ErrorKind::Output, None, "invalid key types"),
+        ("return {x = '\\255'}", ErrorKind::Output, None, "not valid UTF-8, at x"),
+        ("local t = {} t.t = {t} return t", ErrorKind::Output, None, "recursively nested tables to JSON, at t[0]"),
+        ("os.exit()", ErrorKind::Runtime, Some(1), "index nil with 'exit'"),
+        ("require('x')", ErrorKind::Runtime, Some(1), "call a nil value"),
+    ];
+    for (source, kind, line, message) in table {
+        let e = run(source, &json!({})).expect_err(source);
+        assert_eq!((e.kind, e.line), (*kind, *line), "{source}: {e:?}");
+        assert!(e.message.contains(message), "{source}: {e:?}");
+        assert!(!e.message.contains('\n') && !e.message.contains("0x"), "{source}: {e:?}");
+    }
+}
+
+#[test]
+fn check_compiles_only() {
+    let engine = engine(|_| ());
+    assert_eq!(engine.check(&script("while true do end")), Ok(()));
+    let e = engine.check(&script("x =")).unwrap_err();
+    assert_eq!((e.kind, e.line), (ErrorKind::Syntax, Some(1)));
+    // From the cache.
+    assert_eq!(engine.check(&script("x =")).unwrap_err(), e);
+    assert_eq!(engine.run(&script("x ="), &json!({})).unwrap_err(), e);
+    let long = engine.check(&script(&" ".repeat(300 << 10))).unwrap_err();
+    assert!(long.message.contains("262144"), "{long}");
+}
+
+#[test]
+fn limits_of_the_input() {
+    let mut deep = json!(1);
+    for _ in 0..200 {
+        deep = json!({"a": [deep]});
+    }
+    let e = run("return {}", &deep).unwrap_err();
+    assert_eq!(e.kind, ErrorKind::Input);
+    assert!(e.message.contains("deeper than 128 levels, at a[0].a[0]"), "{e}");
+    let e = run("return {}", &json!({"a": "x".repeat(3 << 20)})).unwrap_err();
+    assert!(e.kind == ErrorKind::Input && e.message.contains("2097152"), "{e}");
+}
+
+#[test]
+fn names_of_scripts_are_free() {
+    for name in ["a:3: b", "", "x\ny", &"long".repeat(200), "[tidegate]"] {
+        let e = engine(|_| ()).run(&Script::new(name, "\nerror('e')", Origin::BuiltIn), &json!({})).unwrap_err();
+        assert_eq!((e.line, e.message.as_str(), e.script.as_str()), (Some(2), "e", name));
+    }
+}
+
+#[test]
+fn globals_end_with_the_run() {
+    let engine = engine(|_| ());
+    for _ in 0..3 {
+        let outcome =
+            engine.run(&script("local r = {was = leak} leak = 1 string.leak = 1 return r"), &json!({})).unwrap();
+        assert_eq!(outcome.value, json!({}));
+    }
+}
+
+#[test]
+fn handles_are_shared_between_threads() {
+    let engine = engine(|_| ());
+    std::thread::scope(|scope| {
+        for i in 0..8 {
+            let engine = engine.clone();
+            scope.spawn(move || {
+                for n in 0..20 {
+                    let value =
+                        engine.run(&script("return {sum = obj.i + obj.n}"), &json!({"i": i, "n": n})).unwrap().value;
+                    assert_eq!(value, json!({"sum": i + n}));
+                }
+            });
+        }
+    });
+}
