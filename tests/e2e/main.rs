@@ -1,1 +1,66 @@
-fn main() {}
+//! The controller on a real control plane with real traffic. See README.md beside this file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod rig;
+mod scenarios;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::{Handle, Runtime};
+
+use rig::Rig;
+use scenarios::plane;
+
+/// The longest that a scenario may take; each of its waits has a deadline of its own.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What all scenarios share: the rig, or why there is none.
+type Shared = Arc<Result<Arc<Rig>>>;
+
+fn trial<F>(handle: &Handle, rig: &Shared, name: &str, scenario: fn(Arc<Rig>) -> F) -> Trial
+where
+    F: Future<Output = Result<()>> + 'static,
+{
+    let (handle, rig) = (handle.clone(), rig.clone());
+    Trial::test(name, move || {
+        let rig = rig.as_ref().as_ref().map_err(|e| Failed::from(format!("the rig did not come up: {e:#}")))?.clone();
+        let outcome = handle.block_on(async {
+            let limited = tokio::time::timeout(LIMIT, scenario(rig.clone())).await;
+            limited.unwrap_or_else(|_| Err(anyhow!("not done within {LIMIT:?}")))
+        });
+        outcome.and(rig.alive()).map_err(|e| Failed::from(format!("{e:#}\nlogs: {}", rig.dir.display())))
+    })
+}
+
+fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
+    vec![
+        trial(handle, rig, "pods_answer", plane::pods_answer),
+        trial(handle, rig, "rbac_is_enforced", plane::rbac_is_enforced),
+        trial(handle, rig, "gateway_splits", plane::gateway_splits),
+        trial(handle, rig, "graceful_roll_loses_nothing", plane::graceful_roll_loses_nothing),
+        trial(handle, rig, "dead_pods_are_seen", plane::dead_pods_are_seen),
+    ]
+}
+
+fn main() -> Result<()> {
+    let mut args = Arguments::from_args();
+    // Scenarios mostly wait, so there may be more of them than cores.
+    args.test_threads.get_or_insert(8);
+    let runtime = Runtime::new()?;
+    if args.list {
+        let none: Shared = Arc::new(Err(anyhow!("not started for --list")));
+        libtest_mimic::run(&args, trials(runtime.handle(), &none)).exit();
+    }
+    let tools = rig::netns::enter()?;
+    // As the first process of its namespace it gets only those signals that it asks for.
+    runtime.spawn(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM");
+        tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminate.recv() => {} }
+        std::process::exit(130);
+    });
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let rig: Shared = Arc::new(runtime.block_on(Rig::start(&tools)));
+    libtest_mimic::run(&args, trials(runtime.handle(), &rig)).exit();
+}

@@ -1,0 +1,108 @@
+//! The controller and the plugin as a user runs them: the built binary, as a child process.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{
+    Rig,
+    http::get,
+    poll::{SOON, until},
+    process::Daemon,
+};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
+/// Where the controller believes that it runs; its ConfigMap and its Lease are there.
+pub const NAMESPACE: &str = "tidegate";
+const HEALTH: &str = "127.0.0.1:18081";
+
+/// What `tidegate ARGS` prints.
+pub fn tidegate(args: &[&str]) -> Result<String> {
+    output(Command::new(BINARY).args(args))
+}
+
+/// The YAML documents that `tidegate ARGS` prints.
+pub fn documents(args: &[&str]) -> Result<Vec<Value>> {
+    let text = tidegate(args)?;
+    tidegate::yaml::from_str_multi(&text).with_context(|| format!("tidegate {args:?} printed\n{text}"))
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+    }
+    Ok(text(&output.stdout))
+}
+
+/// `kubectl-kruise ARGS` as a cluster administrator: the same binary by another name.
+pub fn kruise(rig: &Rig, namespace: &str, args: &[&str]) -> Result<String> {
+    let plugin: PathBuf = rig.dir.join("bin/kubectl-kruise");
+    if !plugin.exists() {
+        std::fs::create_dir_all(rig.dir.join("bin"))?;
+        // Another scenario may have been faster.
+        std::os::unix::fs::symlink(BINARY, &plugin).or_else(|e| if plugin.exists() { Ok(()) } else { Err(e) })?;
+    }
+    let kubeconfig = rig.cluster.pki.kubeconfig("admin");
+    output(Command::new(plugin).args(args).args(["-n", namespace]).env("KUBECONFIG", kubeconfig))
+}
+
+/// A running controller, ready.
+pub struct Controller {
+    daemon: Daemon,
+}
+
+impl Controller {
+    pub async fn start(rig: &Arc<Rig>) -> Result<Controller> {
+        let mut command = Command::new(BINARY);
+        command
+            .arg("controller")
+            .arg("--kubeconfig")
+            .arg(rig.cluster.pki.kubeconfig("controller"))
+            .args(["--health-addr", HEALTH])
+            .env("POD_NAMESPACE", NAMESPACE)
+            .env("RUST_BACKTRACE", "1");
+        let controller = Controller { daemon: Daemon::start(&mut command, "controller", &rig.dir)? };
+        controller.ready().await?;
+        Ok(controller)
+    }
+
+    pub async fn ready(&self) -> Result<()> {
+        until("the controller is ready", SOON, async || {
+            self.daemon.alive()?;
+            get(HEALTH, "/readyz").await.map(drop)
+        })
+        .await
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) -> Result<()> {
+        self.daemon.alive()?;
+        self.daemon.kill()
+    }
+
+    /// SIGTERM; it must leave by itself, with success, within the default grace time of a pod.
+    pub async fn stop(self) -> Result<Duration> {
+        self.daemon.alive()?;
+        let begin = Instant::now();
+        self.daemon.terminate()?;
+        let status = until("the controller stops after SIGTERM", Duration::from_secs(30), async || {
+            self.daemon.ended()?.context("still running")
+        })
+        .await?;
+        ensure!(status.success(), "the controller left with {status}:\n{}", self.daemon.tail(15));
+        Ok(begin.elapsed())
+    }
+
+    pub fn alive(&self) -> Result<()> {
+        self.daemon.alive()
+    }
+}

@@ -1,0 +1,81 @@
+//! A real control plane and a real gateway, without containers.
+
+pub mod cluster;
+pub mod controller;
+pub mod echo;
+pub mod http;
+pub mod istio;
+pub mod load;
+pub mod netns;
+pub mod objects;
+pub mod pki;
+pub mod poll;
+pub mod process;
+pub mod random;
+pub mod space;
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+
+use self::{cluster::Cluster, netns::Tools, objects::Objects, process::Daemon, space::Space};
+
+/// One cluster with its gateway, for a whole run.
+pub struct Rig {
+    pub cluster: Cluster,
+    pub objects: Objects,
+    pub dir: PathBuf,
+    gateway: Vec<Daemon>,
+    next_port: AtomicU16,
+}
+
+impl Rig {
+    pub async fn start(tools: &Tools) -> Result<Arc<Rig>> {
+        let begin = Instant::now();
+        let dir = run_dir()?;
+        eprintln!("e2e: logs in {}", dir.display());
+        let cluster = cluster::start(tools, &dir).await?;
+        echo::Echo::start(cluster.admin.clone()).await?;
+        let gateway = istio::start(tools, &cluster, &dir).await?;
+        let objects = Objects::new(cluster.admin.clone());
+        eprintln!("e2e: control plane and gateway up after {:.1} s", begin.elapsed().as_secs_f64());
+        Ok(Arc::new(Rig { cluster, objects, dir, gateway, next_port: AtomicU16::new(18200) }))
+    }
+
+    /// An error when one of the programs has died.
+    pub fn alive(&self) -> Result<()> {
+        self.cluster.daemons.iter().chain(&self.gateway).try_for_each(Daemon::alive)
+    }
+
+    /// A namespace of its own, with a gateway port of its own.
+    pub async fn space(self: &Arc<Self>, name: &str) -> Result<Space> {
+        Space::create(self.clone(), name, self.next_port.fetch_add(1, Ordering::Relaxed)).await
+    }
+}
+
+/// A new directory under the target directory's `e2e`, with `latest` pointing at it. The five newest are kept.
+fn run_dir() -> Result<PathBuf> {
+    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("e2e");
+    fs::create_dir_all(&base)?;
+    let mut old: Vec<PathBuf> = fs::read_dir(&base)?.filter_map(|e| Some(e.ok()?.path())).collect();
+    old.retain(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("run-")));
+    old.sort();
+    for path in old.iter().rev().skip(4) {
+        fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    let name = format!("run-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis());
+    let dir = base.join(&name);
+    fs::create_dir(&dir)?;
+    let latest = base.join("latest");
+    fs::remove_file(&latest).ok();
+    std::os::unix::fs::symlink(name, latest)?;
+    Ok(dir)
+}

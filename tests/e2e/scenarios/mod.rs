@@ -1,0 +1,3 @@
+//! What is proved, one file a subject.
+
+pub mod plane;
