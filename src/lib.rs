@@ -20,7 +20,7 @@
 //! | [`rollout`] | **pure**: snapshot, plan, the state machine | `api`, `workload`, `traffic` |
 //! | [`workload`] | **pure**: one plain view of a workload, and the fields it is held by | `api` |
 //! | [`traffic`] | **pure**: strategy → script input, post-conditions, three-way merge, Services | `api`, `lua` |
-//! | [`lua`] | script engine, JSON conversion, script library, test-case runner | `yaml` |
+//! | [`lua`] | script engine, JSON conversion, script library, test-case runner | `yaml`; the runner also `api`, `traffic` |
 //! | [`gather`] | watch caches, cluster → snapshot | pure rooms |
 //! | [`apply`] | effects → cluster, events | pure rooms |
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |

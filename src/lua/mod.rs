@@ -20,6 +20,7 @@ mod meter;
 mod places;
 mod script;
 mod source;
+pub mod testcase;
 mod vm;
 
 pub use engine::Engine;

@@ -19,7 +19,7 @@ local function fail(message)
   local name = metadata.name or ""
   if metadata.namespace then name = metadata.namespace .. "/" .. name end
   if name ~= "" then name = " " .. name end
-  error("DestinationRule" .. name .. ": " .. message)
+  error("DestinationRule" .. name .. ": " .. message, 2)
 end
 
 -- Whether a host names the Service: by its short name, with its namespace, or in full.

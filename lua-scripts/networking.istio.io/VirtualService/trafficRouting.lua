@@ -41,7 +41,8 @@ local function fail(message)
   local name = metadata.name or ""
   if metadata.namespace then name = metadata.namespace .. "/" .. name end
   if name ~= "" then name = " " .. name end
-  error("VirtualService" .. name .. ": " .. message)
+  -- Level 2: the line of the check that failed, not of this helper.
+  error("VirtualService" .. name .. ": " .. message, 2)
 end
 
 local function copy(value)

@@ -1,0 +1,158 @@
+//! Reading one case file.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::plan::Plan;
+use crate::traffic::{Original, Parts};
+use crate::yaml;
+
+/// One case file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// The file.
+    pub path: PathBuf,
+    /// The Rollout's or TrafficRouting's traffic side.
+    pub plan: Plan,
+    /// The object before the release.
+    pub original: Original,
+    /// What must come of it, one for each step of the plan.
+    pub expected: Vec<Expected>,
+}
+
+/// What must come of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expected {
+    /// These parts.
+    Parts(Parts),
+    /// An error whose message contains this text.
+    Error(String),
+}
+
+/// Why a file is not a case: file, key and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", path.display())]
+pub struct CaseError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+const KEYS: [&str; 4] = ["rollout", "trafficRouting", "original", "expected"];
+
+impl Case {
+    /// Reads a case file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not YAML, has an unknown key, lacks one, or has not one expectation a step.
+    pub fn read(path: &Path) -> Result<Case, CaseError> {
+        let err = |message: String| CaseError { path: path.to_owned(), message };
+        let text = std::fs::read_to_string(path).map_err(|e| err(format!("cannot be read: {e}")))?;
+        Case::parse(path, &text)
+    }
+
+    /// Reads the text of a case file.
+    ///
+    /// # Errors
+    /// As [`Case::read`].
+    pub fn parse(path: &Path, text: &str) -> Result<Case, CaseError> {
+        let result = yaml::from_str(text).map_err(|e| e.to_string()).and_then(|v| parse(&v));
+        let (plan, original, expected) = result.map_err(|message| CaseError { path: path.to_owned(), message })?;
+        Ok(Case { path: path.to_owned(), plan, original, expected })
+    }
+}
+
+fn parse(document: &Value) -> Result<(Plan, Original, Vec<Expected>), String> {
+    let map = document.as_object().ok_or("is not a map with the keys rollout or trafficRouting, original, expected")?;
+    if let Some(key) = map.keys().find(|k| !KEYS.contains(&k.as_str())) {
+        return Err(format!("unknown key {key:?}; the keys are rollout or trafficRouting, original, and expected"));
+    }
+    let plan = match (map.get("rollout"), map.get("trafficRouting")) {
+        (Some(rollout), None) => Plan::of_rollout(rollout).map_err(|e| format!("rollout.{e}"))?,
+        (None, Some(routing)) => Plan::of_traffic_routing(routing).map_err(|e| format!("trafficRouting.{e}"))?,
+        (None, None) => return Err("rollout or trafficRouting is missing".to_owned()),
+        (Some(_), Some(_)) => return Err("rollout and trafficRouting exclude each other: remove one".to_owned()),
+    };
+    let original = Original::from_object(required(map, "original")?).map_err(|e| format!("original.{e}"))?;
+    let entries = required(map, "expected")?
+        .as_array()
+        .ok_or("expected is not a list with one object for each step (or for the TrafficRouting)")?;
+    if entries.len() != plan.steps.len() {
+        return Err(format!(
+            "expected has {} for {}: there must be one for each",
+            counted(entries.len(), "entry", "entries"),
+            counted(plan.steps.len(), "step", "steps")
+        ));
+    }
+    let expected = entries.iter().enumerate().map(|(i, e)| expectation(i, e)).collect::<Result<_, _>>()?;
+    Ok((plan, original, expected))
+}
+
+fn required<'a>(map: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
+    map.get(key).ok_or_else(|| format!("{key} is missing"))
+}
+
+fn counted(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+fn expectation(index: usize, entry: &Value) -> Result<Expected, String> {
+    if let Some(map) = entry.as_object()
+        && let Some(error) = map.get("error")
+    {
+        return match error.as_str() {
+            Some(text) if map.len() == 1 && !text.is_empty() => Ok(Expected::Error(text.to_owned())),
+            _ => Err(format!("expected[{index}].error must be the only key of its entry and a non-empty text")),
+        };
+    }
+    let object = Original::from_object(entry).map_err(|e| format!("expected[{index}].{e}"))?;
+    Ok(Expected::Parts(object.parts()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+trafficRouting: {spec: {objectRef: [{service: app}], strategy: {weight: 5}}}
+original: {apiVersion: g/v1, kind: K, spec: {a: 1}}
+expected: [{apiVersion: g/v1, kind: K, metadata: {labels: {a: b}}, spec: {a: 2}}]
+";
+
+    fn error(text: &str) -> String {
+        Case::parse(Path::new("f.yaml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn reads_a_case() {
+        let case = Case::parse(Path::new("f.yaml"), GOOD).unwrap();
+        assert_eq!(case.plan.names.canary_service, "app");
+        assert!(matches!(&case.expected[..], [Expected::Parts(p)] if p.labels["a"] == "b"));
+    }
+
+    #[test]
+    fn errors_name_file_and_key() {
+        let cut = |from: &str, to: &str| GOOD.replace(from, to);
+        for (text, message) in [
+            (
+                format!("{GOOD}orignal: 1\n"),
+                "f.yaml: unknown key \"orignal\"; the keys are rollout or trafficRouting, original, and expected",
+            ),
+            (cut("original:", "rollout:"), "rollout and trafficRouting exclude each other"),
+            (cut("trafficRouting", "rollout"), "rollout.spec: "),
+            ("[1]".to_owned(), "is not a map"),
+            ("expected: []\noriginal: {}".to_owned(), "rollout or trafficRouting is missing"),
+            (cut("expected:", "original:"), "duplicate"),
+            (cut("apiVersion: g/v1, kind: K, spec: {a: 1}", "kind: K"), "original.apiVersion must be a non-empty"),
+            (cut("[{apiVersion", "[{error: x}, {apiVersion"), "expected has 2 entries for 1 step"),
+            (cut("kind: K, metadata", "kind: K, error: 1, metadata"), "expected[0].error must be the only key"),
+            (cut("spec: {a: 2}", "spec: 2"), "expected[0].spec must be an object"),
+            ("a: [".to_owned(), "f.yaml: "),
+        ] {
+            let found = error(&text);
+            assert!(found.starts_with("f.yaml: ") && found.contains(message), "{found}\n  wants {message}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Test cases for scripts: YAML files that say what a script must make of one object in each step of a plan.
+//!
+//! A file has the keys `rollout` or `trafficRouting`, `original` (the object before the release) and `expected` (a
+//! list with one object for each step of the Rollout, or a single one for a TrafficRouting). An entry
+//! `{error: TEXT}` instead of an object says that the step must fail with a message that contains TEXT. The step's
+//! result and the expected object are compared by spec, labels and annotations. The format is the original
+//! controller's; `error` entries are an addition.
+
+mod discover;
+mod file;
+mod plan;
+mod run;
+mod scripts;
+
+pub use discover::{Found, discover};
+pub use file::{Case, CaseError, Expected};
+pub use plan::Plan;
+pub use run::{CaseResult, Report, StepResult, Verdict, run, run_case};
+pub use scripts::{ScriptSource, load_script};

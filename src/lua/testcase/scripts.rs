@@ -1,0 +1,95 @@
+//! Which script a case is run with.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use super::file::Case;
+use crate::lua::{Library, Origin, Script};
+
+/// The file name of every script of a networkRef.
+pub const SCRIPT: &str = "trafficRouting.lua";
+/// The folder of cases beside a script, in the original controller's layout.
+pub const TESTDATA: &str = "testdata";
+
+/// Finds the script of a case. The first of these that exists:
+///
+/// 1. the script given for all cases;
+/// 2. `trafficRouting.lua` beside the `testdata` folder that holds the case;
+/// 3. `lua-scripts/<group>/<Kind>/trafficRouting.lua` under `root`, so that an author edits and tests without a build;
+/// 4. the built-in script for the original's group and kind.
+#[derive(Debug, Default)]
+pub struct ScriptSource {
+    given: Option<Script>,
+    root: PathBuf,
+    files: Mutex<HashMap<PathBuf, Script>>,
+}
+
+impl ScriptSource {
+    /// One script for all cases.
+    pub fn one(script: Script) -> Self {
+        ScriptSource { given: Some(script), ..Self::default() }
+    }
+
+    /// Scripts beside the cases, under `root`, or built in.
+    pub fn under(root: impl Into<PathBuf>) -> Self {
+        ScriptSource { root: root.into(), ..Self::default() }
+    }
+
+    /// The script of this case.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be read; names the places that were looked at.
+    pub fn script(&self, case: &Case) -> Result<Script, String> {
+        let folder = case.path.parent().filter(|p| p.file_name().is_some_and(|n| n == TESTDATA));
+        let beside = folder.and_then(Path::parent).map(|p| p.join(SCRIPT));
+        self.find(beside, case.original.group(), &case.original.kind)
+    }
+
+    /// The script for objects of this group and kind: given, under the root, or built in.
+    ///
+    /// # Errors
+    /// As [`ScriptSource::script`].
+    pub fn for_kind(&self, group: &str, kind: &str) -> Result<Script, String> {
+        self.find(None, group, kind)
+    }
+
+    fn find(&self, beside: Option<PathBuf>, group: &str, kind: &str) -> Result<Script, String> {
+        if let Some(script) = &self.given {
+            return Ok(script.clone());
+        }
+        let local = self.root.join("lua-scripts").join(group).join(kind).join(SCRIPT);
+        for path in beside.iter().chain([&local]) {
+            if path.is_file() {
+                return self.file(path);
+            }
+        }
+        Library::builtin(group, kind).ok_or_else(|| {
+            let mut places: Vec<String> = beside.iter().chain([&local]).map(|p| p.display().to_string()).collect();
+            places.push("the built-in scripts".to_owned());
+            format!("no script for {group}/{kind} in {}; name one with --script", places.join(", "))
+        })
+    }
+
+    fn file(&self, path: &Path) -> Result<Script, String> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(script) = files.get(path) {
+            return Ok(script.clone());
+        }
+        let script = load_script(path)?;
+        files.insert(path.to_owned(), script.clone());
+        Ok(script)
+    }
+}
+
+/// Reads a script from a file; errors call it by its path.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn load_script(path: &Path) -> Result<Script, String> {
+    let name = path.strip_prefix(".").unwrap_or(path).display().to_string();
+    let source = std::fs::read_to_string(path).map_err(|e| format!("script {name} cannot be read: {e}"))?;
+    Ok(Script::new(name, source, Origin::File(path.to_owned())))
+}

@@ -1,0 +1,41 @@
+//! Every case file under `testcases/` for a script is one test, named by its path.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tidegate::lua::Engine;
+use tidegate::lua::testcase::{CaseResult, ScriptSource, discover, run_case};
+
+fn main() {
+    let args = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found = discover(&[root.join("testcases")], false).expect("testcases/ can be read");
+    assert!(!found.cases.is_empty(), "no case found under testcases/");
+    let engine = Engine::new(std::thread::available_parallelism().map_or(1, usize::from));
+    let trials = found.cases.into_iter().map(|path| trial(root, path, engine.clone())).collect();
+    libtest_mimic::run(&args, trials).exit();
+}
+
+fn trial(root: &Path, path: PathBuf, engine: Engine) -> Trial {
+    let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+    let root = root.to_owned();
+    Trial::test(name, move || verdict(&run_case(&engine, &path, &ScriptSource::under(root))))
+}
+
+fn verdict(case: &CaseResult) -> Result<(), Failed> {
+    let steps = case.steps.as_ref().map_err(|e| Failed::from(e.as_str()))?;
+    let mut text = String::new();
+    for step in steps {
+        let message = step.verdict.message();
+        if !message.is_empty() {
+            text += &format!("step {}: {message}\n{}\n", step.step, step.verdict.detail().unwrap_or_default());
+        }
+        // A built-in script that returns something doubtful is wrong.
+        for warning in &step.warnings {
+            text += &format!("step {}: warning: {warning}\n", step.step);
+        }
+    }
+    if text.is_empty() { Ok(()) } else { Err(text.into()) }
+}
