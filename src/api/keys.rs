@@ -25,9 +25,6 @@ pub const TRAFFIC_ROUTING: &str = "rollouts.kruise.io/trafficrouting";
 /// under `written` what we changed since.
 pub const ORIGINAL_SPEC: &str = "rollouts.kruise.io/original-spec-configuration";
 
-/// Annotation on a Service whose selector we pin: the selector before.
-pub const ORIGINAL_SELECTOR: &str = "rollouts.kruise.io/original-selector";
-
 /// Label that a Deployment's pods carry for their revision.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 

@@ -18,6 +18,7 @@
 
 pub mod conditions;
 pub mod keys;
+pub mod object;
 pub mod v1alpha1;
 pub mod v1beta1;
 

@@ -455,6 +455,19 @@ pub struct CanaryStatus {
     /// The step that waits for an approval. An approval counts only while this equals `currentStepIndex`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused_step_index: Option<i32>,
+    /// A change of the network that is given time to reach the data planes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Settling>,
+}
+
+/// A change of the network that is given time to reach the data planes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Settling {
+    /// Which change.
+    pub what: String,
+    /// When it was first seen in place.
+    pub since: Option<Time>,
 }
 
 /// Where a release in blue-green style stands.
