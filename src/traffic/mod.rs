@@ -1,6 +1,10 @@
 //! From a step's strategy to the objects that route traffic. Pure.
 
+pub mod checks;
 pub mod input;
+pub mod merge;
+pub mod routes;
+pub mod services;
 pub mod strategy;
 
 pub use input::{Names, Original, OutputError, Parts, output, script_input};

@@ -1,0 +1,242 @@
+//! Rules that every script's result must keep, whatever the gateway.
+
+use serde_json::Value;
+
+use super::{Names, Original, Parts, Strategy};
+use crate::api::object::text;
+
+/// Checks one result against its original. The message says which rule is broken and where.
+pub fn check(
+    original: &Original,
+    result: &Parts,
+    names: &Names,
+    strategy: &Strategy,
+    is_definition: bool,
+) -> Result<(), String> {
+    let asks = !strategy.matches.is_empty() || strategy.weight.is_some_and(|w| w > 0);
+    if asks && !is_definition && *result == original.parts() {
+        return Err(format!(
+            "the script changed nothing, so no rule routes to Service {}; correct the object or trafficRoutings.service",
+            names.stable_service
+        ));
+    }
+    unrelated_entries_stay(&original.spec, &result.spec, names)?;
+    shares_add_up(&original.spec, &result.spec, names, "spec")
+}
+
+/// Entries of the lists under `spec` that do not speak of the stable Service stay as they are, in their order.
+fn unrelated_entries_stay(original: &Value, result: &Value, names: &Names) -> Result<(), String> {
+    for (key, value) in original.as_object().into_iter().flatten() {
+        let Some(entries) = value.as_array() else { continue };
+        let after = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let mut rest = after.iter();
+        for (i, entry) in entries.iter().enumerate().filter(|(_, e)| e.is_object() && !mentions(e, names)) {
+            if !rest.any(|a| a == entry) {
+                return Err(format!(
+                    "the script changed, moved or removed spec.{key}[{i}], which does not route to Service {}",
+                    names.stable_service
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A list of weighted entries keeps the shares of entries that are not ours, and sums to what it summed to or to 100.
+fn shares_add_up(original: &Value, result: &Value, names: &Names, path: &str) -> Result<(), String> {
+    match result {
+        Value::Object(map) => {
+            for (key, value) in map {
+                shares_add_up(original.get(key).unwrap_or(&Value::Null), value, names, &format!("{path}.{key}"))?;
+            }
+            Ok(())
+        }
+        Value::Array(entries) => {
+            if entries.iter().any(|e| e.get("weight").is_some_and(Value::is_number)) && original != result {
+                list_adds_up(original.as_array().map_or(&[][..], Vec::as_slice), entries, names)
+                    .map_err(|problem| format!("{path}: {problem}"))?;
+            }
+            for (i, entry) in entries.iter().enumerate() {
+                // A rule that was put in front shifts the others: compare with the entry that it was made from.
+                let before = original.as_array().and_then(|o| {
+                    o.iter().find(|b| *b == entry).or_else(|| o.get((i + o.len()).saturating_sub(entries.len())))
+                });
+                shares_add_up(before.unwrap_or(&Value::Null), entry, names, &format!("{path}[{i}]"))?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(), String> {
+    let weight = |e: &Value| match e.get("weight") {
+        None => Ok(0.0),
+        Some(w) => w.as_f64().filter(|w| *w >= 0.0 && w.fract() == 0.0).ok_or(format!("weight {w} is no count")),
+    };
+    let sum = |entries: &[Value]| entries.iter().map(weight).sum::<Result<f64, String>>();
+    let total = sum(result)?;
+    let before = sum(original)?;
+    let foreign: Vec<&Value> = result.iter().filter(|e| !mentions(e, names)).collect();
+    if foreign.is_empty() {
+        if total == 100.0 || (before > 0.0 && total == before) {
+            return Ok(());
+        }
+        return Err(format!(
+            "weights sum to {total}, not to 100{}",
+            if before > 0.0 { format!(" or {before}") } else { String::new() }
+        ));
+    }
+    if total <= 0.0 {
+        return Err("all weights are 0".to_owned());
+    }
+    for entry in foreign {
+        let was = original.iter().filter(|e| !mentions(e, names)).find(|e| same_backend(e, entry));
+        let was = was.map(weight).transpose()?.unwrap_or(0.0);
+        let (share, was) = (weight(entry)? / total, if before > 0.0 { was / before } else { 0.0 });
+        if (share - was).abs() > 0.01 {
+            return Err(format!(
+                "the share of a backend that is not ours changed from {:.0} % to {:.0} %",
+                was * 100.0,
+                share * 100.0
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn same_backend(a: &Value, b: &Value) -> bool {
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        if let Some(map) = v.as_object_mut() {
+            map.remove("weight");
+        }
+        v
+    };
+    strip(a) == strip(b)
+}
+
+/// Whether a value names one of the Services, alone or as the first label of a host.
+fn mentions(value: &Value, names: &Names) -> bool {
+    match value {
+        Value::String(text) => [&names.stable_service, &names.canary_service].into_iter().any(|service| {
+            text.strip_prefix(service.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        }),
+        Value::Array(items) => items.iter().any(|v| mentions(v, names)),
+        Value::Object(map) => map.values().any(|v| mentions(v, names)),
+        _ => false,
+    }
+}
+
+/// Istio: a route to a subset that the DestinationRule of the same step does not define would answer 503.
+pub fn check_subsets(results: &[(&str, &Parts)]) -> Result<(), String> {
+    let rules: Vec<&Value> =
+        results.iter().filter(|(kind, _)| *kind == "DestinationRule").map(|(_, p)| &p.spec).collect();
+    for (_, service) in results.iter().filter(|(kind, _)| *kind == "VirtualService") {
+        let mut destinations = Vec::new();
+        collect_destinations(&service.spec, &mut destinations);
+        for destination in destinations {
+            let (host, subset) = (text(destination, &["host"]), text(destination, &["subset"]));
+            let of_host: Vec<&&Value> =
+                rules.iter().filter(|r| first_label(text(r, &["host"])) == first_label(host)).collect();
+            let is_defined = of_host.iter().any(|r| {
+                let subsets = r.get("subsets").and_then(Value::as_array).into_iter().flatten();
+                subsets.into_iter().any(|s| text(s, &["name"]) == subset)
+            });
+            if !subset.is_empty() && !of_host.is_empty() && !is_defined {
+                return Err(format!(
+                    "a route names subset {subset:?} of host {host}, which its DestinationRule does not define"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
+}
+
+fn collect_destinations<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(destination) = map.get("destination").filter(|d| d.is_object()) {
+                found.push(destination);
+            }
+            map.values().for_each(|v| collect_destinations(v, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| collect_destinations(v, found)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn names() -> Names {
+        Names { stable_service: "app".into(), canary_service: "app-canary".into(), namespace: None }
+    }
+
+    fn run(original: Value, result: Value, weight: Option<u32>) -> Result<(), String> {
+        let original = Original { spec: original, ..Default::default() };
+        let strategy = Strategy { weight, ..Default::default() };
+        check(&original, &Parts { spec: result, ..Default::default() }, &names(), &strategy, false)
+    }
+
+    fn route(backends: &[(&str, i64)]) -> Value {
+        json!(backends.iter().map(|(h, w)| json!({"destination": {"host": h}, "weight": w})).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn weights_must_add_up() {
+        let original = json!({"http": [{"route": [{"destination": {"host": "app"}}]}]});
+        let with = |k: i64| json!({"http": [{"route": route(&[("app", 80), ("app-canary", k)])}]});
+        assert_eq!(run(original.clone(), with(20), Some(20)), Ok(()));
+        assert!(
+            run(original.clone(), with(30), Some(20)).unwrap_err().contains("spec.http[0].route: weights sum to 110")
+        );
+        assert!(run(original, with(-80), Some(20)).unwrap_err().contains("is no count"));
+    }
+
+    #[test]
+    fn shares_of_others_must_stay() {
+        let original = json!({"http": [{"route": route(&[("app", 60), ("other", 40)])}]});
+        let good = json!({"http": [{"route": route(&[("app", 30), ("app-canary", 30), ("other", 40)])}]});
+        let bad = json!({"http": [{"route": route(&[("app", 50), ("app-canary", 50), ("other", 40)])}]});
+        assert_eq!(run(original.clone(), good, Some(50)), Ok(()));
+        assert!(run(original, bad, Some(50)).unwrap_err().contains("from 40 % to 29 %"));
+    }
+
+    #[test]
+    fn unrelated_rules_must_stay() {
+        let other = json!({"redirect": {"uri": "/x"}});
+        let rule = json!({"route": [{"destination": {"host": "app"}}]});
+        let changed = json!({"route": route(&[("app", 80), ("app-canary", 20)])});
+        let original = json!({"http": [other, rule]});
+        assert_eq!(run(original.clone(), json!({"http": [other, changed]}), Some(20)), Ok(()));
+        assert!(run(original.clone(), json!({"http": [changed]}), Some(20)).unwrap_err().contains("spec.http[0]"));
+        assert!(run(original, json!({"http": [{"redirect": {"uri": "/y"}}, changed]}), Some(20)).is_err());
+    }
+
+    #[test]
+    fn changing_nothing_is_an_error() {
+        let original = json!({"http": [{"route": [{"destination": {"host": "other"}}]}]});
+        assert!(run(original.clone(), original.clone(), Some(20)).unwrap_err().contains("Service app"));
+        assert_eq!(run(original.clone(), original, Some(0)), Ok(()));
+    }
+
+    #[test]
+    fn a_subset_must_be_defined() {
+        let route = Parts {
+            spec: json!({"http": [{"route": [{"destination": {"host": "app.shop.svc", "subset": "canary"}}]}]}),
+            ..Default::default()
+        };
+        let rule =
+            |subset: &str| Parts { spec: json!({"host": "app", "subsets": [{"name": subset}]}), ..Default::default() };
+        assert!(check_subsets(&[("VirtualService", &route), ("DestinationRule", &rule("base"))]).is_err());
+        assert_eq!(check_subsets(&[("VirtualService", &route), ("DestinationRule", &rule("canary"))]), Ok(()));
+        assert_eq!(check_subsets(&[("VirtualService", &route)]), Ok(()));
+    }
+}

@@ -1,0 +1,154 @@
+//! The stable Service's pin, the canary Service, and the endpoints that stand behind them.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{
+    keys,
+    object::{self, at, text},
+    v1beta1::PatchPodTemplateMetadata,
+};
+
+/// The revision that a Service is pinned to.
+pub fn pinned_to(service: &Value) -> Option<&str> {
+    at(service, &["spec", "selector", keys::POD_TEMPLATE_HASH]).and_then(Value::as_str)
+}
+
+/// Operations that pin a Service to a revision, or take the pin away.
+pub fn pin(service: &Value, revision: Option<&str>) -> Vec<Value> {
+    let path = format!("/spec/selector/{}", keys::POD_TEMPLATE_HASH);
+    match (pinned_to(service), revision) {
+        (Some(now), Some(wanted)) if now == wanted => vec![],
+        (None, None) => vec![],
+        (_, Some(wanted)) => vec![json!({"op": "add", "path": path, "value": wanted})],
+        (Some(_), None) => vec![json!({"op": "remove", "path": path})],
+    }
+}
+
+/// The canary's twin of a Service: the same ports and session settings, but never a second load balancer, node port or
+/// address of the user's; headless when the original is.
+pub fn canary_service(
+    stable: &Value,
+    name: &str,
+    revision: &str,
+    patch: Option<&PatchPodTemplateMetadata>,
+    owner: Value,
+) -> Value {
+    let mut spec = Map::new();
+    for key in [
+        "sessionAffinity",
+        "sessionAffinityConfig",
+        "publishNotReadyAddresses",
+        "internalTrafficPolicy",
+        "trafficDistribution",
+    ] {
+        if let Some(value) = at(stable, &["spec", key]) {
+            spec.insert(key.to_owned(), value.clone());
+        }
+    }
+    let ports = at(stable, &["spec", "ports"]).and_then(Value::as_array).into_iter().flatten();
+    let ports: Vec<Value> = ports
+        .map(|port| {
+            let mut port = port.clone();
+            if let Some(port) = port.as_object_mut() {
+                port.remove("nodePort");
+            }
+            port
+        })
+        .collect();
+    spec.insert("ports".to_owned(), Value::Array(ports));
+    if text(stable, &["spec", "clusterIP"]) == "None" {
+        spec.insert("clusterIP".to_owned(), json!("None"));
+    }
+    spec.insert("type".to_owned(), json!("ClusterIP"));
+    let mut selector = at(stable, &["spec", "selector"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    for (key, value) in patch.iter().flat_map(|p| &p.labels) {
+        if selector.contains_key(key) {
+            selector.insert(key.clone(), json!(value));
+        }
+    }
+    selector.insert(keys::POD_TEMPLATE_HASH.to_owned(), json!(revision));
+    spec.insert("selector".to_owned(), Value::Object(selector));
+    let mut metadata = json!({
+        "name": name,
+        "namespace": object::namespace(stable),
+        "ownerReferences": [owner],
+    });
+    if let Some(labels) = at(stable, &["metadata", "labels"]).filter(|l| l.is_object())
+        && let Some(metadata) = metadata.as_object_mut()
+    {
+        metadata.insert("labels".to_owned(), labels.clone());
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+/// Ready endpoints of one ReplicaSet's pods behind a Service.
+pub fn ready_endpoints<'a>(
+    slices: impl IntoIterator<Item = &'a Value>,
+    service: &str,
+    replica_set: &str,
+) -> std::collections::BTreeSet<&'a str> {
+    let prefix = format!("{replica_set}-");
+    slices
+        .into_iter()
+        .filter(|slice| object::label(slice, keys::SERVICE_NAME) == Some(service))
+        .flat_map(|slice| at(slice, &["endpoints"]).and_then(Value::as_array).into_iter().flatten())
+        // An unknown readiness counts as ready (EndpointSlice API).
+        .filter(|e| at(e, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true))
+        .filter(|e| text(e, &["targetRef", "kind"]) == "Pod")
+        .map(|e| text(e, &["targetRef", "name"]))
+        // `web-abc-` must not take the pods of a ReplicaSet `web-abc-def`: a pod's suffix has no dash.
+        .filter(|pod| pod.strip_prefix(&prefix).is_some_and(|suffix| !suffix.contains('-')))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canary_service_is_a_plain_twin() {
+        let stable = json!({
+            "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}, "annotations": {"lb": "x"}},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "healthCheckNodePort": 3,
+                "loadBalancerIP": "1.2.3.4", "sessionAffinity": "ClientIP", "selector": {"app": "web", "version": "base"},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30080}]},
+        });
+        let patch = PatchPodTemplateMetadata {
+            labels: [("version".to_owned(), "canary".to_owned())].into(),
+            ..Default::default()
+        };
+        let twin = canary_service(&stable, "web-canary", "h2", Some(&patch), json!({"uid": "r"}));
+        assert_eq!(
+            twin["spec"],
+            json!({"type": "ClusterIP", "sessionAffinity": "ClientIP",
+                "selector": {"app": "web", "version": "canary", "pod-template-hash": "h2"},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080}]})
+        );
+        assert_eq!(twin["metadata"].get("annotations"), None);
+        let headless = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None", "selector": {"app": "web"}}});
+        assert_eq!(canary_service(&headless, "web-canary", "h", None, json!({}))["spec"]["clusterIP"], "None");
+    }
+
+    #[test]
+    fn pins_and_unpins() {
+        let free = json!({"spec": {"selector": {"app": "web"}}});
+        let pinned = json!({"spec": {"selector": {"app": "web", "pod-template-hash": "h1"}}});
+        assert_eq!(
+            pin(&free, Some("h1")),
+            vec![json!({"op": "add", "path": "/spec/selector/pod-template-hash", "value": "h1"})]
+        );
+        assert_eq!(pin(&pinned, Some("h1")), Vec::<Value>::new());
+        assert_eq!(pin(&pinned, None), vec![json!({"op": "remove", "path": "/spec/selector/pod-template-hash"})]);
+        assert_eq!(pin(&free, None), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn counts_only_ready_endpoints_of_the_revision() {
+        let endpoint = |pod: &str, ready: Option<bool>| json!({"targetRef": {"kind": "Pod", "name": pod}, "conditions": {"ready": ready}});
+        let slice = json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "endpoints": [
+            endpoint("web-h1-aaaaa", Some(true)), endpoint("web-h1-bbbbb", Some(false)), endpoint("web-h1-ccccc", None),
+            endpoint("web-h1-canary-ddddd", Some(true)), endpoint("web-h2-eeeee", Some(true))]});
+        assert_eq!(ready_endpoints([&slice], "web", "web-h1").len(), 2);
+        assert!(ready_endpoints([&slice], "other", "web-h1").is_empty());
+    }
+}
