@@ -1,1 +1,14 @@
-//! The state machine of a release. Pure.
+//! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
+
+mod finalise;
+mod idle;
+mod machine;
+mod rolling;
+
+pub mod plan;
+pub mod release;
+pub mod snapshot;
+
+pub use machine::decide;
+pub use plan::{Effect, Event, Plan};
+pub use snapshot::{Hold, Snapshot};

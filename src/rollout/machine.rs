@@ -1,0 +1,410 @@
+//! One pass over a Rollout: what holds in every phase, and which phase comes next.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
+
+use super::{
+    plan::{Effect, Event, Plan, Purpose},
+    release::{self, Release, Scope, SpecError, Style, Traffic},
+    snapshot::{Hold, Snapshot},
+};
+use crate::{
+    api::{
+        conditions::{self, StepState, phases, reasons, types},
+        keys,
+        object::{self, ObjectRef},
+        v1beta1::{CanaryStatus, RolloutStatus, Settling},
+    },
+    traffic::routes::RouteError,
+    workload::deployment::{Deployment, canary_name},
+};
+
+/// Decides what to do next. Total: whatever is wrong becomes a condition.
+pub fn decide(snapshot: &Snapshot) -> Plan {
+    let mut machine = Machine::new(snapshot);
+    let wait = machine.run().err().unwrap_or_default();
+    machine.into_plan(wait)
+}
+
+/// Why a pass ends before everything is done.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    /// For `status.message`; absent keeps what was set.
+    message: Option<String>,
+    /// When time alone would move it.
+    until: Option<Timestamp>,
+    /// A person must mend something.
+    stall: Option<(&'static str, String)>,
+}
+
+impl Wait {
+    pub(super) fn on(message: impl Into<String>) -> Wait {
+        Wait { message: Some(message.into()), ..Wait::default() }
+    }
+
+    pub(super) fn until(message: impl Into<String>, time: Timestamp) -> Wait {
+        Wait { message: Some(message.into()), until: Some(time), stall: None }
+    }
+
+    pub(super) fn stall(reason: &'static str, message: impl Into<String>) -> Wait {
+        Wait { stall: Some((reason, message.into())), ..Wait::default() }
+    }
+}
+
+impl From<RouteError> for Wait {
+    fn from(error: RouteError) -> Wait {
+        Wait::stall(error.reason, error.message)
+    }
+}
+
+impl From<SpecError> for Wait {
+    fn from(error: SpecError) -> Wait {
+        Wait::stall(reasons::INVALID_SPEC, error.to_string())
+    }
+}
+
+/// `Ok`: done, go on. `Err`: the pass ends here.
+pub(super) type Turn<T = ()> = Result<T, Wait>;
+
+/// A pass in the making.
+pub(super) struct Machine<'a> {
+    pub(super) snap: &'a Snapshot,
+    pub(super) status: RolloutStatus,
+    pub(super) canary: Option<Deployment>,
+    effects: Vec<Effect>,
+    events: Vec<Event>,
+}
+
+impl<'a> Machine<'a> {
+    fn new(snap: &'a Snapshot) -> Self {
+        let canary = snap.canary.as_ref().filter(|c| is_ours(snap, c));
+        Machine {
+            snap,
+            status: snap.rollout.status.clone().unwrap_or_default(),
+            canary: canary.map(|c| Deployment::read(c, &snap.replica_sets)),
+            effects: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn into_plan(mut self, wait: Wait) -> Plan {
+        let before = self.snap.rollout.status.as_ref();
+        match wait.stall {
+            Some((reason, message)) => {
+                let old = before.and_then(|s| conditions::find(&s.conditions, types::STALLED));
+                if old.is_none_or(|c| c.reason != reason || c.message != message) {
+                    self.events.push(Event { is_warning: true, reason, message: message.clone() });
+                }
+                self.set_condition(types::STALLED, true, reason, &message);
+                self.status.message = message;
+            }
+            None => {
+                conditions::remove(&mut self.status.conditions, types::STALLED);
+                if let Some(message) = wait.message {
+                    self.status.message = message;
+                }
+            }
+        }
+        self.count_pods();
+        if let Some(sub) = &self.status.canary_status {
+            self.status.current_step_index = sub.current_step_index;
+            self.status.current_step_state = sub.current_step_state.clone();
+        }
+        Plan { effects: self.effects, status: self.status, events: self.events, requeue: wait.until }
+    }
+
+    fn count_pods(&mut self) {
+        let is_progressing = self.status.phase == phases::PROGRESSING;
+        if let (Some(sub), Some(canary)) = (&mut self.status.canary_status, &self.canary)
+            && is_progressing
+        {
+            sub.canary_replicas = canary.existing();
+            sub.canary_ready_replicas = canary.ready();
+            if let Some(set) = canary.current() {
+                sub.pod_template_hash = set.hash.clone();
+            }
+        }
+    }
+
+    fn run(&mut self) -> Turn {
+        let rollout = &self.snap.rollout;
+        self.status.observed_generation = rollout.metadata.generation;
+        let scope = release::scope(rollout);
+        if rollout.metadata.deletion_timestamp.is_some() {
+            return self.terminate(scope);
+        }
+        let scope = scope?;
+        self.ensure_finalizer()?;
+        if rollout.spec.disabled {
+            return self.disable(&scope);
+        }
+        if let Some(rival) = self.snap.rivals.first() {
+            return Err(Wait::stall(
+                reasons::WORKLOAD_SHARED,
+                format!(
+                    "{} is released by Rollout {rival} already; delete one of the two Rollouts",
+                    scope.workload_name()
+                ),
+            ));
+        }
+        if scope.style != Style::Canary
+            || object::group(&scope.workload.api_version) != "apps"
+            || scope.workload.kind != "Deployment"
+        {
+            return Err(Wait::stall(
+                reasons::INVALID_SPEC,
+                "only canary style of an apps/v1 Deployment is supported by this version; set \
+                 enableExtraWorkloadForCanary: true, or the annotation rollouts.kruise.io/rolling-style: canary",
+            ));
+        }
+        match &self.snap.hold {
+            Hold::InForce => conditions::remove(&mut self.status.conditions, types::DEGRADED),
+            Hold::Unavailable(why) => self.set_condition(types::DEGRADED, true, reasons::HOLD_UNAVAILABLE, why),
+        }
+        let Some(workload) = self.workload() else { return self.without_workload(&scope) };
+        if self.status.phase == phases::DISABLING {
+            // Winding up always completes first, so that no half-finished release is mistaken for a new one.
+            self.finish(super::finalise::Ending::Disabled, &scope)?;
+            self.status.phase = phases::DISABLED.to_owned();
+        }
+        self.ensure_label(&workload)?;
+        if !object::is_observed(workload.object()) {
+            return Err(Wait::on(format!(
+                "waiting for the Deployment controller to see generation {} of {}",
+                object::int(workload.object(), &["metadata", "generation"]).unwrap_or_default(),
+                object::name(workload.object())
+            )));
+        }
+        if self.status.phase != phases::PROGRESSING {
+            self.idle(&scope, &workload)?;
+        }
+        if self.status.phase == phases::PROGRESSING {
+            self.progress(&scope, &workload)?;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, scope: &Scope, workload: &Deployment) -> Turn {
+        use super::finalise::Ending;
+        match self.progressing_reason() {
+            reasons::FINALISING => self.finalise(Ending::Success, scope, workload),
+            reasons::CANCELLING => self.finalise(Ending::Rollback, scope, workload),
+            _ => self.rolling(scope, workload),
+        }
+    }
+
+    /// The reason of the `Progressing` condition.
+    pub(super) fn progressing_reason(&self) -> &'static str {
+        let found = conditions::find(&self.status.conditions, types::PROGRESSING).map(|c| c.reason.as_str());
+        [reasons::FINALISING, reasons::CANCELLING, reasons::PAUSED, reasons::IN_ROLLING]
+            .into_iter()
+            .find(|reason| found == Some(reason))
+            .unwrap_or(reasons::INITIALIZING)
+    }
+
+    fn terminate(&mut self, scope: Result<Scope, SpecError>) -> Turn {
+        let held = self.snap.rollout.metadata.finalizers.iter().flatten().any(|f| f == keys::ROLLOUT_FINALIZER);
+        if !held {
+            return Ok(());
+        }
+        let was_releasing = self.status.phase == phases::PROGRESSING;
+        self.status.phase = phases::TERMINATING.to_owned();
+        self.set_condition(types::TERMINATING, true, reasons::IN_TERMINATING, "Rollout is in terminating");
+        match scope {
+            Ok(scope) => self.finish(super::finalise::Ending::Deleted, &scope)?,
+            Err(error) if was_releasing => return Err(error.into()),
+            // Nothing was ever changed for a spec that names nothing.
+            Err(_) => {}
+        }
+        self.set_condition(types::TERMINATING, false, reasons::COMPLETED, "Rollout is in terminating");
+        let finalizers: Vec<&String> =
+            self.snap.rollout.metadata.finalizers.iter().flatten().filter(|f| *f != keys::ROLLOUT_FINALIZER).collect();
+        self.patch_rollout(
+            Purpose::RemoveFinalizer,
+            json!({"op": "replace", "path": "/metadata/finalizers", "value": finalizers}),
+        )
+    }
+
+    fn disable(&mut self, scope: &Scope) -> Turn {
+        if self.status.phase == phases::PROGRESSING || self.status.phase == phases::DISABLING {
+            self.status.phase = phases::DISABLING.to_owned();
+            self.status.message = "Disabling rollout, release resources".to_owned();
+        }
+        if self.status.phase != phases::DISABLED {
+            self.finish(super::finalise::Ending::Disabled, scope)?;
+        }
+        self.status.phase = phases::DISABLED.to_owned();
+        self.status.message = "Rollout is disabled".to_owned();
+        conditions::remove(&mut self.status.conditions, types::DEGRADED);
+        Ok(())
+    }
+
+    fn without_workload(&mut self, scope: &Scope) -> Turn {
+        if self.status.phase == phases::PROGRESSING {
+            self.finish(super::finalise::Ending::WorkloadGone, scope)?;
+        }
+        conditions::remove(&mut self.status.conditions, types::PROGRESSING);
+        self.status.phase = phases::INITIAL.to_owned();
+        self.status.canary_status = None;
+        self.status.current_step_index = 0;
+        self.status.current_step_state = String::new();
+        Err(Wait::stall(
+            reasons::WORKLOAD_NOT_FOUND,
+            format!(
+                "Workload Not Found: {} does not exist; create it, or correct spec.workloadRef",
+                scope.workload_name()
+            ),
+        ))
+    }
+
+    fn ensure_finalizer(&mut self) -> Turn {
+        let finalizers = self.snap.rollout.metadata.finalizers.clone().unwrap_or_default();
+        if finalizers.iter().any(|f| f == keys::ROLLOUT_FINALIZER) {
+            return Ok(());
+        }
+        let all: Vec<String> = finalizers.into_iter().chain([keys::ROLLOUT_FINALIZER.to_owned()]).collect();
+        // Until it is in place nothing may be changed that would have to be put back.
+        self.patch_rollout(Purpose::AddFinalizer, json!({"op": "add", "path": "/metadata/finalizers", "value": all}))
+    }
+
+    fn patch_rollout(&mut self, purpose: Purpose, operation: Value) -> Turn {
+        let metadata = &self.snap.rollout.metadata;
+        let target = ObjectRef::new(
+            "rollouts.kruise.io/v1beta1",
+            "Rollout",
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default(),
+        );
+        let resource_version = metadata.resource_version.clone().unwrap_or_default();
+        self.effect(Effect::Patch { purpose, target, resource_version, operations: vec![operation] })
+    }
+
+    fn ensure_label(&mut self, workload: &Deployment) -> Turn {
+        if object::label(workload.object(), keys::WORKLOAD_TYPE) == Some("deployment") {
+            return Ok(());
+        }
+        let operation = if object::at(workload.object(), &["metadata", "labels"]).is_some() {
+            let path = format!("/metadata/labels/{}", object::pointer_key(keys::WORKLOAD_TYPE));
+            json!({"op": "add", "path": path, "value": "deployment"})
+        } else {
+            json!({"op": "add", "path": "/metadata/labels", "value": {keys::WORKLOAD_TYPE: "deployment"}})
+        };
+        self.patch(Purpose::WatchWorkload, workload.object(), "apps/v1", "Deployment", vec![operation])
+    }
+
+    /// The workload with its ReplicaSets.
+    pub(super) fn workload(&self) -> Option<Deployment> {
+        self.snap.workload.as_ref().map(|w| Deployment::read(w, &self.snap.replica_sets))
+    }
+
+    /// Asks for a write and ends the pass: what follows is decided from what the cluster says then.
+    pub(super) fn effect<T>(&mut self, effect: Effect) -> Turn<T> {
+        self.effects.push(effect);
+        Err(Wait::default())
+    }
+
+    /// Asks for a JSON patch of an object that was read.
+    pub(super) fn patch<T>(
+        &mut self,
+        purpose: Purpose,
+        object: &Value,
+        api_version: &str,
+        kind: &str,
+        operations: Vec<Value>,
+    ) -> Turn<T> {
+        let target = ObjectRef::new(api_version, kind, object::namespace(object), object::name(object));
+        let resource_version = object::resource_version(object).to_owned();
+        self.effect(Effect::Patch { purpose, target, resource_version, operations })
+    }
+
+    /// Tells people.
+    pub(super) fn event(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.events.push(Event { is_warning: false, reason, message: message.into() });
+    }
+
+    /// Warns people.
+    pub(super) fn warn(&mut self, reason: &'static str, message: impl Into<String>) {
+        self.events.push(Event { is_warning: true, reason, message: message.into() });
+    }
+
+    pub(super) fn set_condition(&mut self, r#type: &str, status: bool, reason: &str, message: &str) {
+        conditions::set(&mut self.status.conditions, r#type, status, reason, message, self.snap.now);
+    }
+
+    pub(super) fn set_progressing(&mut self, reason: &'static str, message: &str) {
+        self.set_condition(types::PROGRESSING, reason != reasons::COMPLETED, reason, message);
+    }
+
+    /// The release's own status.
+    pub(super) fn sub(&mut self) -> &mut CanaryStatus {
+        self.status.canary_status.get_or_insert_default()
+    }
+
+    pub(super) fn set_state(&mut self, state: StepState) {
+        let now = self.snap.now;
+        let sub = self.sub();
+        if sub.current_step_state != state.as_str() {
+            sub.current_step_state = state.as_str().to_owned();
+            sub.last_update_time = Some(Time(now));
+            sub.settling = None;
+        }
+    }
+
+    /// Waits until a change of the network, first seen in place in some earlier pass, had time to reach the data planes.
+    /// Time counts from the pass that saw it, not from the write: a crash between write and status must not shorten it.
+    pub(super) fn settle(&mut self, what: &str, seconds: i64) -> Turn {
+        if seconds <= 0 {
+            return Ok(());
+        }
+        let now = self.snap.now;
+        let sub = self.sub();
+        let since = match &sub.settling {
+            Some(Settling { what: known, since: Some(Time(since)) }) if known == what => *since,
+            _ => {
+                sub.settling = Some(Settling { what: what.to_owned(), since: Some(Time(now)) });
+                now
+            }
+        };
+        let until = since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+        if until <= now {
+            return Ok(());
+        }
+        Err(Wait::until(format!("giving the gateways {seconds} seconds after a change ({what})"), until))
+    }
+
+    /// Seconds to wait after a change of the network: the user's number; else none where readiness of pods is the
+    /// evidence, and 3 where nothing tells that requests have stopped and pods are about to go.
+    pub(super) fn grace(traffic: &Traffic, pods_go: bool) -> i64 {
+        traffic.grace.unwrap_or(if pods_go { 3 } else { 0 })
+    }
+
+    /// The plan; a spec that cannot be followed stalls.
+    pub(super) fn release(&self) -> Turn<Release> {
+        Ok(release::release(&self.snap.rollout)?)
+    }
+
+    /// Whether the object with the canary Deployment's name may be changed and deleted by us.
+    pub(super) fn check_canary_name(&self, workload: &Deployment) -> Turn {
+        match &self.snap.canary {
+            Some(other) if !is_ours(self.snap, other) => Err(Wait::stall(
+                reasons::NAME_TAKEN,
+                format!(
+                    "Deployment {} exists and does not belong to this Rollout; rename or delete it",
+                    canary_name(object::name(workload.object()))
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The canary Service, if it is ours.
+    pub(super) fn own_canary_service(&self) -> Option<&'a Value> {
+        self.snap.canary_service.as_deref().filter(|s| is_ours(self.snap, s))
+    }
+}
+
+/// Whether an object carries our owner reference.
+pub(super) fn is_ours(snap: &Snapshot, object: &Value) -> bool {
+    object::controller_uid(object).is_some() && object::controller_uid(object) == snap.rollout.metadata.uid.as_deref()
+}

@@ -1,0 +1,121 @@
+//! What a decision wants: effects, the whole status, events, and the next moment that matters.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    api::{object::ObjectRef, v1beta1::RolloutStatus},
+    traffic::routes::RouteWrite,
+};
+
+/// What a decision wants done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Writes, in order. Each is idempotent; the first failure ends the pass.
+    pub effects: Vec<Effect>,
+    /// The whole desired status.
+    pub status: RolloutStatus,
+    /// What a person should read, once the status is stored.
+    pub events: Vec<Event>,
+    /// When to look again even if nothing changes.
+    pub requeue: Option<Timestamp>,
+}
+
+/// One write, or one group of writes that belong together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "effect")]
+pub enum Effect {
+    /// Changes fields of an object. The API server refuses it when the object changed since it was read.
+    Patch {
+        /// Why.
+        purpose: Purpose,
+        /// The object.
+        target: ObjectRef,
+        /// The version that was read.
+        resource_version: String,
+        /// JSON patch operations.
+        operations: Vec<Value>,
+    },
+    /// Creates an object of ours or makes it as described, by server-side apply.
+    Apply {
+        /// Why.
+        purpose: Purpose,
+        /// The object.
+        object: Value,
+    },
+    /// Deletes an object of ours.
+    Delete {
+        /// Why.
+        purpose: Purpose,
+        /// The object.
+        target: ObjectRef,
+        /// Only this very object.
+        uid: String,
+    },
+    /// Changes objects that route. All are tried by a dry run before the first is written.
+    Routes {
+        /// Why.
+        purpose: Purpose,
+        /// The changes, in order.
+        writes: Vec<RouteWrite>,
+    },
+}
+
+/// What an effect is for: names it in logs, metrics and events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Purpose {
+    /// Puts our finalizer on the Rollout.
+    AddFinalizer,
+    /// Lets the Rollout go.
+    RemoveFinalizer,
+    /// Switches the hold of the workload on.
+    WatchWorkload,
+    /// Stops a change that was not held in time.
+    HoldWorkload,
+    /// Brings canary pods up.
+    ScaleCanary,
+    /// Restricts the stable Service to stable pods.
+    PinStableService,
+    /// Takes that restriction away.
+    UnpinStableService,
+    /// Makes the canary Service.
+    CreateCanaryService,
+    /// Removes it.
+    DeleteCanaryService,
+    /// Routes as the step says.
+    RouteStep,
+    /// Routes as before the release.
+    RestoreRoutes,
+    /// Lets the workload roll to its template.
+    ResumeWorkload,
+    /// Removes the canary Deployment.
+    DeleteCanary,
+    /// Takes our marks off the workload and puts the user's fields back.
+    ReleaseWorkload,
+}
+
+impl Effect {
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        match self {
+            Effect::Patch { purpose, .. }
+            | Effect::Apply { purpose, .. }
+            | Effect::Delete { purpose, .. }
+            | Effect::Routes { purpose, .. } => *purpose,
+        }
+    }
+}
+
+/// Something that a person should read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Something is wrong.
+    pub is_warning: bool,
+    /// One word; see [`crate::api::conditions::reasons`].
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}

@@ -1,0 +1,348 @@
+//! The Rollout's spec, read once into a form that cannot be wrong: one spelling, resolved defaults, checked values.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    api::{
+        GROUP, keys, object,
+        v1beta1::{NetworkRef, PatchPodTemplateMetadata, Rollout, Step, TrafficRoutingRef, WorkloadRef},
+    },
+    traffic::{Names, Strategy},
+    workload::replicas::{Round, percent, scaled},
+};
+
+/// A field of the spec that cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct SpecError {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+fn wrong<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError { field: field.into(), problem: problem.into() })
+}
+
+/// How the new version comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// An extra Deployment beside the stable one.
+    Canary,
+    /// In place, batch by batch.
+    Partition,
+    /// A full new set beside the old.
+    BlueGreen,
+}
+
+/// What the Rollout reaches: known even when its steps are wrong, so that everything can always be put back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scope {
+    /// The workload.
+    pub workload: WorkloadRef,
+    /// How the new version comes up.
+    pub style: Style,
+    /// Where requests are routed, if the Rollout routes any.
+    pub traffic: Option<Traffic>,
+}
+
+impl Scope {
+    /// `Kind name` of the workload.
+    pub fn workload_name(&self) -> String {
+        format!("{} {}", self.workload.kind, self.workload.name)
+    }
+}
+
+/// Where requests are routed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traffic {
+    /// Stable and canary Service; the same when no canary Service is made.
+    pub names: Names,
+    /// The objects that decide, each with its kind's script.
+    pub networks: Vec<NetworkRef>,
+    /// The user's grace period in seconds.
+    pub grace: Option<i64>,
+}
+
+impl Traffic {
+    /// Whether the controller makes a canary Service.
+    pub fn has_canary_service(&self) -> bool {
+        self.names.canary_service != self.names.stable_service
+    }
+}
+
+/// What to wait for after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// A person's approval, because the step says nothing else.
+    Approval,
+    /// Seconds.
+    Seconds(i64),
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReleaseStep {
+    /// Canary pods.
+    pub replicas: IntOrString,
+    /// What it asks of the gateways.
+    pub strategy: Strategy,
+    /// What to wait for.
+    pub pause: Pause,
+}
+
+/// The plan of a release.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Release {
+    /// Steps, in order; never empty.
+    pub steps: Vec<ReleaseStep>,
+    /// Tolerated unready canary pods.
+    pub failure_threshold: Option<IntOrString>,
+    /// Labels and annotations of canary pods.
+    pub patch: Option<PatchPodTemplateMetadata>,
+    /// `strategy.paused`.
+    pub is_paused: bool,
+    /// Changes when the plan changes in a way that the current step must be executed again.
+    pub hash: String,
+}
+
+impl Release {
+    /// The step with a 1-based index.
+    pub fn step(&self, index: i32) -> Option<&ReleaseStep> {
+        usize::try_from(index).ok()?.checked_sub(1).and_then(|i| self.steps.get(i))
+    }
+
+    /// Number of steps.
+    pub fn count(&self) -> i32 {
+        i32::try_from(self.steps.len()).unwrap_or(i32::MAX)
+    }
+
+    /// The index after one, or -1 after the last.
+    pub fn next(&self, index: i32) -> i32 {
+        if index < self.count() { index + 1 } else { -1 }
+    }
+}
+
+impl ReleaseStep {
+    /// Canary pods for a workload of `total` pods.
+    pub fn target(&self, total: i32) -> i32 {
+        scaled(&self.replicas, total, Round::Up).unwrap_or(total).clamp(0, total)
+    }
+}
+
+/// Reads what the Rollout reaches.
+pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
+    let spec = &rollout.spec;
+    let by_object_ref = spec.object_ref.as_ref().and_then(|o| o.workload_ref.as_ref());
+    let workload = match (&spec.workload_ref, by_object_ref) {
+        (Some(a), Some(b)) if a != b => {
+            return wrong("spec.workloadRef", "differs from spec.objectRef.workloadRef; keep one of them");
+        }
+        (Some(workload), _) | (None, Some(workload)) => workload.clone(),
+        (None, None) => return wrong("spec.workloadRef", "is missing; name the workload by apiVersion, kind and name"),
+    };
+    for (field, value) in [("apiVersion", &workload.api_version), ("kind", &workload.kind), ("name", &workload.name)] {
+        if value.is_empty() {
+            return wrong(format!("spec.workloadRef.{field}"), "is empty");
+        }
+    }
+    let strategy = &spec.strategy;
+    let (style, path, routings, no_service, shared) = match (&strategy.canary, &strategy.blue_green) {
+        (Some(canary), None) => (
+            canary_style(rollout)?,
+            "canary",
+            &canary.traffic_routings,
+            canary.disable_generate_canary_service,
+            &canary.traffic_routing_ref,
+        ),
+        (None, Some(blue)) => (
+            Style::BlueGreen,
+            "blueGreen",
+            &blue.traffic_routings,
+            blue.disable_generate_canary_service,
+            &blue.traffic_routing_ref,
+        ),
+        _ => return wrong("spec.strategy", "needs exactly one of canary and blueGreen"),
+    };
+    if shared.is_some() || rollout.metadata.annotations.iter().flatten().any(|(k, _)| k == keys::TRAFFIC_ROUTING) {
+        return wrong(
+            format!("spec.strategy.{path}.trafficRoutingRef"),
+            "sharing a TrafficRouting is not supported by this version; use trafficRoutings",
+        );
+    }
+    let field = format!("spec.strategy.{path}.trafficRoutings");
+    let traffic = match routings.as_slice() {
+        [] => None,
+        [routing] => Some(traffic(rollout, &format!("{field}[0]"), routing, no_service)?),
+        more => return wrong(field, format!("has {} entries; at most one is supported", more.len())),
+    };
+    Ok(Scope { workload, style, traffic })
+}
+
+fn canary_style(rollout: &Rollout) -> Result<Style, SpecError> {
+    let field = rollout.spec.strategy.canary.as_ref().and_then(|c| c.enable_extra_workload_for_canary);
+    let annotation = rollout.metadata.annotations.iter().flatten().find(|(k, _)| *k == keys::ROLLING_STYLE);
+    Ok(match (field, annotation.map(|(_, v)| v.to_ascii_lowercase()).as_deref()) {
+        (Some(true), _) | (None, Some("canary")) => Style::Canary,
+        (Some(false), _) | (None, Some("partition")) => Style::Partition,
+        // The two API versions have opposite defaults; the spelling tells which one the author wrote.
+        (None, None | Some("")) if rollout.spec.workload_ref.is_some() => Style::Partition,
+        (None, None | Some("")) => Style::Canary,
+        (None, Some(other)) => {
+            return wrong(
+                format!("metadata.annotations[{}]", keys::ROLLING_STYLE),
+                format!("is {other:?}; use canary or partition"),
+            );
+        }
+    })
+}
+
+fn traffic(
+    rollout: &Rollout,
+    field: &str,
+    routing: &TrafficRoutingRef,
+    disable_canary_service: Option<bool>,
+) -> Result<Traffic, SpecError> {
+    if routing.service.is_empty() {
+        return wrong(format!("{field}.service"), "is empty; name the Service that selects the workload's pods");
+    }
+    if routing.create_canary_service == Some(true) && disable_canary_service == Some(true) {
+        return wrong(format!("{field}.createCanaryService"), "contradicts disableGenerateCanaryService; keep one");
+    }
+    if routing.ingress.is_some() {
+        return wrong(format!("{field}.ingress"), "Ingress is not supported by this version; use networkRefs");
+    }
+    if routing.grace_period_seconds.is_some_and(|s| s < 0) {
+        return wrong(format!("{field}.gracePeriodSeconds"), "is negative");
+    }
+    let mut networks: Vec<NetworkRef> = Vec::new();
+    if let Some(gateway) = &routing.gateway {
+        match gateway.http_route_name.as_deref() {
+            None | Some("") => return wrong(format!("{field}.gateway.httpRouteName"), "is empty"),
+            Some(name) => networks.push(NetworkRef {
+                api_version: "gateway.networking.k8s.io/v1".to_owned(),
+                kind: "HTTPRoute".to_owned(),
+                name: name.to_owned(),
+            }),
+        }
+    }
+    for reference in routing.network_refs.iter().chain(&routing.custom_network_refs) {
+        if reference.api_version.is_empty() || reference.kind.is_empty() || reference.name.is_empty() {
+            return wrong(format!("{field}.networkRefs"), "every entry needs apiVersion, kind and name");
+        }
+        let same = |other: &NetworkRef| {
+            object::group(&other.api_version) == object::group(&reference.api_version)
+                && (&other.kind, &other.name) == (&reference.kind, &reference.name)
+        };
+        if !networks.iter().any(same) {
+            networks.push(reference.clone());
+        }
+    }
+    if networks.is_empty() {
+        return wrong(field, "names no object that routes; add networkRefs or gateway");
+    }
+    let makes_service = routing.create_canary_service != Some(false) && disable_canary_service != Some(true);
+    let stable = routing.service.clone();
+    Ok(Traffic {
+        names: Names {
+            canary_service: if makes_service { format!("{stable}-canary") } else { stable.clone() },
+            stable_service: stable,
+            namespace: rollout.metadata.namespace.clone(),
+        },
+        networks,
+        grace: routing.grace_period_seconds.map(i64::from),
+    })
+}
+
+/// Reads the plan.
+pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
+    let strategy = &rollout.spec.strategy;
+    let (path, steps, threshold, patch) = match (&strategy.canary, &strategy.blue_green) {
+        (Some(c), None) => ("canary", &c.steps, &c.failure_threshold, c.patch_pod_template_metadata.clone()),
+        (None, Some(b)) => ("blueGreen", &b.steps, &b.failure_threshold, None),
+        _ => return wrong("spec.strategy", "needs exactly one of canary and blueGreen"),
+    };
+    if steps.is_empty() {
+        return wrong(format!("spec.strategy.{path}.steps"), "is empty; a release needs at least one step");
+    }
+    let steps = steps
+        .iter()
+        .enumerate()
+        .map(|(i, step)| release_step(&format!("spec.strategy.{path}.steps[{i}]"), step))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(IntOrString::String(text)) = threshold
+        && percent(text).is_none()
+    {
+        return wrong(format!("spec.strategy.{path}.failureThreshold"), format!("{text:?} is no percentage"));
+    }
+    Ok(Release {
+        hash: plan_hash(rollout),
+        steps,
+        failure_threshold: threshold.clone(),
+        patch,
+        is_paused: strategy.paused,
+    })
+}
+
+fn release_step(field: &str, step: &Step) -> Result<ReleaseStep, SpecError> {
+    let strategy = Strategy::from_step(step)
+        .map_err(|problem| SpecError { field: field.to_owned(), problem: problem.to_string() })?;
+    let replicas = match (&step.replicas, strategy.weight) {
+        (Some(IntOrString::Int(count)), _) if *count < 0 => {
+            return wrong(format!("{field}.replicas"), format!("{count} is negative"));
+        }
+        (Some(IntOrString::String(text)), _) if percent(text).is_none_or(|p| p > 100) => {
+            return wrong(format!("{field}.replicas"), format!("{text:?} is neither a number nor 0% to 100%"));
+        }
+        (Some(replicas), _) => replicas.clone(),
+        (None, Some(weight)) => IntOrString::String(format!("{weight}%")),
+        (None, None) => return wrong(field, "needs replicas, or a weight (traffic) to derive them from"),
+    };
+    let pause = match step.pause.as_ref().and_then(|p| p.duration) {
+        None => Pause::Approval,
+        Some(seconds) if seconds < 0 => {
+            return wrong(format!("{field}.pause.duration"), format!("{seconds} is negative"));
+        }
+        Some(seconds) => Pause::Seconds(i64::from(seconds)),
+    };
+    Ok(ReleaseStep { replicas, strategy, pause })
+}
+
+/// Hash of the plan without pauses and tolerance: those may change without executing a step again.
+fn plan_hash(rollout: &Rollout) -> String {
+    let mut strategy = serde_json::to_value(&rollout.spec.strategy).unwrap_or(Value::Null);
+    if let Some(map) = strategy.as_object_mut() {
+        map.remove("paused");
+    }
+    for style in ["canary", "blueGreen"] {
+        let Some(map) = strategy.get_mut(style).and_then(Value::as_object_mut) else { continue };
+        map.remove("failureThreshold");
+        for step in map.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(step) = step.as_object_mut() {
+                step.remove("pause");
+            }
+        }
+    }
+    digest(&strategy)
+}
+
+/// A short name for a JSON value: for people and for comparing values that this controller wrote itself. What the API
+/// server returns is never identified by it, because servers of different versions default differently.
+pub fn digest(value: &Value) -> String {
+    Sha256::digest(value.to_string()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The Rollout as owner of the objects that it makes.
+pub fn owner_reference(rollout: &Rollout) -> Value {
+    serde_json::json!({
+        "apiVersion": format!("{GROUP}/v1beta1"),
+        "kind": "Rollout",
+        "name": rollout.metadata.name.clone().unwrap_or_default(),
+        "uid": rollout.metadata.uid.clone().unwrap_or_default(),
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}

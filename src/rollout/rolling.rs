@@ -1,0 +1,367 @@
+//! During a release: the steps, one state after the other.
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
+
+use super::{
+    finalise::Ending,
+    machine::{Machine, Turn, Wait},
+    plan::{Effect, Purpose},
+    release::{Pause, Release, ReleaseStep, Scope, Traffic, owner_reference},
+};
+use crate::{
+    api::{
+        conditions::{StepState, reasons},
+        object,
+    },
+    traffic::{
+        Strategy,
+        routes::{self, Context},
+        services,
+    },
+    workload::{
+        deployment::{Deployment, canary_deployment, canary_template},
+        replicas::{Round, scaled},
+    },
+};
+
+impl<'a> Machine<'a> {
+    pub(super) fn rolling(&mut self, scope: &Scope, workload: &Deployment) -> Turn {
+        let stable = self.sub().stable_revision.clone();
+        if workload.is_at(&stable) {
+            self.sub().finalising_step = String::new();
+            self.sub().canary_revision = stable;
+            self.set_progressing(
+                reasons::CANCELLING,
+                "The workload has been rolled back and the rollout process will be canceled",
+            );
+            self.event(reasons::ROLLED_BACK, "workload has been rollback, then rollout is canceled");
+            return self.finalise(Ending::Rollback, scope, workload);
+        }
+        let release = self.release()?;
+        if self.is_of_another_template(workload, &release) {
+            return self.restart(scope, workload, &release);
+        }
+        if release.is_paused {
+            self.set_progressing(reasons::PAUSED, "Rollout has been paused, you can resume it by kube-cli");
+            return Err(Wait::on("Rollout has been paused (spec.strategy.paused); set it to false to resume"));
+        }
+        if self.progressing_reason() == reasons::INITIALIZING {
+            self.check_everything(scope, &release)?;
+        }
+        self.set_progressing(reasons::IN_ROLLING, "Rollout is in Progressing");
+        self.follow_plan(&release);
+        loop {
+            self.step(scope, workload, &release)?;
+            if self.progressing_reason() == reasons::FINALISING {
+                return self.finalise(Ending::Success, scope, workload);
+            }
+        }
+    }
+
+    /// A canary Deployment of an older template, or a restart that has not ended yet.
+    fn is_of_another_template(&mut self, workload: &Deployment, release: &Release) -> bool {
+        let wanted = canary_template(workload, release.patch.as_ref());
+        let stale = self.canary.as_ref().is_some_and(|canary| canary.template() != wanted);
+        stale || !self.sub().finalising_step.is_empty()
+    }
+
+    /// A newer template arrived: requests go back to stable pods, the canary goes, and the plan starts again.
+    fn restart(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+        if self.progressing_reason() != reasons::INITIALIZING || self.sub().finalising_step.is_empty() {
+            self.sub().finalising_step = String::new();
+            self.set_progressing(reasons::INITIALIZING, "Workload is continuous release");
+            self.event(reasons::RESTARTED, "workload continuous publishing canaryRevision, then restart publishing");
+        }
+        self.finalise(Ending::Restart, scope, workload)?;
+        self.start_release(workload, release, "Workload is continuous release")?;
+        self.rolling(scope, workload)
+    }
+
+    /// Finds before the first pod what would fail at a later step: missing objects, scripts that do not run.
+    fn check_everything(&mut self, scope: &Scope, release: &Release) -> Turn {
+        let Some(traffic) = &scope.traffic else { return Ok(()) };
+        self.stable_service(traffic)?;
+        for step in release.steps.iter().filter(|s| !s.strategy.is_empty()) {
+            self.plan_routes(traffic, release, &step.strategy)?;
+        }
+        Ok(())
+    }
+
+    /// Executes the current step again when the plan changed, and jumps where a person pointed.
+    fn follow_plan(&mut self, release: &Release) {
+        let count = release.count();
+        let sub = self.sub();
+        let index = sub.current_step_index.clamp(1, count);
+        if sub.current_step_index != index || sub.rollout_hash != release.hash {
+            sub.current_step_index = index;
+            sub.next_step_index = release.next(index);
+            sub.rollout_hash.clone_from(&release.hash);
+            sub.paused_step_index = None;
+            self.set_state(StepState::BeforeStepUpgrade);
+            return;
+        }
+        let wanted = sub.next_step_index;
+        if wanted != release.next(index) {
+            if (1..=count).contains(&wanted) {
+                sub.current_step_index = wanted;
+                sub.next_step_index = release.next(wanted);
+                sub.paused_step_index = None;
+                self.set_state(StepState::BeforeStepUpgrade);
+                self.event(reasons::STEP_STARTED, format!("jumped from step {index} to step {wanted}"));
+            } else {
+                sub.next_step_index = release.next(index);
+            }
+        }
+    }
+
+    /// Executes the state of the current step; `Ok` when it moved to another.
+    fn step(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+        let index = self.sub().current_step_index;
+        let Some(step) = release.step(index) else {
+            return self.all_done();
+        };
+        let traffic = scope.traffic.as_ref().filter(|_| !step.strategy.is_empty());
+        match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
+            StepState::BeforeStepUpgrade => {
+                self.before_upgrade(scope, traffic, workload)?;
+                self.event(reasons::STEP_STARTED, format!("step {index} of {} begins", release.count()));
+                self.set_state(StepState::StepUpgrade);
+            }
+            StepState::StepUpgrade => {
+                self.status.message =
+                    format!("Rollout is in step({index}/{}), and upgrade workload to new version", release.count());
+                self.upgrade(workload, release, step)?;
+                self.event(reasons::STEP_UPGRADED, format!("upgrade step({index}) canary pods with new versions done"));
+                self.set_state(StepState::StepTrafficRouting);
+            }
+            StepState::StepTrafficRouting => {
+                if let Some(traffic) = traffic {
+                    self.route(traffic, workload, release, step)?;
+                    self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
+                    self.event(reasons::TRAFFIC_ROUTED, describe_strategy(index, &step.strategy));
+                }
+                self.set_state(StepState::StepMetricsAnalysis);
+            }
+            StepState::StepMetricsAnalysis => self.set_state(StepState::StepPaused),
+            StepState::StepPaused => {
+                if self.sub().paused_step_index != Some(index) {
+                    self.sub().paused_step_index = Some(index);
+                    if !is_free_passage(step, index, workload, release) && step.pause == Pause::Approval {
+                        self.event(
+                            reasons::STEP_PAUSED,
+                            format!("step {index} of {} waits for approval", release.count()),
+                        );
+                    }
+                }
+                if let Some(traffic) = traffic {
+                    self.route(traffic, workload, release, step)?;
+                }
+                self.wait_for_pause(index, step, workload, release)?;
+                self.set_state(StepState::StepReady);
+            }
+            StepState::StepReady => {
+                if self.sub().paused_step_index != Some(index) {
+                    // Nobody was asked yet: the word was meant for another step.
+                    self.warn(
+                        reasons::APPROVAL_IGNORED,
+                        format!(
+                            "an approval came while step {index} was not waiting for one; approve again when it does"
+                        ),
+                    );
+                    self.set_state(StepState::BeforeStepUpgrade);
+                    return Ok(());
+                }
+                self.event(reasons::APPROVED, format!("step {index} of {} is approved", release.count()));
+                let next = release.next(index);
+                if next < 0 {
+                    return self.all_done();
+                }
+                let sub = self.sub();
+                sub.current_step_index = next;
+                sub.next_step_index = release.next(next);
+                sub.paused_step_index = None;
+                self.set_state(StepState::BeforeStepUpgrade);
+            }
+            StepState::Completed => return self.all_done(),
+        }
+        Ok(())
+    }
+
+    fn all_done(&mut self) -> Turn {
+        self.set_state(StepState::Completed);
+        let sub = self.sub();
+        sub.next_step_index = -1;
+        sub.paused_step_index = None;
+        sub.finalising_step = String::new();
+        self.status.message = "Rollout has been completed and some closing work is being done".to_owned();
+        self.set_progressing(reasons::FINALISING, "Rollout has been completed and some closing work is being done");
+        self.event(reasons::FINALISING, "all steps are done; routes and workload are being put in order");
+        Ok(())
+    }
+
+    /// A step without traffic takes traffic away from the canary; one with traffic keeps new pods out of the stable
+    /// Service.
+    fn before_upgrade(&mut self, scope: &Scope, traffic: Option<&Traffic>, workload: &Deployment) -> Turn {
+        let Some(traffic) = traffic else { return self.clean_traffic(scope) };
+        let service = self.stable_service(traffic)?;
+        if !traffic.has_canary_service() {
+            return Ok(());
+        }
+        let stable = self.sub().stable_revision.clone();
+        if workload.revision(&stable).is_none() {
+            return Err(Wait::on(format!("waiting for the stable revision {stable} to be seen")));
+        }
+        let operations = services::pin(service, Some(&stable));
+        if !operations.is_empty() {
+            return self.patch(Purpose::PinStableService, service, "v1", "Service", operations);
+        }
+        self.settle("stable Service restricted to stable pods", Self::grace(traffic, false))
+    }
+
+    /// Brings the canary pods up and waits until they are ready.
+    fn upgrade(&mut self, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
+        let target = step.target(workload.replicas());
+        self.check_canary_name(workload)?;
+        let Some(canary) = self.canary.clone() else {
+            let owner = owner_reference(&self.snap.rollout);
+            let object = canary_deployment(workload, release.patch.as_ref(), owner, target);
+            return self.effect(Effect::Apply { purpose: Purpose::ScaleCanary, object });
+        };
+        if object::is_deleting(canary.object()) {
+            return Err(Wait::on("waiting for the canary Deployment of an earlier release to go"));
+        }
+        if canary.replicas() < target {
+            let operations = vec![json!({"op": "add", "path": "/spec/replicas", "value": target})];
+            return self.patch(Purpose::ScaleCanary, canary.object(), "apps/v1", "Deployment", operations);
+        }
+        let needed = needed(release, target);
+        let ready = if object::is_observed(canary.object()) { canary.available() } else { 0 };
+        if ready < needed || canary.current().is_none() {
+            let trouble = canary.trouble().map(|t| format!("; {t}")).unwrap_or_default();
+            let message = format!(
+                "Rollout is in step({}/{}), waiting for canary pods: {ready} of {needed} available{trouble}",
+                self.sub().current_step_index,
+                release.count()
+            );
+            return Err(Wait::on(message));
+        }
+        Ok(())
+    }
+
+    /// Makes the routes what the step says. The share is raised only when the canary's pods are ready endpoints.
+    fn route(&mut self, traffic: &Traffic, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
+        let stable = self.stable_service(traffic)?;
+        let Some(set) = self.canary.as_ref().and_then(|c| c.current()).cloned() else {
+            // Somebody deleted it: bring it up again before anything else.
+            self.set_state(StepState::StepUpgrade);
+            return Err(Wait::on("the canary Deployment is gone; bringing it up again"));
+        };
+        if traffic.has_canary_service() {
+            self.ensure_canary_service(traffic, stable, release, &set.hash)?;
+        }
+        let writes = self.plan_routes(traffic, release, &step.strategy)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let needed = needed(release, step.target(workload.replicas()));
+        let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
+        let service = &traffic.names.canary_service;
+        let ready = services::ready_endpoints(slices, service, &set.name).len();
+        if i32::try_from(ready).unwrap_or(i32::MAX) < needed {
+            return Err(Wait::on(format!(
+                "waiting for canary endpoints of Service {service}: {ready} of {needed} ready; its selector must select \
+                 the canary pods"
+            )));
+        }
+        self.sub().last_update_time = Some(Time(self.snap.now));
+        self.sub().settling = None;
+        self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes })
+    }
+
+    fn ensure_canary_service(
+        &mut self,
+        traffic: &Traffic,
+        stable: &serde_json::Value,
+        release: &Release,
+        revision: &str,
+    ) -> Turn {
+        let name = &traffic.names.canary_service;
+        let own = self.own_canary_service();
+        if own.is_none() && self.snap.canary_service.is_some() {
+            return Err(Wait::stall(
+                reasons::NAME_TAKEN,
+                format!("Service {name} exists and does not belong to this Rollout; rename or delete it"),
+            ));
+        }
+        if own.is_some_and(|s| services::pinned_to(s) == Some(revision)) {
+            return Ok(());
+        }
+        let owner = owner_reference(&self.snap.rollout);
+        let object = services::canary_service(stable, name, revision, release.patch.as_ref(), owner);
+        self.effect(Effect::Apply { purpose: Purpose::CreateCanaryService, object })
+    }
+
+    /// The writes that are missing for a strategy to be in place.
+    fn plan_routes(&self, traffic: &Traffic, release: &Release, strategy: &Strategy) -> Turn<Vec<routes::RouteWrite>> {
+        let context = Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine };
+        let mut writes = routes::plan_step(&self.snap.networks, &context, strategy)?;
+        writes.retain(|w| !w.operations.is_empty());
+        Ok(writes)
+    }
+
+    fn stable_service(&self, traffic: &Traffic) -> Turn<&'a serde_json::Value> {
+        self.snap.stable_service.as_deref().ok_or_else(|| {
+            Wait::stall(
+                reasons::SERVICE_NOT_FOUND,
+                format!(
+                    "Service {} does not exist; create it, or correct trafficRoutings[0].service",
+                    traffic.names.stable_service
+                ),
+            )
+        })
+    }
+
+    fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, workload: &Deployment, release: &Release) -> Turn {
+        if is_free_passage(step, index, workload, release) {
+            return Ok(());
+        }
+        let place = format!("Rollout is in step({index}/{})", release.count());
+        match step.pause {
+            Pause::Approval => Err(Wait::on(format!("{place}, and you need manually confirm to enter the next step"))),
+            Pause::Seconds(seconds) => {
+                let now = self.snap.now;
+                let since = self.sub().last_update_time.as_ref().map_or(now, |t| t.0);
+                let until = since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+                if until <= now {
+                    return Ok(());
+                }
+                Err(Wait::until(format!("{place}, and wait duration({seconds} seconds) to enter the next step"), until))
+            }
+        }
+    }
+}
+
+/// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
+fn is_free_passage(step: &ReleaseStep, index: i32, workload: &Deployment, release: &Release) -> bool {
+    index == release.count()
+        && step.pause == Pause::Approval
+        && workload.replicas() > 0
+        && step.target(workload.replicas()) >= workload.replicas()
+}
+
+/// Ready pods that a step needs: its target less what may be unready, but at least one.
+fn needed(release: &Release, target: i32) -> i32 {
+    let tolerated = release.failure_threshold.as_ref().and_then(|t| scaled(t, target, Round::Up)).unwrap_or(0);
+    (target - tolerated.max(0)).clamp(target.min(1), target)
+}
+
+fn describe_strategy(index: i32, strategy: &Strategy) -> String {
+    match (strategy.matches.len(), strategy.weight) {
+        (0, Some(weight)) => format!("step {index}: {weight} % of requests go to the canary"),
+        (0, None) => format!("step {index}: no requests are routed"),
+        (1, _) => format!("step {index}: requests that match go to the canary"),
+        (n, _) => format!("step {index}: requests that match one of {n} rules go to the canary"),
+    }
+}

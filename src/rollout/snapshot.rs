@@ -1,0 +1,46 @@
+//! Everything that a decision may read.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{api::v1beta1::Rollout, lua::Engine, traffic::routes::Network};
+
+/// Everything that a decision may read.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The moment of the decision.
+    pub now: Timestamp,
+    /// The Rollout itself.
+    pub rollout: Rollout,
+    /// Older Rollouts that name the same workload.
+    pub rivals: Vec<String>,
+    /// The workload.
+    pub workload: Option<Arc<Value>>,
+    /// The object with the name of the canary Deployment, whoever made it.
+    pub canary: Option<Arc<Value>>,
+    /// ReplicaSets of the workload and of the canary Deployment.
+    pub replica_sets: Vec<Arc<Value>>,
+    /// The user's Service.
+    pub stable_service: Option<Arc<Value>>,
+    /// The object with the name of the canary Service, whoever made it.
+    pub canary_service: Option<Arc<Value>>,
+    /// EndpointSlices of both Services.
+    pub endpoint_slices: Vec<Arc<Value>>,
+    /// The networkRefs, with their scripts.
+    pub networks: Vec<Network>,
+    /// Whether the API server holds changed workloads.
+    pub hold: Hold,
+    /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.
+    pub engine: Engine,
+}
+
+/// Whether the API server holds changed workloads by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The admission policy is in force.
+    InForce,
+    /// It is not; says why and what follows.
+    Unavailable(String),
+}
