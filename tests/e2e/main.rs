@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::plane;
+use scenarios::{crash, plane, policy, schema, script, story};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -41,6 +41,16 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "gateway_splits", plane::gateway_splits),
         trial(handle, rig, "graceful_roll_loses_nothing", plane::graceful_roll_loses_nothing),
         trial(handle, rig, "dead_pods_are_seen", plane::dead_pods_are_seen),
+        trial(handle, rig, "nothing_is_pruned", schema::nothing_is_pruned),
+        trial(handle, rig, "mistakes_are_refused", schema::mistakes_are_refused),
+        trial(handle, rig, "policy_equals_its_twin", policy::policy_equals_its_twin),
+        trial(handle, rig, "istio_story", story::istio_story),
+        trial(handle, rig, "kubectl_patch_approves", story::kubectl_patch_approves),
+        trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),
+        trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
+        trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
+        trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
+        trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ]
 }
 

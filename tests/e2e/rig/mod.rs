@@ -1,9 +1,11 @@
 //! A real control plane and a real gateway, without containers.
 
+pub mod census;
 pub mod cluster;
 pub mod controller;
 pub mod echo;
 pub mod http;
+pub mod install;
 pub mod istio;
 pub mod load;
 pub mod netns;
@@ -26,7 +28,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use self::{cluster::Cluster, netns::Tools, objects::Objects, process::Daemon, space::Space};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use self::{cluster::Cluster, controller::Controller, netns::Tools, objects::Objects, process::Daemon, space::Space};
 
 /// One cluster with its gateway, for a whole run.
 pub struct Rig {
@@ -34,6 +38,8 @@ pub struct Rig {
     pub objects: Objects,
     pub dir: PathBuf,
     gateway: Vec<Daemon>,
+    installed: OnceCell<Result<(), String>>,
+    stage: RwLock<Option<Controller>>,
     next_port: AtomicU16,
 }
 
@@ -47,12 +53,47 @@ impl Rig {
         let gateway = istio::start(tools, &cluster, &dir).await?;
         let objects = Objects::new(cluster.admin.clone());
         eprintln!("e2e: control plane and gateway up after {:.1} s", begin.elapsed().as_secs_f64());
-        Ok(Arc::new(Rig { cluster, objects, dir, gateway, next_port: AtomicU16::new(18200) }))
+        Ok(Arc::new(Rig {
+            cluster,
+            objects,
+            dir,
+            gateway,
+            installed: OnceCell::new(),
+            stage: RwLock::new(None),
+            next_port: AtomicU16::new(18200),
+        }))
     }
 
     /// An error when one of the programs has died.
     pub fn alive(&self) -> Result<()> {
         self.cluster.daemons.iter().chain(&self.gateway).try_for_each(Daemon::alive)
+    }
+
+    /// The running controller, shared with other scenarios: nobody stops it meanwhile.
+    pub async fn with_controller(self: &Arc<Self>) -> Result<RwLockReadGuard<'_, Option<Controller>>> {
+        self.installed().await?;
+        loop {
+            let stage = self.stage.read().await;
+            if let Some(controller) = stage.as_ref() {
+                controller.alive()?;
+                return Ok(stage);
+            }
+            drop(stage);
+            let mut stage = self.stage.write().await;
+            if stage.is_none() {
+                *stage = Some(Controller::start(self).await?);
+            }
+        }
+    }
+
+    /// The stage for one scenario alone; no controller runs when this returns.
+    pub async fn alone(self: &Arc<Self>) -> Result<RwLockWriteGuard<'_, Option<Controller>>> {
+        self.installed().await?;
+        let mut stage = self.stage.write().await;
+        if let Some(controller) = stage.take() {
+            controller.stop().await?;
+        }
+        Ok(stage)
     }
 
     /// A namespace of its own, with a gateway port of its own.

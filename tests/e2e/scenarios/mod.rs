@@ -1,3 +1,8 @@
 //! What is proved, one file a subject.
 
+pub mod crash;
 pub mod plane;
+pub mod policy;
+pub mod schema;
+pub mod script;
+pub mod story;
