@@ -69,7 +69,8 @@ impl ScriptSource {
         Library::builtin(group, kind).ok_or_else(|| {
             let mut places: Vec<String> = beside.iter().chain([&local]).map(|p| p.display().to_string()).collect();
             places.push("the built-in scripts".to_owned());
-            format!("no script for {group}/{kind} in {}; name one with --script", places.join(", "))
+            let target = if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") };
+            format!("no script for {target} in {}; name one with --script", places.join(", "))
         })
     }
 

@@ -1,0 +1,120 @@
+//! `tidegate lua test`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{Color, print, report, usage, watch};
+use crate::lua::Engine;
+use crate::lua::testcase::{Report, ScriptSource, discover, load_script, run as run_cases};
+
+const HELP: &str = "\
+Cases: a YAML file with the keys rollout or trafficRouting, original, and expected (a list with one object for each
+step; {error: TEXT} for a step that must fail with a message that contains TEXT). In a folder the files of
+<group>/<Kind>/ and of testdata/ beside a trafficRouting.lua are cases, and those of the folder that is named itself.
+
+Script of a case, the first that exists: --script; trafficRouting.lua beside the case's testdata/ folder;
+lua-scripts/<group>/<Kind>/trafficRouting.lua in the working directory; the built-in script.
+
+Exit codes: 0 all cases passed; 1 a case failed; 2 wrong command line, a file that is no case, a script that cannot be
+read, or no case found.";
+
+/// Arguments of `tidegate lua test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Case files, and folders of them.
+    #[arg(default_value = "testcases", value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Test this script, whatever the cases' group and kind.
+    #[arg(long, value_name = "FILE")]
+    pub(super) script: Option<PathBuf>,
+    /// Only cases whose path contains this text.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// How to report.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    /// Show what scripts print and engine warnings for passed cases too.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Run again whenever a case or script changes, until interrupted.
+    #[arg(short, long)]
+    watch: bool,
+    /// Cases run at the same time. Default: one for each CPU.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    /// When to print in colour.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// JUnit XML: a suite for each file, a test for each step.
+    Junit,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if args.watch && args.output != Output::Text {
+        return Ok(usage("--watch reports as text: remove --output"));
+    }
+    let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let engine = Engine::new(jobs);
+    if !args.watch {
+        return once(args, &engine, jobs);
+    }
+    let watcher = match watch::Watcher::new(args) {
+        Ok(watcher) => watcher,
+        Err(message) => return Ok(usage(&message)),
+    };
+    loop {
+        // Whatever is wrong with the files, the next change may mend it.
+        once(args, &engine, jobs)?;
+        print("waiting for a change, stop with Ctrl-C\n")?;
+        let changed = watcher.wait()?;
+        print(&format!("\nchanged: {}\n", changed.display()))?;
+    }
+}
+
+fn once(args: &Args, engine: &Engine, jobs: usize) -> anyhow::Result<ExitCode> {
+    let (report, passed_over) = match cases(args, engine, jobs) {
+        Ok(report) => report,
+        Err(message) => return Ok(usage(&message)),
+    };
+    print(&match args.output {
+        Output::Text => report::text(&report, &passed_over, args.color.on(), args.verbose),
+        Output::Json => report::json(&report),
+        Output::Junit => report::junit(&report),
+    })?;
+    Ok(match (report.unusable(), report.failed()) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        _ => ExitCode::from(super::USAGE),
+    })
+}
+
+fn cases(args: &Args, engine: &Engine, jobs: usize) -> Result<(Report, Vec<PathBuf>), String> {
+    let scripts = match &args.script {
+        Some(path) => ScriptSource::one(load_script(path)?),
+        None => ScriptSource::under(""),
+    };
+    let mut found = discover(&args.paths, args.script.is_some())?;
+    let all = found.cases.len();
+    if let Some(text) = &args.filter {
+        found.cases.retain(|path| path.to_string_lossy().contains(text.as_str()));
+    }
+    if found.cases.is_empty() {
+        let places = args.paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        return Err(match &args.filter {
+            Some(text) if all > 0 => format!("none of the {all} cases in {places} has {text:?} in its path"),
+            _ => format!(
+                "no case in {places}: cases are YAML files in <group>/<Kind>/, or in testdata/ beside a trafficRouting.lua"
+            ),
+        });
+    }
+    Ok((run_cases(engine, &found.cases, &scripts, jobs), found.passed_over))
+}
