@@ -17,8 +17,10 @@
 //! | hold | keep a changed template from rolling out by itself |
 
 pub mod conditions;
+pub mod crd;
 pub mod keys;
 pub mod object;
+mod rules;
 pub mod v1alpha1;
 pub mod v1beta1;
 

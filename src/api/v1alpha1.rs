@@ -1,9 +1,10 @@
-//! `rollouts.kruise.io/v1alpha1`: `TrafficRouting`. (`Rollout` v1alpha1 shares the schema of
+//! `rollouts.kruise.io/v1alpha1`: `TrafficRouting` and `RolloutHistory`. (`Rollout` v1alpha1 shares the schema of
 //! [`super::v1beta1::RolloutSpec`].)
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::v1beta1::{HttpRouteMatch, RequestHeaderModifier, TrafficRoutingRef};
 
@@ -61,4 +62,136 @@ pub struct TrafficRoutingStatus {
     /// What is waited for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// A RolloutHistory keeps what one release of a Rollout consisted of, and which pods each step brought.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "rollouts.kruise.io",
+    version = "v1alpha1",
+    kind = "RolloutHistory",
+    plural = "rollouthistories",
+    singular = "rollouthistory",
+    namespaced,
+    status = "RolloutHistoryStatus",
+    derive = "Default",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutHistorySpec {
+    /// The Rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutInfo>,
+    /// The workload that it released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<WorkloadInfo>,
+    /// The Service that selects the workload's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ObjectInfo>,
+    /// The objects that decided where requests went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_routing: Option<TrafficRoutingInfo>,
+}
+
+/// A Rollout as it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutInfo {
+    /// Id of the release.
+    #[serde(default, rename = "rolloutID", skip_serializing_if = "String::is_empty")]
+    pub rollout_id: String,
+    /// Name of the Rollout.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub data: Option<Value>,
+}
+
+/// A workload as it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadInfo {
+    /// API version, such as `apps/v1`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
+    /// Kind, such as `Deployment`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Name of the workload.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub data: Option<Value>,
+}
+
+/// An object of a known kind as it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectInfo {
+    /// Name of the object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub data: Option<Value>,
+}
+
+/// The objects that decided where requests went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficRoutingInfo {
+    /// The Ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<ObjectInfo>,
+    /// The HTTPRoute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<ObjectInfo>,
+}
+
+/// Which pods each step brought.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutHistoryStatus {
+    /// Empty, or `completed` once the release has ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// One entry a step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canary_steps: Vec<CanaryStepInfo>,
+}
+
+/// The pods of a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CanaryStepInfo {
+    /// The step, 1-based.
+    #[serde(default)]
+    pub canary_step_index: i32,
+    /// Pods that the step brought.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodInfo>,
+}
+
+/// A pod as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodInfo {
+    /// Name of the pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ip: String,
+    /// The node it ran on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
+}
+
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

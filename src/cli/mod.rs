@@ -9,6 +9,7 @@ pub mod controller;
 pub mod crd;
 pub mod demo;
 pub mod duration;
+pub mod generated;
 pub mod lua;
 pub mod policy;
 pub mod rollout;
