@@ -154,6 +154,3 @@ pub(super) fn set(value: &mut Value, what: Value) {
 pub(super) fn unset(value: &mut Value, key: &str) {
     value.as_object_mut().map(|map: &mut Map<String, Value>| map.remove(key));
 }
-
-#[cfg(test)]
-mod tests;

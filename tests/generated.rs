@@ -1,0 +1,38 @@
+//! Files that are made from the code are what the code makes. `BLESS=1 cargo test --test generated` writes them anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+use std::{fs, path::Path};
+
+use tidegate::cli::{crd, generated::File};
+
+/// Compares a folder's generated files with what is kept, and makes sure that no stale one is left.
+fn compare(dir: &str, files: &[File], is_generated: impl Fn(&str) -> bool) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    if std::env::var_os("BLESS").is_some() {
+        fs::create_dir_all(&dir).unwrap();
+        for file in files {
+            fs::write(dir.join(&file.name), &file.text).unwrap();
+        }
+    }
+    for file in files {
+        let kept = fs::read_to_string(dir.join(&file.name)).unwrap_or_default();
+        assert!(
+            kept == file.text,
+            "{} is not what the code makes of it; run `make bless`:\n{}",
+            file.name,
+            similar::TextDiff::from_lines(&kept, &file.text).unified_diff().header("kept", "made")
+        );
+    }
+    let mut stale: Vec<String> =
+        fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    stale.retain(|name| is_generated(name) && !files.iter().any(|f| f.name == *name));
+    assert!(stale.is_empty(), "nothing makes {stale:?} in {}", dir.display());
+}
+
+#[test]
+fn crds() {
+    let files = crd::files().unwrap();
+    compare("crds", &files, |_| true);
+    // Helm installs this folder before anything else.
+    compare("charts/tidegate/crds", &files, |_| true);
+}
