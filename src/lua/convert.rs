@@ -154,6 +154,8 @@ fn build<'a>(lua: &Lua, value: &'a Value, input: &mut Input<'a>) -> mlua::Result
     Ok(LuaValue::Table(table))
 }
 
+const TOO_MANY: &str = "too many values";
+
 /// Contents of a table, as JSON would have it.
 pub(super) enum Contents {
     Empty,
@@ -179,7 +181,7 @@ pub(super) fn contents(table: &Table, most: usize) -> Result<Contents, String> {
             _ => problem = Some("cannot encode mixed or invalid key types"),
         }
         if list.len() + map.len() > most {
-            problem = Some("too many values");
+            problem = Some(TOO_MANY);
         }
         if problem.is_some() { Err(mlua::Error::StackError) } else { Ok(()) }
     });
@@ -240,6 +242,10 @@ impl<'a> Reader<'_, 'a> {
         Err(format!("{what}, at {}", path(steps(place, step))))
     }
 
+    fn too_many<T>(&self) -> Result<T, String> {
+        Err(format!("the result has more than {} values", self.limits.output_values))
+    }
+
     fn value(
         &mut self,
         value: &LuaValue,
@@ -251,7 +257,7 @@ impl<'a> Reader<'_, 'a> {
         self.values += 1;
         self.bytes += 4;
         if self.values > self.limits.output_values {
-            return Err(format!("the result has more than {} values", self.limits.output_values));
+            return self.too_many();
         }
         match value {
             LuaValue::Nil => Ok(Value::Null),
@@ -327,6 +333,7 @@ impl<'a> Reader<'_, 'a> {
         let most = self.limits.output_values.saturating_sub(self.values);
         let contents = match contents(table, most) {
             Ok(contents) => contents,
+            Err(what) if what == TOO_MANY => return self.too_many(),
             Err(what) => return self.fail(up, step, &what),
         };
         match contents {
@@ -455,7 +462,7 @@ fn is_exotic(value: &Value) -> bool {
 /// The number as JSON: without a fraction where it has none and an integer can hold it. None for NaN and infinity.
 pub(super) fn plain_number(n: f64) -> Option<Number> {
     const I64: f64 = 9_223_372_036_854_775_808.0;
-    if n.fract() == 0.0 && n.abs() < I64 {
+    if n.fract() == 0.0 && (-I64..I64).contains(&n) {
         Some(Number::from(n as i64))
     } else if n.fract() == 0.0 && (I64..2.0 * I64).contains(&n) {
         Some(Number::from(n as u64))

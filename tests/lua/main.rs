@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod basics;
+mod compat;
+mod fidelity;
 
 use serde_json::Value;
 use tidegate::lua::{Engine, Limits, Origin, Outcome, Script, ScriptError};
