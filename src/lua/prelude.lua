@@ -4,9 +4,8 @@ local host = ...
 
 local error, pcall, xpcall, select, type, next = error, pcall, xpcall, select, type, next
 local tostring, unpack = tostring, unpack
-local find, gsub, gmatch, format, concat = string.find, string.gsub, string.gmatch,
-  string.format, table.concat
-local remove, log = table.remove, math.log
+local find, gsub, gmatch, rep, format = string.find, string.gsub, string.gmatch, string.rep, string.format
+local concat, remove, log = table.concat, table.remove, math.log
 local charge, compile, encode, decode, show, fault, thrown = host.charge, host.compile, host.encode, host.decode,
   host.print, host.fault, host.thrown
 
@@ -158,6 +157,14 @@ end
 
 -- string
 string.gfind = gmatch
+
+-- The native count is 32 bits wide and wraps around.
+function string.rep(s, n)
+  if type(n) == "number" and n >= 2147483648 and s ~= "" then
+    error("resulting string too large", 2)
+  end
+  return rep(s, n)
+end
 
 -- A search for plain text is one native loop of up to #s * #pattern steps that nothing can interrupt.
 function string.find(s, pattern, init, plain)

@@ -3,7 +3,9 @@
 
 mod basics;
 mod compat;
+mod determinism;
 mod fidelity;
+mod hostile;
 
 use serde_json::Value;
 use tidegate::lua::{Engine, Limits, Origin, Outcome, Script, ScriptError};
