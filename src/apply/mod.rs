@@ -1,1 +1,271 @@
-//! The only writer: executes a plan's effects in order.
+//! The only writer: executes a plan's effects in order, then stores the status.
+
+mod error;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+
+pub use error::{Class, Error};
+
+use crate::{
+    api::{
+        keys,
+        object::{self, ObjectRef},
+        v1beta1::{Rollout, RolloutStatus},
+    },
+    gather::Cache,
+    rollout::{Effect, plan::Purpose},
+    telemetry::Metrics,
+    traffic::routes::RouteWrite,
+};
+
+/// No write is waited for longer than this.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Writes to the cluster. The answers go into the cache, so that the next decision sees them.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    cache: Cache,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// A writer that keeps `cache` up to date with its own writes.
+    pub fn new(client: Client, cache: Cache, metrics: Metrics) -> Self {
+        Writer { client, cache, metrics }
+    }
+
+    /// Executes effects in order and stops at the first failure.
+    pub async fn execute(&self, effects: &[Effect]) -> Result<(), Error> {
+        for effect in effects {
+            tracing::info!(purpose = ?effect.purpose(), "writing");
+            match effect {
+                Effect::Patch { purpose, target, resource_version, operations } => {
+                    self.patch(*purpose, target, resource_version, operations, false).await?;
+                }
+                Effect::Apply { purpose, object } => self.apply(*purpose, object).await?,
+                Effect::Delete { purpose, target, uid } => self.delete(*purpose, target, uid).await?,
+                Effect::Routes { purpose, writes } => self.routes(*purpose, writes).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is written before the API server, with all its admission, has accepted everything. A later write that
+    /// fails all the same leaves a step that is not done: the next pass writes what is missing.
+    async fn routes(&self, purpose: Purpose, writes: &[RouteWrite]) -> Result<(), Error> {
+        // A single write is all or nothing by itself.
+        if writes.len() > 1 {
+            for write in writes {
+                self.patch(purpose, &write.target, &write.resource_version, &write.operations, true).await?;
+            }
+        }
+        for write in writes {
+            self.patch(purpose, &write.target, &write.resource_version, &write.operations, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn patch(
+        &self,
+        purpose: Purpose,
+        target: &ObjectRef,
+        resource_version: &str,
+        operations: &[Value],
+        dry_run: bool,
+    ) -> Result<(), Error> {
+        // Writing the version that was read makes the API server refuse the patch with a conflict if it is not the
+        // present one. (A failed `test` would be an invalid request, not to be told from a refusal by admission.)
+        let version = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version});
+        let operations: Vec<Value> = std::iter::once(version).chain(operations.iter().cloned()).collect();
+        let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
+            .map_err(|source| Error::Encode { target: target.clone(), source })?;
+        let params =
+            PatchParams { dry_run, field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api(target);
+        let patch = Patch::<Value>::Json(patch);
+        let call = api.patch(&target.name, &params, &patch);
+        self.call(purpose, target, dry_run, call).await
+    }
+
+    async fn apply(&self, purpose: Purpose, object: &Value) -> Result<(), Error> {
+        let target = ObjectRef::new(
+            object::text(object, &["apiVersion"]),
+            object::text(object, &["kind"]),
+            object::namespace(object),
+            object::name(object),
+        );
+        // Conflicts with other managers cannot be of interest: the object is ours by owner reference.
+        let params = PatchParams::apply(keys::FIELD_MANAGER).force();
+        let api = self.api(&target);
+        let patch = Patch::Apply(object);
+        let call = api.patch(&target.name, &params, &patch);
+        self.call(purpose, &target, false, call).await
+    }
+
+    async fn delete(&self, purpose: Purpose, target: &ObjectRef, uid: &str) -> Result<(), Error> {
+        let params = DeleteParams::background()
+            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let api = self.api(target);
+        let call = async {
+            match api.delete(&target.name, &params).await {
+                Ok(answer) => Ok(answer.left()),
+                // Gone already.
+                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        match self.timed(purpose, target, false, call).await? {
+            Some(object) if object.metadata.deletion_timestamp.is_some() => self.remember(target, object),
+            _ => self.cache.forget(target, uid),
+        }
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        purpose: Purpose,
+        target: &ObjectRef,
+        dry_run: bool,
+        call: impl Future<Output = kube::Result<DynamicObject>>,
+    ) -> Result<(), Error> {
+        let object = self.timed(purpose, target, dry_run, call).await?;
+        if !dry_run {
+            self.remember(target, object);
+        }
+        Ok(())
+    }
+
+    async fn timed<T>(
+        &self,
+        purpose: Purpose,
+        target: &ObjectRef,
+        dry_run: bool,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
+        let result = match tokio::time::timeout(TIMEOUT, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => Err(Error::Write { purpose, target: target.clone(), source: Box::new(source) }),
+            Err(_) => Err(Error::Timeout { purpose, target: target.clone() }),
+        };
+        if !dry_run {
+            self.metrics.wrote(&target.kind, result.as_ref().map_or_else(|e| e.class().as_str(), |_| "ok"));
+        }
+        result
+    }
+
+    fn remember(&self, target: &ObjectRef, mut object: DynamicObject) {
+        object.metadata.managed_fields = None;
+        let Ok(mut value) = serde_json::to_value(object) else { return };
+        if let Some(map) = value.as_object_mut() {
+            map.insert("apiVersion".to_owned(), json!(target.api_version));
+            map.insert("kind".to_owned(), json!(target.kind));
+        }
+        // A deletion is answered by the last state; only a watch event tells when the object is gone.
+        self.cache.put_written(Arc::new(value));
+    }
+
+    fn api(&self, target: &ObjectRef) -> Api<DynamicObject> {
+        let (group, version) = target.api_version.split_once('/').unwrap_or(("", &target.api_version));
+        let gvk = GroupVersionKind::gvk(group, version, &target.kind);
+        let resource =
+            self.cache.resource(&target.api_version, &target.kind).unwrap_or_else(|| ApiResource::from_gvk(&gvk));
+        Api::namespaced_with(self.client.clone(), &target.namespace, &resource)
+    }
+
+    /// Stores a status, unless the Rollout changed since it was read: a person's approval or jump is never
+    /// overwritten. Returns whether anything was written.
+    pub async fn store_status(
+        &self,
+        rollout: &Rollout,
+        resource_version: &str,
+        status: &RolloutStatus,
+    ) -> Result<bool, Error> {
+        let target = rollout_ref(rollout);
+        let encode = |source| Error::Encode { target: target.clone(), source };
+        let before = serde_json::to_value(rollout.status.clone().unwrap_or_default()).map_err(encode)?;
+        let after = serde_json::to_value(status).map_err(encode)?;
+        let Some(diff) = merge_diff(&before, &after) else { return Ok(false) };
+        let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": diff}));
+        let params = PatchParams { field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api(&target);
+        let call = api.patch_status(&target.name, &params, &patch);
+        self.status_call(&target, call).await?;
+        Ok(true)
+    }
+
+    async fn status_call(
+        &self,
+        target: &ObjectRef,
+        call: impl Future<Output = kube::Result<DynamicObject>>,
+    ) -> Result<(), Error> {
+        let result = match tokio::time::timeout(TIMEOUT, call).await {
+            Ok(Ok(object)) => {
+                self.remember(target, object);
+                Ok(())
+            }
+            Ok(Err(source)) => Err(Error::Status { target: target.clone(), source: Box::new(source) }),
+            Err(_) => Err(Error::StatusTimeout { target: target.clone() }),
+        };
+        self.metrics.wrote("Rollout/status", result.as_ref().map_or_else(|e| e.class().as_str(), |()| "ok"));
+        result
+    }
+}
+
+/// Names a Rollout.
+pub fn rollout_ref(rollout: &Rollout) -> ObjectRef {
+    ObjectRef::new(
+        "rollouts.kruise.io/v1beta1",
+        "Rollout",
+        rollout.metadata.namespace.as_deref().unwrap_or_default(),
+        rollout.metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// The JSON merge patch (RFC 7386) from one value to another; `None` when they are equal.
+fn merge_diff(before: &Value, after: &Value) -> Option<Value> {
+    match (before, after) {
+        (a, b) if a == b => None,
+        (Value::Object(a), Value::Object(b)) => {
+            let gone = a.keys().filter(|k| !b.contains_key(*k)).map(|k| (k.clone(), Value::Null));
+            let changed = b.iter().filter_map(|(k, v)| {
+                let diff = match a.get(k) {
+                    Some(old) => merge_diff(old, v)?,
+                    None => v.clone(),
+                };
+                Some((k.clone(), diff))
+            });
+            Some(Value::Object(gone.chain(changed).collect()))
+        }
+        (_, b) => Some(b.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_diff_says_only_what_changed() {
+        for (before, after, diff) in [
+            (json!({"a": 1}), json!({"a": 1}), None),
+            (json!({"a": 1, "b": 2}), json!({"a": 3}), Some(json!({"a": 3, "b": null}))),
+            (json!({"a": {"x": 1, "y": [1]}}), json!({"a": {"x": 1, "y": []}}), Some(json!({"a": {"y": []}}))),
+            (json!({}), json!({"a": {"x": 1}}), Some(json!({"a": {"x": 1}}))),
+        ] {
+            assert_eq!(merge_diff(&before, &after), diff);
+            if let Some(diff) = diff {
+                let mut patched = before.clone();
+                json_patch::merge(&mut patched, &diff);
+                assert_eq!(patched, after);
+            }
+        }
+    }
+}

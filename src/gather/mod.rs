@@ -1,1 +1,7 @@
 //! Reads the cluster into a snapshot.
+
+pub mod cache;
+pub mod collect;
+
+pub use cache::Cache;
+pub use collect::{Lookup, Objects, Settings, collect};

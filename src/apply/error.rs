@@ -1,0 +1,107 @@
+//! How a write can fail, and what that means for the next try.
+
+use crate::{
+    api::{conditions::reasons, object::ObjectRef},
+    rollout::plan::Purpose,
+};
+
+/// A write that failed. Names the object.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server did not accept a write.
+    #[error("{purpose:?}: {target}: {}", explain(source))]
+    Write {
+        /// What it was for.
+        purpose: Purpose,
+        /// The object.
+        target: ObjectRef,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// No answer came in time; the write may have happened.
+    #[error("{purpose:?}: {target}: no answer from the API server in time")]
+    Timeout {
+        /// What it was for.
+        purpose: Purpose,
+        /// The object.
+        target: ObjectRef,
+    },
+    /// The status was not accepted.
+    #[error("status of {target}: {}", explain(source))]
+    Status {
+        /// The Rollout.
+        target: ObjectRef,
+        /// The answer.
+        source: Box<kube::Error>,
+    },
+    /// No answer came in time; the status may have been stored.
+    #[error("status of {target}: no answer from the API server in time")]
+    StatusTimeout {
+        /// The Rollout.
+        target: ObjectRef,
+    },
+    /// A write that cannot be put into words: a mistake of ours.
+    #[error("{target}: {source}")]
+    Encode {
+        /// The object.
+        target: ObjectRef,
+        /// What failed.
+        source: serde_json::Error,
+    },
+}
+
+/// What a failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The object changed since it was read: read again, no failure.
+    Conflict,
+    /// The API server is away or overloaded: try again later.
+    Unavailable,
+    /// The API server refused: a person must mend something.
+    Refused,
+}
+
+impl Class {
+    /// For metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Conflict => "conflict",
+            Class::Unavailable => "unavailable",
+            Class::Refused => "refused",
+        }
+    }
+}
+
+impl Error {
+    /// What the failure means.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Write { source, .. } | Error::Status { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 409 => Class::Conflict,
+                kube::Error::Api(status) if status.code == 429 || status.code >= 500 => Class::Unavailable,
+                // The object went away: what follows is decided from what is there.
+                kube::Error::Api(status) if status.code == 404 => Class::Conflict,
+                kube::Error::Api(_) => Class::Refused,
+                _ => Class::Unavailable,
+            },
+            Error::Timeout { .. } | Error::StatusTimeout { .. } => Class::Unavailable,
+            Error::Encode { .. } => Class::Refused,
+        }
+    }
+
+    /// Reason for a condition; absent when nothing is wrong that a person should know.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.class() {
+            Class::Conflict => None,
+            Class::Unavailable => Some(reasons::API_UNAVAILABLE),
+            Class::Refused => Some(reasons::WRITE_REFUSED),
+        }
+    }
+}
+
+fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}

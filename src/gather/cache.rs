@@ -1,0 +1,361 @@
+//! Watch caches of raw objects, one a kind, started when the kind is first asked for.
+//!
+//! The result of every write of ours is put in as well, and an older version never replaces a newer one: a decision is
+//! never made from a state before our own last write.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{TryStreamExt, pin_mut};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+    core::GroupVersionKind,
+    discovery,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::collect::{BASE_KINDS, Lookup, Objects};
+use crate::{
+    api::{
+        keys,
+        object::{self, ObjectRef},
+    },
+    traffic::routes::Missing,
+};
+
+/// How long until a kind that is not served, or not readable, is tried again.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Something changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One object was added, changed or deleted; the last state that was seen.
+    Object(ObjectRef, Arc<Value>),
+    /// A kind was read for the first time, or its absence became known.
+    Kind(String, String),
+}
+
+type Kind = (String, String);
+type Name = (String, String);
+
+#[derive(Default)]
+struct Shelf {
+    objects: BTreeMap<Name, Arc<Value>>,
+    /// Written by us since the last list began: such a list may lack them.
+    written: BTreeSet<Name>,
+    resource: Option<ApiResource>,
+    missing: Option<Missing>,
+    is_synced: bool,
+}
+
+/// Watch caches. Cloning shares them.
+#[derive(Clone)]
+pub struct Cache {
+    client: Client,
+    shelves: Arc<Mutex<BTreeMap<Kind, Shelf>>>,
+    changes: mpsc::UnboundedSender<Change>,
+    script_namespace: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Cache {
+    /// Starts watching the kinds that are always needed. Changes arrive at the receiver until `stop`.
+    pub fn start(
+        client: Client,
+        script_namespace: &str,
+        stop: CancellationToken,
+    ) -> (Cache, mpsc::UnboundedReceiver<Change>) {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        let cache = Cache {
+            client,
+            shelves: Arc::default(),
+            changes,
+            script_namespace: script_namespace.to_owned(),
+            stop,
+            tasks: TaskTracker::new(),
+        };
+        for (api_version, kind) in BASE_KINDS {
+            cache.ensure(api_version, kind);
+        }
+        (cache, receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kinds among those always needed that are still being read, or cannot be.
+    pub fn unsynced(&self) -> Vec<String> {
+        let shelves = self.lock();
+        BASE_KINDS
+            .iter()
+            .filter(|(v, k)| !shelves.get(&((*v).to_owned(), (*k).to_owned())).is_some_and(|s| s.is_synced))
+            .map(|(_, k)| (*k).to_owned())
+            .collect()
+    }
+
+    /// Starts watching a kind unless it is watched already.
+    fn ensure(&self, api_version: &str, kind: &str) {
+        let key = (api_version.to_owned(), kind.to_owned());
+        let is_new = {
+            let mut shelves = self.lock();
+            let is_new = !shelves.contains_key(&key);
+            shelves.entry(key.clone()).or_default();
+            is_new
+        };
+        if is_new {
+            let cache = self.clone();
+            let stop = self.stop.clone();
+            self.tasks.spawn(async move { stop.run_until_cancelled(cache.watch(key)).await });
+        }
+    }
+
+    async fn watch(self, key: Kind) {
+        loop {
+            match self.resolve(&key).await {
+                Ok(resource) => {
+                    if let Some(shelf) = self.lock().get_mut(&key) {
+                        shelf.resource = Some(resource.clone());
+                    }
+                    self.follow(&key, &resource).await;
+                }
+                Err(missing) => {
+                    tracing::warn!(api_version = key.0, kind = key.1, ?missing, "kind cannot be watched");
+                    self.set_missing(&key, missing);
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn resolve(&self, (api_version, kind): &Kind) -> Result<ApiResource, Missing> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        loop {
+            match discovery::pinned_kind(&self.client, &gvk).await {
+                Ok((resource, _)) => return Ok(resource),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Err(Missing::Kind),
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                    return Err(Missing::Forbidden(status.message));
+                }
+                Err(kube::Error::Discovery(_)) => return Err(Missing::Kind),
+                Err(error) => {
+                    tracing::warn!(kind, %error, "discovery failed; trying again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Follows a kind until it is no longer served or readable.
+    async fn follow(&self, key: &Kind, resource: &ApiResource) {
+        let (api, config) = if key.1 == "ConfigMap" {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
+            (api, watcher::Config::default().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
+        } else {
+            (Api::all_with(self.client.clone(), resource), watcher::Config::default())
+        };
+        let events = watcher(api, config).default_backoff();
+        pin_mut!(events);
+        let mut listed: BTreeSet<Name> = BTreeSet::new();
+        loop {
+            match events.try_next().await {
+                Ok(Some(watcher::Event::Init)) => {
+                    listed.clear();
+                    if let Some(shelf) = self.lock().get_mut(key) {
+                        shelf.written.clear();
+                    }
+                }
+                Ok(Some(watcher::Event::InitApply(object))) => {
+                    if let Some(object) = self.raw(key, object) {
+                        listed.insert(name_of(&object));
+                        self.put(object);
+                    }
+                }
+                Ok(Some(watcher::Event::InitDone)) => self.end_of_list(key, &listed),
+                Ok(Some(watcher::Event::Apply(object))) => {
+                    if let Some(object) = self.raw(key, object) {
+                        self.put(object);
+                    }
+                }
+                Ok(Some(watcher::Event::Delete(object))) => {
+                    if let Some(object) = self.raw(key, object) {
+                        self.remove(&object);
+                    }
+                }
+                Ok(None) => return,
+                Err(
+                    watcher::Error::InitialListFailed(kube::Error::Api(status))
+                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
+                ) if status.is_not_found() => {
+                    self.set_missing(key, Missing::Kind);
+                    return;
+                }
+                Err(
+                    watcher::Error::InitialListFailed(kube::Error::Api(status))
+                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
+                ) if status.is_forbidden() => {
+                    self.set_missing(key, Missing::Forbidden(status.message));
+                    return;
+                }
+                Err(error) => tracing::warn!(kind = key.1, %error, "watch failed; it goes on from where it was"),
+            }
+        }
+    }
+
+    /// The object as JSON, without what no decision reads.
+    fn raw(&self, key: &Kind, mut object: DynamicObject) -> Option<Arc<Value>> {
+        object.metadata.managed_fields = None;
+        let mut value = serde_json::to_value(object).ok()?;
+        // Items of a list carry neither.
+        let map = value.as_object_mut()?;
+        map.insert("apiVersion".to_owned(), key.0.clone().into());
+        map.insert("kind".to_owned(), key.1.clone().into());
+        Some(Arc::new(value))
+    }
+
+    /// Puts in the answer to a write of ours.
+    pub fn put_written(&self, object: Arc<Value>) {
+        if let Some(shelf) = self.lock().get_mut(&kind_of(&object)) {
+            shelf.written.insert(name_of(&object));
+        }
+        self.put(object);
+    }
+
+    fn put(&self, object: Arc<Value>) {
+        let key = kind_of(&object);
+        let changed = {
+            let mut shelves = self.lock();
+            let Some(shelf) = shelves.get_mut(&key) else { return };
+            let known = shelf.objects.get(&name_of(&object));
+            let is_newer = known
+                .is_none_or(|known| object::uid(known) != object::uid(&object) || version(&object) > version(known));
+            if is_newer {
+                shelf.objects.insert(name_of(&object), object.clone());
+            }
+            is_newer
+        };
+        if changed {
+            self.tell(&object);
+        }
+    }
+
+    /// Takes out an object of which the API server said that it is gone.
+    pub fn forget(&self, target: &ObjectRef, uid: &str) {
+        let known = self.get(target);
+        if let Ok(known) = known
+            && object::uid(&known) == uid
+        {
+            self.remove(&known);
+        }
+    }
+
+    /// How the API server names a kind that is watched.
+    pub fn resource(&self, api_version: &str, kind: &str) -> Option<ApiResource> {
+        self.lock().get(&(api_version.to_owned(), kind.to_owned()))?.resource.clone()
+    }
+
+    fn remove(&self, object: &Arc<Value>) {
+        {
+            let mut shelves = self.lock();
+            let Some(shelf) = shelves.get_mut(&kind_of(object)) else { return };
+            // An object that was created anew under the name is another one.
+            if shelf.objects.get(&name_of(object)).is_some_and(|known| object::uid(known) == object::uid(object)) {
+                shelf.objects.remove(&name_of(object));
+            }
+        }
+        self.tell(object);
+    }
+
+    fn end_of_list(&self, key: &Kind, listed: &BTreeSet<Name>) {
+        let gone: Vec<Arc<Value>> = {
+            let mut shelves = self.lock();
+            let Some(shelf) = shelves.get_mut(key) else { return };
+            let is_gone = |name: &Name| !listed.contains(name) && !shelf.written.contains(name);
+            let gone: Vec<Arc<Value>> =
+                shelf.objects.iter().filter(|(name, _)| is_gone(name)).map(|(_, object)| object.clone()).collect();
+            for object in &gone {
+                shelf.objects.remove(&name_of(object));
+            }
+            shelf.is_synced = true;
+            shelf.missing = None;
+            gone
+        };
+        gone.iter().for_each(|object| self.tell(object));
+        let _ = self.changes.send(Change::Kind(key.0.clone(), key.1.clone()));
+    }
+
+    fn set_missing(&self, key: &Kind, missing: Missing) {
+        let changed = {
+            let mut shelves = self.lock();
+            let Some(shelf) = shelves.get_mut(key) else { return };
+            let changed = shelf.missing.as_ref() != Some(&missing);
+            shelf.objects.clear();
+            shelf.is_synced = true;
+            shelf.missing = Some(missing);
+            changed
+        };
+        if changed {
+            let _ = self.changes.send(Change::Kind(key.0.clone(), key.1.clone()));
+        }
+    }
+
+    fn tell(&self, object: &Arc<Value>) {
+        let (api_version, kind) = kind_of(object);
+        let (namespace, name) = name_of(object);
+        let target = ObjectRef { api_version, kind, namespace, name };
+        // Nobody listens any more when the controller stops.
+        let _ = self.changes.send(Change::Object(target, object.clone()));
+    }
+}
+
+impl Objects for Cache {
+    fn get(&self, target: &ObjectRef) -> Result<Arc<Value>, Lookup> {
+        self.ensure(&target.api_version, &target.kind);
+        let shelves = self.lock();
+        let Some(shelf) = shelves.get(&(target.api_version.clone(), target.kind.clone())) else {
+            return Err(Lookup::Pending);
+        };
+        if let Some(missing) = &shelf.missing {
+            return Err(Lookup::Missing(missing.clone()));
+        }
+        match shelf.objects.get(&(target.namespace.clone(), target.name.clone())) {
+            Some(object) => Ok(object.clone()),
+            None if shelf.is_synced => Err(Lookup::Missing(Missing::Object)),
+            None => Err(Lookup::Pending),
+        }
+    }
+
+    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let shelves = self.lock();
+        let Some(shelf) = shelves.get(&(api_version.to_owned(), kind.to_owned())) else { return Vec::new() };
+        let from = (namespace.to_owned(), String::new());
+        shelf
+            .objects
+            .range(from..)
+            .take_while(|((ns, _), _)| ns == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+}
+
+fn kind_of(object: &Value) -> Kind {
+    (object::text(object, &["apiVersion"]).to_owned(), object::text(object, &["kind"]).to_owned())
+}
+
+fn name_of(object: &Value) -> Name {
+    (object::namespace(object).to_owned(), object::name(object).to_owned())
+}
+
+/// Resource versions are integers that grow (Kubernetes API conventions since 1.35, and etcd always).
+fn version(object: &Value) -> u64 {
+    object::resource_version(object).parse().unwrap_or(0)
+}

@@ -1,0 +1,211 @@
+//! From objects to a snapshot. Nothing is fetched here, so that a folder of files can stand in for the cluster.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{
+    api::{
+        keys,
+        object::{self, ObjectRef},
+        v1beta1::{NetworkRef, Rollout},
+    },
+    lua::{Engine, library},
+    rollout::{
+        Hold, Snapshot,
+        release::{self, Scope},
+    },
+    traffic::routes::{Missing, Network},
+    workload::deployment::canary_name,
+};
+
+/// Objects by name.
+pub trait Objects {
+    /// One object.
+    fn get(&self, target: &ObjectRef) -> Result<Arc<Value>, Lookup>;
+    /// All objects of a kind in a namespace.
+    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Arc<Value>>;
+}
+
+/// Why an object is not at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is known to be missing.
+    Missing(Missing),
+    /// Its kind is still being read for the first time.
+    Pending,
+}
+
+/// What the process knows beside the objects.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the ConfigMap with scripts.
+    pub script_namespace: String,
+    /// The ConfigMap's scripts replace built-in ones.
+    pub config_map_wins: bool,
+}
+
+/// API version and kind of the objects that are always needed.
+pub const BASE_KINDS: [(&str, &str); 8] = [
+    ("rollouts.kruise.io/v1beta1", "Rollout"),
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "ReplicaSet"),
+    ("v1", "Service"),
+    ("discovery.k8s.io/v1", "EndpointSlice"),
+    ("v1", "ConfigMap"),
+    POLICY,
+    BINDING,
+];
+
+const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
+const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
+
+/// Name of the admission policy and its binding.
+pub const POLICY_NAME: &str = "tidegate-hold-deployments";
+
+/// Everything that a decision about a Rollout may read; `None` while a kind is being read for the first time.
+pub fn collect(
+    objects: &impl Objects,
+    rollout: Rollout,
+    now: Timestamp,
+    engine: &Engine,
+    settings: &Settings,
+) -> Option<Snapshot> {
+    let namespace = rollout.metadata.namespace.clone().unwrap_or_default();
+    let mut snapshot = Snapshot {
+        now,
+        rivals: Vec::new(),
+        workload: None,
+        canary: None,
+        replica_sets: Vec::new(),
+        stable_service: None,
+        canary_service: None,
+        endpoint_slices: Vec::new(),
+        networks: Vec::new(),
+        hold: hold(objects)?,
+        engine: engine.clone(),
+        rollout,
+    };
+    // A spec that names nothing needs nothing; the decision says what is wrong with it.
+    let Ok(scope) = release::scope(&snapshot.rollout) else { return Some(snapshot) };
+    snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace);
+
+    let at = |api_version: &str, kind: &str, name: &str| {
+        optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
+    };
+    snapshot.workload = at("apps/v1", "Deployment", &scope.workload.name)?;
+    snapshot.canary = at("apps/v1", "Deployment", &canary_name(&scope.workload.name))?;
+    let owners: Vec<String> =
+        [&snapshot.workload, &snapshot.canary].into_iter().flatten().map(|o| object::uid(o).to_owned()).collect();
+    snapshot.replica_sets = objects.list("apps/v1", "ReplicaSet", &namespace);
+    snapshot
+        .replica_sets
+        .retain(|set| object::controller_uid(set).is_some_and(|uid| owners.iter().any(|owner| owner == uid)));
+
+    if let Some(traffic) = &scope.traffic {
+        let names = &traffic.names;
+        snapshot.stable_service = at("v1", "Service", &names.stable_service)?;
+        if traffic.has_canary_service() {
+            snapshot.canary_service = at("v1", "Service", &names.canary_service)?;
+        }
+        snapshot.endpoint_slices = objects.list("discovery.k8s.io/v1", "EndpointSlice", &namespace);
+        snapshot.endpoint_slices.retain(|slice| {
+            let service = object::label(slice, keys::SERVICE_NAME);
+            service == Some(&names.stable_service) || service == Some(&names.canary_service)
+        });
+        let scripts = scripts(objects, settings)?;
+        for reference in &traffic.networks {
+            snapshot.networks.push(network(objects, reference, &namespace, scripts.as_ref(), settings)?);
+        }
+    }
+    Some(snapshot)
+}
+
+fn optional(found: Result<Arc<Value>, Lookup>) -> Option<Option<Arc<Value>>> {
+    match found {
+        Ok(object) => Some(Some(object)),
+        Err(Lookup::Missing(_)) => Some(None),
+        Err(Lookup::Pending) => None,
+    }
+}
+
+fn network(
+    objects: &impl Objects,
+    reference: &NetworkRef,
+    namespace: &str,
+    scripts: Option<&BTreeMap<String, String>>,
+    settings: &Settings,
+) -> Option<Network> {
+    let target = ObjectRef::new(&reference.api_version, &reference.kind, namespace, &reference.name);
+    let object = match objects.get(&target) {
+        Err(Lookup::Pending) => return None,
+        Err(Lookup::Missing(missing)) => Err(missing),
+        Ok(object) => Ok(object),
+    };
+    let group = object::group(&reference.api_version);
+    let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
+    Some(Network { reference: reference.clone(), namespace: namespace.to_owned(), object, script })
+}
+
+/// The data of the administrator's ConfigMap.
+fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMap<String, String>>> {
+    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
+    Some(optional(objects.get(&target))?.map(|map| {
+        let data = object::at(&map, &["data"]).and_then(Value::as_object).into_iter().flatten();
+        data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    }))
+}
+
+/// Older Rollouts for the same workload; of two equally old ones the first by name is the older.
+fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Vec<String> {
+    let age = |created: &str, name: &str| (created.to_owned(), name.to_owned());
+    let mine = serde_json::to_value(&rollout.metadata).unwrap_or_default();
+    let mine = age(object::text(&mine, &["creationTimestamp"]), rollout.metadata.name.as_deref().unwrap_or_default());
+    let mut rivals: Vec<_> = objects
+        .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)
+        .iter()
+        .filter(|other| !object::is_deleting(other))
+        .map(|other| (age(object::text(other, &["metadata", "creationTimestamp"]), object::name(other)), other.clone()))
+        .filter(|(other, _)| *other < mine)
+        .filter(|(_, other)| {
+            serde_json::from_value::<Rollout>((**other).clone())
+                .ok()
+                .filter(|other| !other.spec.disabled)
+                .and_then(|other| release::scope(&other).ok())
+                .is_some_and(|other| {
+                    object::group(&other.workload.api_version) == object::group(&scope.workload.api_version)
+                        && (&other.workload.kind, &other.workload.name) == (&scope.workload.kind, &scope.workload.name)
+                })
+        })
+        .map(|((_, name), _)| name)
+        .collect();
+    rivals.sort();
+    rivals
+}
+
+fn hold(objects: &impl Objects) -> Option<Hold> {
+    const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
+    for (api_version, kind) in [POLICY, BINDING] {
+        match objects.get(&ObjectRef::new(api_version, kind, "", POLICY_NAME)) {
+            Ok(_) => {}
+            Err(Lookup::Pending) => return None,
+            Err(Lookup::Missing(Missing::Object)) => {
+                return Some(Hold::Unavailable(format!(
+                    "{kind} {POLICY_NAME} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
+                )));
+            }
+            Err(Lookup::Missing(Missing::Kind)) => {
+                return Some(Hold::Unavailable(format!(
+                    "this API server does not serve {api_version} {kind} (Kubernetes 1.36 and later do), so {LOST}"
+                )));
+            }
+            Err(Lookup::Missing(Missing::Forbidden(why))) => {
+                return Some(Hold::Unavailable(format!(
+                    "the controller may not read {kind} ({why}), so perhaps {LOST}"
+                )));
+            }
+        }
+    }
+    Some(Hold::InForce)
+}
