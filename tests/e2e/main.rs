@@ -41,6 +41,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "gateway_splits", plane::gateway_splits),
         trial(handle, rig, "graceful_roll_loses_nothing", plane::graceful_roll_loses_nothing),
         trial(handle, rig, "dead_pods_are_seen", plane::dead_pods_are_seen),
+        trial(handle, rig, "ledger_sees_wrong_order", plane::ledger_sees_wrong_order),
         trial(handle, rig, "nothing_is_pruned", schema::nothing_is_pruned),
         trial(handle, rig, "mistakes_are_refused", schema::mistakes_are_refused),
         trial(handle, rig, "policy_equals_its_twin", policy::policy_equals_its_twin),

@@ -1,6 +1,6 @@
 //! Tidegate on the cluster, once for a run: its CRDs, its policy, its role.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -16,7 +16,6 @@ use super::{
 /// CRDs and policies as the binary prints them, the role as the chart has it.
 pub async fn install(rig: &Rig) -> Result<()> {
     rig.objects.namespace(NAMESPACE).await?;
-    rig.objects.apply_crds(&documents(&["crd"])?).await?;
     rbac(rig).await?;
     for policy in documents(&["policy"])? {
         rig.objects.apply(&policy).await?;
@@ -72,8 +71,16 @@ async fn holds(rig: &Rig) -> Result<()> {
 }
 
 impl Rig {
-    /// Tidegate's objects are on the cluster when this returns.
-    pub async fn installed(self: &Arc<Self>) -> Result<()> {
+    /// Tidegate's CRDs are served when this returns.
+    pub async fn crds(&self) -> Result<()> {
+        let install = async || self.objects.apply_crds(&documents(&["crd"])?).await;
+        let installed = self.crds.get_or_init(async || install().await.map_err(|e| format!("{e:#}"))).await;
+        installed.clone().map_err(|e| anyhow::anyhow!("cannot install the CRDs: {e}"))
+    }
+
+    /// All of Tidegate's objects are on the cluster when this returns.
+    pub async fn installed(&self) -> Result<()> {
+        self.crds().await?;
         let installed = self.installed.get_or_init(async || install(self).await.map_err(|e| format!("{e:#}"))).await;
         installed.clone().map_err(|e| anyhow::anyhow!("cannot install Tidegate: {e}"))
     }

@@ -1,12 +1,12 @@
 //! A real control plane and a real gateway, without containers.
 
-pub mod census;
 pub mod cluster;
 pub mod controller;
 pub mod echo;
 pub mod http;
 pub mod install;
 pub mod istio;
+pub mod ledger;
 pub mod load;
 pub mod netns;
 pub mod objects;
@@ -38,6 +38,7 @@ pub struct Rig {
     pub objects: Objects,
     pub dir: PathBuf,
     gateway: Vec<Daemon>,
+    crds: OnceCell<Result<(), String>>,
     installed: OnceCell<Result<(), String>>,
     stage: RwLock<Option<Controller>>,
     next_port: AtomicU16,
@@ -58,6 +59,7 @@ impl Rig {
             objects,
             dir,
             gateway,
+            crds: OnceCell::new(),
             installed: OnceCell::new(),
             stage: RwLock::new(None),
             next_port: AtomicU16::new(18200),

@@ -9,6 +9,7 @@ use crate::rig::{
     Rig,
     cluster::{self, NEVER_READY},
     http::get,
+    ledger::Ledger,
     poll::{SOON, until},
 };
 
@@ -137,4 +138,30 @@ pub async fn dead_pods_are_seen(rig: Arc<Rig>) -> Result<()> {
     ensure!(tally.none_failed().is_err() && early.is_err(), "the load's own checks did not see it");
     ensure!(tally.of("nginx-configmap-base") > 0, "nothing was answered at all: {tally}");
     Ok(())
+}
+
+/// The ledger sees what lasts too short a time for any request: traffic to a subset that nobody is, and a missing pod.
+pub async fn ledger_sees_wrong_order(rig: Arc<Rig>) -> Result<()> {
+    let space = rig.space("wrong-order").await?;
+    space.play("istio", &["Rollout"]).await?;
+    let (version, kind, name) = ("networking.istio.io/v1alpha3", "VirtualService", "nginx-vs");
+    let route = |subset: &str| json!({"spec": {"http": [{"route": [{"destination": {"host": "nginx-service", "subset": subset}}]}]}});
+    let sees = async |ledger: &Ledger, what: &str| {
+        until(&format!("the ledger sees {what}"), SOON, async || match ledger.capacity_before_traffic(5) {
+            Err(error) if format!("{error:#}").contains(what) => Ok(()),
+            other => anyhow::bail!("{other:?}"),
+        })
+        .await
+    };
+
+    let ledger = Ledger::open(&space).await?;
+    space.merge(version, kind, name, route("canary")).await?;
+    space.merge(version, kind, name, route("version-base")).await?;
+    sees(&ledger, "no DestinationRule knows").await?;
+
+    let ledger = Ledger::open(&space).await?;
+    let pods = space.pods("app=nginx").await?;
+    let pod = pods[0]["metadata"]["name"].as_str().context("no name")?;
+    rig.objects.kill("v1", "Pod", &space.name, pod).await?;
+    sees(&ledger, "only 4 pods are Ready").await
 }

@@ -151,7 +151,7 @@ fn whole_status(sub: &str, prefix: &str) -> Value {
 }
 
 pub async fn nothing_is_pruned(rig: Arc<Rig>) -> Result<()> {
-    rig.installed().await?;
+    rig.crds().await?;
     let space = rig.space("schema").await?;
     let mut objects = accepted();
     let story = space::example("istio")?
@@ -186,7 +186,7 @@ pub async fn nothing_is_pruned(rig: Arc<Rig>) -> Result<()> {
 }
 
 pub async fn mistakes_are_refused(rig: Arc<Rig>) -> Result<()> {
-    rig.installed().await?;
+    rig.crds().await?;
     let space = rig.space("schema-refused").await?;
     let good = |steps: Value| {
         json!({"apiVersion": V1BETA1, "kind": "Rollout", "metadata": {"name": "refused"},

@@ -9,8 +9,8 @@ use tidegate::api::keys::{CANARY_DEPLOYMENT, IN_PROGRESSING, WORKLOAD_TYPE};
 
 use crate::rig::{
     Rig,
-    census::Census,
     controller::kruise,
+    ledger::Ledger,
     load::{Steady, Target},
     poll::{SOON, until},
     space::Space,
@@ -30,12 +30,12 @@ fn seen(object: &Value) -> Value {
     json!({"spec": object["spec"], "labels": object["metadata"]["labels"], "annotations": object["metadata"]["annotations"]})
 }
 
-/// The story in one namespace, with a steady load and a census of pods from before its first change.
+/// The story in one namespace, with a steady load and a ledger from before its first change.
 pub struct Story {
     pub space: Space,
     originals: Vec<(Value, (&'static str, &'static str, &'static str))>,
     load: Steady,
-    pods: Census,
+    ledger: Ledger,
 }
 
 impl Story {
@@ -49,8 +49,7 @@ impl Story {
         }
         let deployment = space.get(DEPLOYMENT.0, DEPLOYMENT.1, DEPLOYMENT.2).await?;
         originals.push((seen(&deployment), DEPLOYMENT));
-        let story =
-            Story { load: space.gateway().steady(100), pods: Census::of(&space, "app=nginx"), originals, space };
+        let story = Story { load: space.gateway().steady(100), ledger: Ledger::open(&space).await?, originals, space };
         story.healthy().await?;
         until("the Deployment is under the hold", SOON, async || {
             let deployment = story.deployment().await?;
@@ -244,7 +243,8 @@ impl Story {
         .await?;
         self.gateway().settles("only one version answers", |t| t.only(version)).await?;
         self.gateway().with("version", "canary").send(50).await.only(version)?;
-        self.pods.never_below(FEWEST_PODS)?;
+        let moments = self.ledger.capacity_before_traffic(FEWEST_PODS)?;
+        eprintln!("e2e: {}: capacity before traffic at each of {moments} moments", self.space.name);
         let tally = self.load.stop().await?;
         eprintln!("e2e: {}: steady load: {tally}", self.space.name);
         tally.none_failed()
@@ -342,6 +342,7 @@ pub async fn leaving_midway_restores(rig: Arc<Rig>) -> Result<()> {
         })
         .await
         .with_context(|| name.to_owned())?;
+        story.ledger.capacity_before_traffic(FEWEST_PODS).with_context(|| name.to_owned())?;
         let tally = story.load.stop().await?;
         eprintln!("e2e: {name}: steady load: {tally}");
         tally.none_failed()?;
