@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, space};
+use crate::rig::{
+    Rig,
+    poll::{SOON, until},
+    space,
+};
 
 const V1ALPHA1: &str = "rollouts.kruise.io/v1alpha1";
 const V1BETA1: &str = "rollouts.kruise.io/v1beta1";
@@ -73,7 +77,7 @@ fn accepted() -> Vec<(&'static str, Value)> {
     });
     let counted = json!({"steps": [{"replicas": 1}, {"replicas": 5, "traffic": "100%"}], "failureThreshold": 2});
     let blue_green = json!({
-        "steps": [{"replicas": "100%", "traffic": "0%"}, whole_step(json!({"traffic": "50%"})), {"replicas": "100%", "traffic": "100%"}],
+        "steps": [{"replicas": "100%", "traffic": "0%"}, whole_step(json!({"traffic": "50%", "replicas": "100%"})), {"replicas": "100%", "traffic": "100%"}],
         "trafficRoutings": [routing("customNetworkRefs")], "failureThreshold": 1, "trafficRoutingRef": "some-routing",
         "disableGenerateCanaryService": false,
     });
@@ -177,8 +181,8 @@ pub async fn nothing_is_pruned(rig: Arc<Rig>) -> Result<()> {
         let resource = crate::rig::objects::resource(V1BETA1, "Rollout");
         let api =
             kube::Api::<kube::api::DynamicObject>::namespaced_with(rig.objects.client.clone(), &space.name, &resource);
-        let dry = kube::api::PatchParams { dry_run: true, ..Default::default() };
-        let patch = kube::api::Patch::Merge(json!({"status": status}));
+        let dry = PatchParams { dry_run: true, ..Default::default() };
+        let patch = Patch::Merge(json!({"status": status}));
         let stored = serde_json::to_value(api.patch_status(&format!("accepted-{i}"), &dry, &patch).await?)?;
         kept(&status, &stored["status"], "status")?;
     }
@@ -226,7 +230,19 @@ pub async fn mistakes_are_refused(rig: Arc<Rig>) -> Result<()> {
             ),
             "strategy",
         ),
-        ("no steps", good(json!([])), "steps"),
+        ("no steps", good(json!([])), "step"),
+        ("fewer pods than the step before", good(json!([{"replicas": 3}, {"replicas": 2}])), "steps"),
+        ("a step that says nothing", good(json!([{"pause": {}}])), "steps[0]"),
+        ("no traffic in a canary step", with(&step("traffic"), json!("0%")), "traffic"),
+        ("more traffic than there is", with(&step("traffic"), json!("101%")), "traffic"),
+        ("more than all pods", with(&step("replicas"), json!("101%")), "replicas"),
+        (
+            "a blue-green release of a StatefulSet",
+            json!({"apiVersion": V1BETA1, "kind": "Rollout", "metadata": {"name": "refused"}, "spec": {
+                "workloadRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "w"},
+                "strategy": {"blueGreen": {"steps": [{"replicas": "100%", "traffic": "100%"}]}}}}),
+            "blueGreen",
+        ),
         (
             "two traffic routings",
             with(&format!("{CANARY}/trafficRoutings"), many(2, routing("customNetworkRefs"))),
@@ -255,6 +271,37 @@ pub async fn mistakes_are_refused(rig: Arc<Rig>) -> Result<()> {
         let Err(error) = create(object).await else { bail!("{what} was accepted") };
         let text = error.to_string();
         ensure!(text.contains(field), "{what}: the answer does not name {field}: {text}");
+    }
+
+    // While a release is going on, the plan keeps its shape.
+    let rollout = |steps: Value| {
+        let mut rollout = good(steps);
+        rollout["metadata"]["name"] = json!("releasing");
+        rollout
+    };
+    space.apply(&rollout(json!([{"replicas": 1}, {"replicas": 2}]))).await?;
+    let status = Patch::Merge(
+        json!({"status": {"phase": "Progressing", "currentStepIndex": 1, "currentStepState": "StepPaused"}}),
+    );
+    api.patch_status("releasing", &PatchParams::default(), &status).await?;
+    space.apply(&rollout(json!([{"replicas": 1}, {"replicas": 3}]))).await.context("another number of pods")?;
+    let shapes = [
+        ("another number of steps", "/spec/strategy/canary/steps", json!([{"replicas": 1}])),
+        ("another workload", "/spec/workloadRef/name", json!("other")),
+        ("another service", "/spec/strategy/canary/trafficRoutings/0/service", json!("other")),
+    ];
+    for (what, path, value) in shapes {
+        let mut changed = rollout(json!([{"replicas": 1}, {"replicas": 3}]));
+        *changed.pointer_mut(path).context("no such field")? = value;
+        let dry = PatchParams { dry_run: true, ..PatchParams::apply("e2e").force() };
+        changed["metadata"]["namespace"] = json!(space.name);
+        // A controller that runs for other scenarios takes the phase away: there is no such workload.
+        until(&format!("{what} in the middle of a release is refused"), SOON, async || {
+            api.patch_status("releasing", &PatchParams::default(), &status).await?;
+            ensure!(api.patch("releasing", &dry, &Patch::Apply(&changed)).await.is_err(), "it was accepted");
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }
