@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use tidegate::cli::{crd, generated::File};
+use tidegate::cli::{crd, generated::File, policy, rbac};
 
 /// Compares a folder's generated files with what is kept, and makes sure that no stale one is left.
 fn compare(dir: &str, files: &[File], is_generated: impl Fn(&str) -> bool) {
@@ -35,4 +35,10 @@ fn crds() {
     compare("crds", &files, |_| true);
     // Helm installs this folder before anything else.
     compare("charts/tidegate/crds", &files, |_| true);
+}
+
+#[test]
+fn chart() {
+    let files = [policy::chart_file().unwrap(), rbac::roles_file().unwrap()];
+    compare("charts/tidegate/templates", &files, |_| false);
 }

@@ -21,7 +21,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub fn files() -> anyhow::Result<Vec<generated::File>> {
     let mut files = Vec::new();
     for crd in api::crd::all()? {
-        files.push(generated::File { name: api::crd::file_name(&crd), text: crate::yaml::to_string(&crd)? });
+        files.push(generated::File::of(&api::crd::file_name(&crd), &[crd])?);
     }
     Ok(files)
 }

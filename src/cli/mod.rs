@@ -12,6 +12,7 @@ pub mod duration;
 pub mod generated;
 pub mod lua;
 pub mod policy;
+pub mod rbac;
 pub mod rollout;
 
 /// Progressive delivery for Kubernetes: any gateway, by a tested Lua script.
@@ -30,6 +31,8 @@ enum Command {
     Crd(crd::Args),
     /// Print the admission policy that holds changed workloads.
     Policy(policy::Args),
+    /// Print the rights that the controller needs.
+    Rbac(rbac::Args),
     /// Play a story on an in-memory cluster.
     Demo(demo::Args),
     /// Test and run traffic scripts.
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Controller(args) => controller::run(args),
         Command::Crd(args) => crd::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Rbac(args) => rbac::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Lua(command) => lua::run(command),
         Command::Rollout(command) => rollout::run(command),

@@ -35,6 +35,15 @@ use crate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
 /// How a released mark is told apart; it follows `rolloutName`, hence the comma.
 pub const RELEASED: &str = r#","released":true"#;
 
+/// A new mark, and one that remembers that the writer wanted the Deployment paused. Kept as text because the policy has
+/// no serialiser.
+pub const MARK: &str = r#"{"rolloutName":""}"#;
+/// See [`MARK`].
+pub const MARK_PAUSED: &str = r#"{"rolloutName":"","paused":true}"#;
+
+/// Name of the admission policy that says this rule, and of its binding.
+pub const POLICY: &str = "tidegate-hold-deployments";
+
 /// The object that is stored when an `apps/v1` Deployment is updated from `old` to `new`, where the hold makes it
 /// differ from `new`. Applying it twice changes nothing more.
 pub fn hold(old: &Value, new: &Value) -> Option<Value> {
@@ -49,18 +58,13 @@ pub fn hold(old: &Value, new: &Value) -> Option<Value> {
     let mark = [mark(old), mark(new)]
         .into_iter()
         .find(|m| !m.is_empty())
-        .map_or_else(|| new_mark(is_paused(new)), |kept| kept.replace(RELEASED, ""));
+        .map_or_else(|| if is_paused(new) { MARK_PAUSED } else { MARK }.to_owned(), |kept| kept.replace(RELEASED, ""));
     let mut held = new.clone();
     let metadata = object_at(&mut held, "metadata")?;
     object_at_map(metadata, "annotations")?.insert(IN_PROGRESSING.to_owned(), Value::String(mark));
     object_at_map(metadata, "labels")?.insert(WORKLOAD_TYPE.to_owned(), label.clone());
     object_at(&mut held, "spec")?.insert("paused".to_owned(), Value::Bool(true));
     (held != *new).then_some(held)
-}
-
-fn new_mark(paused: bool) -> String {
-    // Spelled out because the policy builds the same text without a serialiser.
-    if paused { r#"{"rolloutName":"","paused":true}"#.to_owned() } else { r#"{"rolloutName":""}"#.to_owned() }
 }
 
 fn label(object: &Value) -> Option<&Value> {

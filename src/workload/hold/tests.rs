@@ -127,8 +127,8 @@ fn marks_are_written_as_the_rule_reads_them() {
     let text = |paused, released| {
         serde_json::to_string(&InProgressing { rollout_name: String::new(), paused, released }).unwrap()
     };
-    assert_eq!(text(false, false), new_mark(false));
-    assert_eq!(text(true, false), new_mark(true));
+    assert_eq!(text(false, false), MARK);
+    assert_eq!(text(true, false), MARK_PAUSED);
     assert!(is_released(&text(false, true)) && is_released(&text(true, true)));
     assert_eq!(text(true, true).replace(RELEASED, ""), text(true, false));
 }
