@@ -1,1 +1,156 @@
 //! Wiring: watches, queue, backoff and shutdown around gather → decide → apply.
+
+mod interests;
+mod queue;
+mod reconcile;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use self::{
+    interests::Interests,
+    queue::Queue,
+    reconcile::{Next, Reconciler, read_rollout},
+};
+use crate::{
+    api::object::{self, ObjectRef},
+    apply::Writer,
+    gather::{Cache, Objects, Settings, cache::Change, collect::hold},
+    lua::Engine,
+    rollout::Hold,
+    telemetry::{Health, Metrics, logs},
+};
+
+/// Tells the time. The in-memory cluster has a clock of its own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Name of the readiness check that holds once the caches are filled.
+pub const CACHES: &str = "caches";
+
+/// What a controller needs beside a client.
+pub struct Options {
+    /// Tells the time.
+    pub clock: Clock,
+    /// Namespace of the ConfigMap with scripts: the controller's own.
+    pub namespace: String,
+    /// The ConfigMap's scripts replace built-in ones.
+    pub config_map_wins: bool,
+    /// Rollouts that are worked on at the same time.
+    pub workers: usize,
+    /// Threads that run scripts.
+    pub script_workers: usize,
+    /// Readiness and warnings.
+    pub health: Health,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Runs until `stop`; the write in hand is finished.
+pub async fn run(client: Client, options: Options, stop: CancellationToken) {
+    let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
+    let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
+    let reconciler = Arc::new(Reconciler {
+        writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone()),
+        cache,
+        engine: Engine::new(options.script_workers),
+        settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },
+        clock: options.clock.clone(),
+        metrics: options.metrics.clone(),
+        recorder: Recorder::new(client, reporter),
+        failures: Mutex::default(),
+    });
+    let queue = Arc::new(Queue::default());
+    let mut tasks = JoinSet::new();
+    for _ in 0..options.workers.max(1) {
+        tasks.spawn(work(reconciler.clone(), queue.clone(), options.metrics.clone(), stop.clone()));
+    }
+    tasks.spawn(listen(reconciler, queue, options.health, changes, stop));
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue>, metrics: Metrics, stop: CancellationToken) {
+    while let Some(key) = stop.run_until_cancelled(queue.next()).await {
+        metrics.set_queue_depth(queue.depth());
+        let span = logs::rollout_span(&key.0, &key.1);
+        // Not cut short by `stop`: a write that was begun is finished.
+        let next = reconciler.reconcile(&key).instrument(span).await;
+        queue.done(&key);
+        if let Next::After(delay) = next {
+            queue.add(key, delay);
+        }
+    }
+}
+
+/// Turns changes into work.
+async fn listen(
+    reconciler: Arc<Reconciler>,
+    queue: Arc<Queue>,
+    health: Health,
+    mut changes: mpsc::UnboundedReceiver<Change>,
+    stop: CancellationToken,
+) {
+    let interests = Mutex::new(Interests::default());
+    let mut is_ready = false;
+    while let Some(Some(change)) = stop.run_until_cancelled(changes.recv()).await {
+        let mut interests = interests.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = match &change {
+            Change::Object(target, object) if target.kind == "Rollout" => {
+                let key = (target.namespace.clone(), target.name.clone());
+                let mut keys = interests.rivals(&key);
+                note_rollout(&mut interests, reconciler.cache(), target, object);
+                keys.extend(interests.rivals(&key));
+                keys.push(key);
+                keys
+            }
+            Change::Object(target, object) => interests.of(target, object),
+            Change::Kind(..) => interests.all(),
+        };
+        for key in keys {
+            queue.add(key, Duration::ZERO);
+        }
+        let unsynced = if is_ready { Vec::new() } else { reconciler.cache().unsynced() };
+        if unsynced.is_empty() {
+            if !is_ready {
+                tracing::info!("caches are filled");
+                health.set(CACHES, Ok(()));
+            }
+            is_ready = true;
+            report_hold(reconciler.cache(), &health);
+        } else {
+            health.set(CACHES, Err(format!("still reading {}", unsynced.join(", "))));
+        }
+    }
+}
+
+fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, object: &Arc<serde_json::Value>) {
+    let key = (target.namespace.clone(), target.name.clone());
+    match cache.get(target) {
+        Ok(present) if object::uid(&present) == object::uid(object) => {
+            if let Some(rollout) = read_rollout(&present) {
+                interests.set(&key, &rollout);
+            }
+        }
+        Ok(_) => {}
+        Err(_) => interests.remove(&key),
+    }
+}
+
+/// Says once, and in `/readyz`, what the cluster cannot promise.
+fn report_hold(cache: &Cache, health: &Health) {
+    match hold(cache) {
+        Some(Hold::Unavailable(why)) if health.warn("hold", &why) => tracing::warn!("{why}"),
+        Some(Hold::InForce) => health.clear_warning("hold"),
+        _ => {}
+    }
+}

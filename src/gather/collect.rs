@@ -184,7 +184,8 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
     rivals
 }
 
-fn hold(objects: &impl Objects) -> Option<Hold> {
+/// Whether the API server holds changed workloads; `None` while that is being read.
+pub fn hold(objects: &impl Objects) -> Option<Hold> {
     const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
     for (api_version, kind) in [POLICY, BINDING] {
         match objects.get(&ObjectRef::new(api_version, kind, "", POLICY_NAME)) {

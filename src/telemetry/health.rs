@@ -49,9 +49,9 @@ impl Health {
         self.lock().checks.insert(name.to_owned(), result);
     }
 
-    /// Something that works less well than it should; readiness does not depend on it.
-    pub fn warn(&self, name: &str, detail: &str) {
-        self.lock().warnings.insert(name.to_owned(), detail.to_owned());
+    /// Something that works less well than it should; readiness does not depend on it. Returns whether it is news.
+    pub fn warn(&self, name: &str, detail: &str) -> bool {
+        self.lock().warnings.insert(name.to_owned(), detail.to_owned()).as_deref() != Some(detail)
     }
 
     /// The reason for a warning is gone.

@@ -1,0 +1,114 @@
+//! Which Rollout to look at next: each at most once at a time, the most overdue first.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+/// A Rollout's namespace and name.
+pub type Key = (String, String);
+
+/// Keys with the time at which each is due.
+#[derive(Debug, Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    due: BTreeMap<Key, Instant>,
+    running: BTreeSet<Key>,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at a key after a while; an earlier appointment stays.
+    pub fn add(&self, key: Key, after: Duration) {
+        let at = Instant::now() + after;
+        {
+            let mut state = self.lock();
+            let due = state.due.entry(key).or_insert(at);
+            *due = at.min(*due);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Keys that wait.
+    pub fn depth(&self) -> usize {
+        self.lock().due.len()
+    }
+
+    /// The next key that is due and not being worked on. The caller says [`Queue::done`] afterwards.
+    pub async fn next(&self) -> Key {
+        loop {
+            let changed = self.changed.notified();
+            let next = {
+                let mut state = self.lock();
+                let next = state
+                    .due
+                    .iter()
+                    .filter(|(key, _)| !state.running.contains(*key))
+                    .min_by_key(|(_, at)| **at)
+                    .map(|(key, at)| (key.clone(), *at));
+                match next {
+                    Some((key, at)) if at <= Instant::now() => {
+                        state.due.remove(&key);
+                        state.running.insert(key.clone());
+                        // Another worker may find more.
+                        self.changed.notify_one();
+                        return key;
+                    }
+                    other => other.map(|(_, at)| at),
+                }
+            };
+            match next {
+                Some(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = changed => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    /// The work on a key has ended.
+    pub fn done(&self, key: &Key) {
+        self.lock().running.remove(key);
+        self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        ("ns".to_owned(), name.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_comes_first_and_once_at_a_time() {
+        let queue = Queue::default();
+        queue.add(key("late"), Duration::from_secs(10));
+        queue.add(key("soon"), Duration::from_secs(1));
+        queue.add(key("late"), Duration::from_secs(20));
+        let start = Instant::now();
+        assert_eq!(queue.next().await, key("soon"));
+        assert_eq!(start.elapsed().as_secs(), 1);
+        queue.add(key("soon"), Duration::ZERO);
+        assert_eq!(queue.next().await, key("late"), "`soon` is being worked on");
+        assert_eq!(start.elapsed().as_secs(), 10);
+        queue.done(&key("soon"));
+        assert_eq!(queue.next().await, key("soon"));
+        assert_eq!(queue.depth(), 0);
+    }
+}

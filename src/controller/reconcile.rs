@@ -1,0 +1,218 @@
+//! One pass over one Rollout: gather → decide → apply → status → requeue.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
+
+use super::{Clock, queue::Key};
+use crate::{
+    api::{
+        conditions::{self, phases, types},
+        object,
+        v1beta1::Rollout,
+    },
+    apply::{self, Class, Writer, rollout_ref},
+    gather::{Cache, Objects, Settings, collect},
+    lua::Engine,
+    rollout::{Event, decide, plan::Purpose},
+    telemetry::Metrics,
+};
+
+/// After a conflict the cache is about to learn of the newer object.
+const CONFLICT_DELAY: Duration = Duration::from_millis(50);
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// Everything that a pass needs.
+pub struct Reconciler {
+    pub(super) cache: Cache,
+    pub(super) writer: Writer,
+    pub(super) engine: Engine,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) recorder: Recorder,
+    /// Consecutive failures by Rollout.
+    pub(super) failures: Mutex<BTreeMap<Key, u32>>,
+}
+
+/// When to look again.
+pub(super) enum Next {
+    /// When something changes.
+    Change,
+    /// After a while.
+    After(Duration),
+}
+
+impl Reconciler {
+    pub(super) async fn reconcile(&self, key: &Key) -> Next {
+        let started = tokio::time::Instant::now();
+        let result = self.pass(key).await;
+        let (label, next) = match result {
+            Ok(next) => {
+                self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+                ("ok", next)
+            }
+            Err(error) => {
+                let class = error.class();
+                match class {
+                    Class::Conflict => tracing::debug!(%error, "an object changed meanwhile; looking again"),
+                    Class::Unavailable | Class::Refused => tracing::warn!(%error, "a write failed"),
+                }
+                (class.as_str(), Next::After(self.backoff(key, class)))
+            }
+        };
+        self.metrics.reconciled(label, started.elapsed());
+        next
+    }
+
+    fn backoff(&self, key: &Key, class: Class) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(key.clone()).or_default();
+        *count = count.saturating_add(1);
+        let base = if class == Class::Conflict { CONFLICT_DELAY } else { FIRST_BACKOFF };
+        let delay = base.saturating_mul(1 << (*count - 1).min(10)).min(MAX_BACKOFF);
+        // Rollouts that fail together must not come back together; the key spreads them the same way every time.
+        let spread =
+            key.0.bytes().chain(key.1.bytes()).fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into())) % 20;
+        delay.mul_f64(1.0 + f64::from(spread) / 100.0)
+    }
+
+    async fn pass(&self, key: &Key) -> Result<Next, apply::Error> {
+        let target = object::ObjectRef::new("rollouts.kruise.io/v1beta1", "Rollout", &key.0, &key.1);
+        let metric_key = format!("{}/{}", key.0, key.1);
+        let Ok(object) = self.cache.get(&target) else {
+            self.metrics.rollout_phase(&metric_key, None);
+            return Ok(Next::Change);
+        };
+        let rollout: Rollout = match serde_json::from_value((*object).clone()) {
+            Ok(rollout) => rollout,
+            Err(error) => {
+                // The schema does not let this happen; an object stored before it may.
+                tracing::error!(%error, "the Rollout cannot be read; mend or delete it");
+                return Ok(Next::Change);
+            }
+        };
+        let now = (self.clock)();
+        let Some(snapshot) = collect(&self.cache, rollout.clone(), now, &self.engine, &self.settings) else {
+            return Ok(Next::Change);
+        };
+        // Scripts may use their whole budget of time, which is too long for a thread of the runtime.
+        let plan = match tokio::task::spawn_blocking(move || decide(&snapshot)).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(%error, "deciding failed; this is a bug");
+                return Ok(Next::After(MAX_BACKOFF));
+            }
+        };
+        let mut status = plan.status;
+        let mut events = plan.events;
+        let result = self.writer.execute(&plan.effects).await;
+        if let Err(error) = &result
+            && let Some(reason) = error.reason()
+        {
+            let message = error.to_string();
+            let known = conditions::find(&status.conditions, types::STALLED);
+            if known.is_none_or(|c| c.reason != reason || c.message != message) {
+                events.push(Event { is_warning: true, reason, message: message.clone() });
+            }
+            conditions::set(&mut status.conditions, types::STALLED, true, reason, &message, now);
+            status.message = message;
+        }
+        if plan.effects.iter().any(|e| e.purpose() == Purpose::RemoveFinalizer) && result.is_ok() {
+            // The object is gone, and its status with it.
+            self.publish(&rollout, events).await;
+            return Ok(Next::Change);
+        }
+        // A write of ours to the Rollout itself has moved its version; nobody else's word can be lost by following it.
+        let version =
+            self.cache.get(&target).ok().filter(|_| plan.effects.iter().any(|e| e.purpose() == Purpose::AddFinalizer));
+        let version = version.as_deref().map_or(object::resource_version(&object), object::resource_version).to_owned();
+        let is_stored = self.writer.store_status(&rollout, &version, &status).await;
+        self.metrics.rollout_phase(&metric_key, Some(&status.phase).filter(|p| !p.is_empty()).map(String::as_str));
+        match &is_stored {
+            Ok(true) => {
+                let old = rollout.status.as_ref();
+                if old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
+                    tracing::info!(
+                        phase = status.phase,
+                        step = status.current_step_index,
+                        state = status.current_step_state,
+                        "{}",
+                        status.message
+                    );
+                }
+                self.publish(&rollout, events).await;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "status not stored"),
+        }
+        result?;
+        is_stored?;
+        if !plan.effects.is_empty() {
+            return Ok(Next::After(Duration::ZERO));
+        }
+        Ok(match plan.requeue {
+            Some(at) => Next::After(until(now, at)),
+            None if status.phase == phases::PROGRESSING => Next::Change,
+            None => Next::Change,
+        })
+    }
+
+    async fn publish(&self, rollout: &Rollout, events: Vec<Event>) {
+        let target = rollout_ref(rollout);
+        let reference = ObjectReference {
+            api_version: Some(target.api_version),
+            kind: Some(target.kind),
+            namespace: Some(target.namespace),
+            name: Some(target.name),
+            uid: rollout.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        for event in events {
+            if event.is_warning {
+                tracing::warn!(reason = event.reason, "{}", event.message);
+            } else {
+                tracing::info!(reason = event.reason, "{}", event.message);
+            }
+            // The API server cuts nothing off: it refuses notes of more than 1024 bytes.
+            let note: String = event.message.chars().take(1000).collect();
+            let event = KubeEvent {
+                type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
+                reason: event.reason.to_owned(),
+                note: Some(note),
+                action: event.reason.to_owned(),
+                secondary: None,
+            };
+            let publishing = tokio::time::timeout(Duration::from_secs(5), self.recorder.publish(&event, &reference));
+            // An event is a courtesy; a release does not wait for it.
+            match publishing.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "event not published"),
+                Err(_) => tracing::debug!("event not published in time"),
+            }
+        }
+    }
+}
+
+fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
+}
+
+/// The cache, for the wiring.
+impl Reconciler {
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+}
+
+/// A Rollout as the cache holds it.
+pub(super) fn read_rollout(object: &Arc<serde_json::Value>) -> Option<Rollout> {
+    serde_json::from_value((**object).clone()).ok()
+}
