@@ -25,13 +25,13 @@ pub(super) struct Meter {
     fuel_limit: u64,
     deadline: Cell<Option<Instant>>,
     stopped: Cell<Option<Stop>>,
-    /// Traceback of the script at the moment it was stopped.
+    /// What the script raised and did not catch.
+    pub raised: RefCell<Option<String>>,
+    /// Traceback of the script where it was stopped or where it raised that error.
     pub site: RefCell<String>,
     pub prints: RefCell<Vec<String>>,
     print_bytes: Cell<usize>,
     print_limits: (usize, usize),
-    /// The last table that the script raised as an error, as JSON text.
-    pub thrown: RefCell<Option<String>>,
 }
 
 impl Meter {
@@ -41,11 +41,11 @@ impl Meter {
             fuel_limit: limits.fuel,
             deadline: Cell::new(None),
             stopped: Cell::new(None),
+            raised: RefCell::default(),
             site: RefCell::default(),
             prints: RefCell::default(),
             print_bytes: Cell::new(0),
             print_limits: (limits.print_lines, limits.print_bytes),
-            thrown: RefCell::default(),
         }
     }
 

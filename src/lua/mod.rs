@@ -25,6 +25,6 @@ mod vm;
 
 pub use engine::Engine;
 pub use error::{ErrorKind, ScriptError};
-pub use library::{Library, NotFound};
+pub use library::{Library, NotFound, resolve, resolve_ingress};
 pub use limits::Limits;
 pub use script::{Origin, Outcome, Script};

@@ -6,8 +6,8 @@ local error, pcall, xpcall, select, type, next = error, pcall, xpcall, select, t
 local tostring, unpack = tostring, unpack
 local find, gsub, gmatch, rep, format = string.find, string.gsub, string.gmatch, string.rep, string.format
 local concat, remove, log = table.concat, table.remove, math.log
-local charge, compile, encode, decode, show, fault, thrown = host.charge, host.compile, host.encode, host.decode,
-  host.print, host.fault, host.thrown
+local charge, compile, encode, decode, show, fault = host.charge, host.compile, host.encode, host.decode, host.print,
+  host.fault
 
 local allowed = {
   _G = "_G _VERSION assert collectgarbage error getfenv getmetatable ipairs json load loadstring math next pairs "
@@ -100,17 +100,6 @@ function _G.xpcall(f, handler, ...)
     check(false, e)
     return handler(e)
   end, ...))
-end
-
-function _G.error(value, level)
-  if type(value) == "table" then
-    thrown(value)
-  end
-  level = level or 1
-  if type(level) == "number" and level > 0 then
-    level = level + 1
-  end
-  error(value, level)
 end
 
 -- Source text.
@@ -317,4 +306,10 @@ function json.object(t)
   expect(t, "table", 1, "object")
   marks[t] = "object"
   return t
+end
+
+-- How the host calls the script: it hears of an error where it happens, with the calls that led there.
+local failed = host.failed
+return function(script)
+  return xpcall(script, failed)
 end

@@ -37,6 +37,8 @@ pub(super) struct Vm {
     lua: Lua,
     meter: Rc<Meter>,
     marks: Table,
+    /// The prelude's way to call the script.
+    invoke: Function,
 }
 
 /// A result, and its weight for a cache in bytes.
@@ -49,8 +51,9 @@ impl Vm {
         let meter = Rc::new(Meter::new(limits));
         let marks = lua.create_table()?;
         let host = host_functions(&lua, &meter, &marks, limits)?;
-        lua.load(prelude).set_name(format!("={PRELUDE_NAME}")).set_mode(ChunkMode::Binary).call::<()>(host)?;
-        Ok(Self { lua, meter, marks })
+        let prelude = lua.load(prelude).set_name(format!("={PRELUDE_NAME}")).set_mode(ChunkMode::Binary);
+        let invoke = prelude.call::<Function>(host)?;
+        Ok(Self { lua, meter, marks, invoke })
     }
 
     /// Runs compiled `bytecode` with `obj` as its only global beside the libraries.
@@ -65,8 +68,10 @@ impl Vm {
             return (Err(self.stopped(stop, script, limits)), 0);
         }
         let returned = match returned {
-            Ok(values) => values,
-            Err(e) => return (Err(self.failed(&e, script, limits)), 0),
+            Ok((true, values)) => values,
+            Ok((false, error)) => return (Err(self.failed(error, script, limits)), 0),
+            Err(LuaError::MemoryError(_)) => return (Err(self.stopped(Stop::Memory, script, limits)), 0),
+            Err(e) => return (Err(fail(ErrorKind::Runtime, &e.to_string())), 0),
         };
         // As in OpenKruise, the last returned value counts.
         let table = match returned.into_vec().pop() {
@@ -91,7 +96,7 @@ impl Vm {
         }
     }
 
-    fn call(&self, bytecode: &[u8], object: &LuaValue, limits: &Limits) -> mlua::Result<MultiValue> {
+    fn call(&self, bytecode: &[u8], object: &LuaValue, limits: &Limits) -> mlua::Result<(bool, MultiValue)> {
         self.lua.globals().raw_set("obj", object)?;
         let chunk = self.lua.load(bytecode).set_name(format!("={CHUNK_NAME}")).set_mode(ChunkMode::Binary);
         let function = chunk.into_function()?;
@@ -109,7 +114,7 @@ impl Vm {
             Err(LuaError::RuntimeError("stopped".to_owned()))
         });
         self.meter.start(Instant::now() + limits.wall);
-        let returned = function.call::<MultiValue>(());
+        let returned = self.invoke.call::<(bool, MultiValue)>(function);
         self.lua.remove_interrupt();
         self.lua.set_memory_limit(0)?;
         returned
@@ -121,7 +126,10 @@ impl Vm {
                 (ErrorKind::Fuel, format!("the script used up its {} steps; look for a loop without end", limits.fuel))
             }
             Stop::Time => (ErrorKind::Time, format!("the script ran longer than {:?}", limits.wall)),
-            Stop::Memory => return memory_error(script, limits),
+            Stop::Memory => (
+                ErrorKind::Memory,
+                format!("the script asked for more than its {} MiB of memory", limits.memory_bytes >> 20),
+            ),
         };
         let site = self.meter.site.take();
         let calls = Calls::read(&site);
@@ -130,35 +138,19 @@ impl Vm {
         error
     }
 
-    fn failed(&self, error: &LuaError, script: &Script, limits: &Limits) -> ScriptError {
-        let text = match error {
-            LuaError::MemoryError(_) => return memory_error(script, limits),
-            LuaError::RuntimeError(text) => text.clone(),
-            LuaError::CallbackError { traceback, cause } => {
-                if let LuaError::MemoryError(_) = **cause {
-                    return memory_error(script, limits);
-                }
-                format!("{cause}\n{traceback}")
-            }
-            other => other.to_string(),
-        };
-        let (message, traceback) = text.split_once("stack traceback:").unwrap_or((&text, ""));
-        let message = message.trim_end();
-        if message == OUT_OF_MEMORY {
-            return memory_error(script, limits);
-        }
-        let calls = Calls::read(traceback);
-        let (line, message) = match position(message) {
+    fn failed(&self, error: MultiValue, script: &Script, limits: &Limits) -> ScriptError {
+        // Without a note of ours the handler itself failed, for want of stack; then Lua's own text has to do.
+        let raised = self.meter.raised.take().unwrap_or_else(|| match error.into_vec().first() {
+            Some(LuaValue::String(s)) => s.to_string_lossy(),
+            other => format!("an error of type {}", other.map_or("nil", LuaValue::type_name)),
+        });
+        let site = self.meter.site.take();
+        let calls = Calls::read(&site);
+        let (line, message) = match position(&raised) {
             Some((CHUNK_NAME, line, rest)) => (Some(line), rest),
             // The position is inside the prelude: what counts is who called it.
             Some((PRELUDE_NAME, _, rest)) => (calls.line(), rest),
-            _ => (calls.line(), message),
-        };
-        let thrown = self.meter.thrown.take();
-        let message = match &thrown {
-            // Lua itself would show the table's address.
-            Some(json) if is_table_address(message) => json,
-            _ => message,
+            _ => (calls.line(), raised.as_str()),
         };
         let mut error = ScriptError::new(ErrorKind::Runtime, script, line, message, limits.error_bytes);
         error.traceback = calls.text(&script.name);
@@ -166,20 +158,11 @@ impl Vm {
     }
 }
 
-fn memory_error(script: &Script, limits: &Limits) -> ScriptError {
-    let message = format!("the script asked for more than its {} MiB of memory", limits.memory_bytes >> 20);
-    ScriptError::new(ErrorKind::Memory, script, None, &message, limits.error_bytes)
-}
-
 /// Splits `name:line: message`.
 fn position(text: &str) -> Option<(&str, u32, &str)> {
     let (name, rest) = text.split_once(':')?;
     let (line, message) = rest.split_once(':')?;
     Some((name, line.parse().ok()?, message.trim_start()))
-}
-
-fn is_table_address(text: &str) -> bool {
-    text.strip_prefix("table: 0x").is_some_and(|a| !a.is_empty() && a.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The script's own frames of a traceback, innermost first.
@@ -245,11 +228,11 @@ fn host_functions(lua: &Lua, meter: &Rc<Meter>, marks: &Table, limits: &Limits) 
     host.raw_set("fault", lua.create_function(fault)?)?;
 
     let (m, marked, l) = (Rc::clone(meter), marks.clone(), limits.clone());
-    let thrown = move |_: &Lua, value: LuaValue| {
-        *m.thrown.borrow_mut() = json::encode(&value, &marked, &m, &l).ok();
+    let failed = move |lua: &Lua, error: LuaValue| {
+        note_failure(lua, &error, &marked, &m, &l);
         Ok(())
     };
-    host.raw_set("thrown", lua.create_function(thrown)?)?;
+    host.raw_set("failed", lua.create_function(failed)?)?;
 
     let (m, l) = (Rc::clone(meter), limits.clone());
     let compile =
@@ -270,6 +253,26 @@ fn host_functions(lua: &Lua, meter: &Rc<Meter>, marks: &Table, limits: &Limits) 
     };
     host.raw_set("decode", lua.create_function(decode)?)?;
     Ok(host)
+}
+
+/// Notes an error that the script did not catch. Runs where it was raised, with the script's calls still on the stack.
+fn note_failure(lua: &Lua, error: &LuaValue, marks: &Table, meter: &Meter, limits: &Limits) {
+    if meter.stopped().is_some() {
+        return;
+    }
+    // The script is over, as it runs no finalizers: what is left to do must not fail for want of memory.
+    let _ = lua.set_memory_limit(0);
+    if let Ok(site) = lua.traceback(None, 0) {
+        *meter.site.borrow_mut() = site.to_string_lossy();
+    }
+    let text = match error {
+        LuaValue::String(s) if s.as_bytes() == OUT_OF_MEMORY.as_bytes() => return meter.stop(Stop::Memory),
+        LuaValue::String(s) => s.to_string_lossy(),
+        LuaValue::Error(e) if e.to_string().contains(OUT_OF_MEMORY) => return meter.stop(Stop::Memory),
+        LuaValue::Error(e) => e.to_string(),
+        other => json::encode(other, marks, meter, limits).unwrap_or_else(|e| e),
+    };
+    *meter.raised.borrow_mut() = Some(text);
 }
 
 /// The value, or none and the run stopped when there was no memory for it.

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 use tidegate::lua::{ErrorKind, Origin, Script};
 
@@ -37,7 +39,14 @@ fn error_table() {
         ("\nerror('no position', 0)", ErrorKind::Runtime, Some(2), "no position"),
         ("local f = function()\n error('mine', 2)\nend\n\nf()", ErrorKind::Runtime, Some(5), "mine"),
         ("\nerror({code = 7, why = 'x'})", ErrorKind::Runtime, Some(2), r#"{"code":7,"why":"x"}"#),
-        ("\nerror()", ErrorKind::Runtime, Some(2), "nil"),
+        ("\nerror()", ErrorKind::Runtime, Some(2), "null"),
+        ("\n\nlocal s = string.rep('x', 2^30 - 1)", ErrorKind::Memory, Some(3), "more than its 64 MiB of memory"),
+        (
+            "local t = {}\nwhile true do\n t[#t + 1] = {}\nend",
+            ErrorKind::Memory,
+            Some(3),
+            "more than its 64 MiB of memory",
+        ),
         ("\n\nassert(false, 'asserted')", ErrorKind::Runtime, Some(3), "asserted"),
         ("\nlocal t = {3, 'x', 1}\ntable.sort(t)", ErrorKind::Runtime, Some(3), "attempt to compare"),
         ("\njson.decode(nil)", ErrorKind::Runtime, Some(2), "bad argument #1 to 'decode' (string expected, got nil)"),
@@ -63,6 +72,20 @@ fn error_table() {
         assert!(e.message.contains(message), "{source}: {e:?}");
         assert!(!e.message.contains('\n') && !e.message.contains("0x"), "{source}: {e:?}");
     }
+}
+
+#[test]
+fn a_stopped_script_shows_where_it_was() {
+    let source = "local function spin()\n  while true do\n  end\nend\npcall(spin)\nreturn {}";
+    let fuel = engine(|l| (l.fuel, l.wall) = (10_000, Duration::from_secs(60)));
+    let e = fuel.run(&script(source), &json!({})).unwrap_err();
+    assert_eq!((e.kind, e.line), (ErrorKind::Fuel, Some(2)));
+    assert_eq!(e.message, "the script used up its 10000 steps; look for a loop without end");
+    assert_eq!(e.traceback, "test.lua:2: in function 'spin'\ntest.lua:5: in the script itself");
+    let time = engine(|l| (l.fuel, l.wall) = (u64::MAX, Duration::from_millis(20)));
+    let e = time.run(&script(source), &json!({})).unwrap_err();
+    assert_eq!((e.kind, e.line), (ErrorKind::Time, Some(2)));
+    assert_eq!(e.message, "the script ran longer than 20ms");
 }
 
 #[test]
