@@ -1,6 +1,6 @@
 //! The command line: one file a command. Invoked as `kubectl-kruise` or `kubectl-tidegate` it is the kubectl plugin.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -39,21 +39,80 @@ enum Command {
     #[command(subcommand)]
     Lua(lua::Command),
     /// Approve and watch releases.
+    Rollout(rollout::Args),
+}
+
+/// Releases with Tidegate or OpenKruise Rollouts, as a kubectl plugin.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Plugin {
+    #[command(flatten)]
+    kube: client::KubeArgs,
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Approve and watch releases.
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// List Rollouts (the same as `rollout get`).
+    Get(rollout::get::Args),
+    /// Show everything about a Rollout (the same as `rollout describe`).
+    Describe(rollout::describe::Args),
+}
+
+impl From<Plugin> for rollout::Args {
+    fn from(plugin: Plugin) -> Self {
+        let command = match plugin.command {
+            PluginCommand::Rollout(command) => command,
+            PluginCommand::Get(args) => rollout::Command::Get(args),
+            PluginCommand::Describe(args) => rollout::Command::Describe(args),
+        };
+        Self { kube: plugin.kube, command }
+    }
+}
+
+/// The names under which kubectl finds the program as a plugin.
+const PLUGIN_NAMES: [&str; 2] = ["kubectl-kruise", "kubectl-tidegate"];
+
+/// How the program was called: a plugin's name, else `tidegate`.
+pub fn program() -> String {
+    program_of(std::env::args_os().next()).to_owned()
+}
+
+fn program_of(first: Option<OsString>) -> &'static str {
+    let stem = first.as_deref().map(Path::new).and_then(Path::file_stem).and_then(|s| s.to_str());
+    PLUGIN_NAMES.into_iter().find(|name| stem == Some(name)).unwrap_or("tidegate")
+}
+
+fn parse_plugin(arguments: impl IntoIterator<Item = OsString>, name: &'static str) -> Result<Plugin, clap::Error> {
+    use clap::{CommandFactory as _, FromArgMatches as _};
+    // `kubectl kruise` is how people call it; without this the help would say `kubectl-kruise`.
+    let matches = Plugin::command().name(name).bin_name(name.replacen('-', " ", 1)).try_get_matches_from(arguments)?;
+    Plugin::from_arg_matches(&matches)
 }
 
 /// Parses the command line and runs the command. Exit code 2 is a wrong command line, 1 a failure.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let name = program_of(std::env::args_os().next());
+    if PLUGIN_NAMES.contains(&name) {
+        let plugin = parse_plugin(std::env::args_os(), name).unwrap_or_else(|error| error.exit());
+        return finish(rollout::run(plugin.into()));
+    }
+    finish(match Cli::parse().command {
         Command::Controller(args) => controller::run(args),
         Command::Crd(args) => crd::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Rbac(args) => rbac::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Lua(command) => lua::run(command),
-        Command::Rollout(command) => rollout::run(command),
-    };
+        Command::Rollout(args) => rollout::run(args),
+    })
+}
+
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
