@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use serde_json::{Value, json};
 
 use crate::{
-    api::GROUP,
+    api::{GROUP, keys::SCRIPT_CONFIG_MAP},
     cli::generated::{self, File},
 };
 
@@ -36,39 +36,58 @@ pub fn roles_file() -> anyhow::Result<File> {
     File::of("clusterrole.yaml", &[cluster_role(), role()])
 }
 
+/// Verbs on resources of a group; on all objects where no name is given.
+struct Right {
+    group: &'static str,
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
+    verbs: &'static [&'static str],
+}
+
+const fn right(group: &'static str, resources: &'static [&'static str], verbs: &'static [&'static str]) -> Right {
+    Right { group, resources, names: &[], verbs }
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const READ_PATCH: &[&str] = &["get", "list", "watch", "patch"];
+/// For what is created, owned and removed again; server-side apply is a patch.
+const OWN: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+
 /// Rights in all namespaces: Rollouts, and what they name, are anywhere.
-const CLUSTER: &[(&str, &[&str], &[&str])] = &[
-    // Finalizer and hash are metadata; status is its own right.
-    (GROUP, &["rollouts", "trafficroutings"], &["get", "list", "watch", "patch"]),
-    (GROUP, &["rollouts/status", "trafficroutings/status"], &["patch"]),
+const EVERYWHERE: &[Right] = &[
+    // Finalizer and hash are metadata; status is a right of its own.
+    right(GROUP, &["rollouts", "trafficroutings"], READ_PATCH),
+    right(GROUP, &["rollouts/status", "trafficroutings/status"], &["patch"]),
     // To be named as the blocking owner of what we create, where the server checks that.
-    (GROUP, &["rollouts/finalizers", "trafficroutings/finalizers"], &["update"]),
-    ("apps", &["deployments"], &["get", "list", "watch", "create", "patch", "delete"]),
-    ("apps", &["replicasets"], &["get", "list", "watch"]),
-    ("", &["pods"], &["get", "list", "watch"]),
-    ("", &["services"], &["get", "list", "watch", "create", "patch", "delete"]),
-    // Scripts, and what a script's ConfigMap is looked up for.
-    ("", &["configmaps"], &["get", "list", "watch"]),
-    ("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
-    ("events.k8s.io", &["events"], &["create", "patch"]),
-    ("networking.istio.io", &["virtualservices", "destinationrules"], &["get", "list", "watch", "patch"]),
-    // Whether the hold and the definitions are there, to say so when they are not.
-    (
-        "admissionregistration.k8s.io",
-        &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
-        &["get", "list", "watch"],
-    ),
-    ("apiextensions.k8s.io", &["customresourcedefinitions"], &["get", "list", "watch"]),
+    right(GROUP, &["rollouts/finalizers", "trafficroutings/finalizers"], &["update"]),
+    right("apps", &["deployments"], OWN),
+    right("apps", &["replicasets"], READ),
+    right("", &["pods"], READ),
+    right("", &["services"], OWN),
+    right("discovery.k8s.io", &["endpointslices"], READ),
+    right("events.k8s.io", &["events"], &["create", "patch"]),
+    // What the built-in scripts route by.
+    right("networking.istio.io", &["virtualservices", "destinationrules"], READ_PATCH),
+    // Whether hold and definitions are there, to say so when they are not.
+    right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
+    right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
 ];
 
 /// Rights in the controller's own namespace.
-const OWN: &[(&str, &[&str], &[&str])] = &[("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"])];
+const AT_HOME: &[Right] = &[
+    Right { group: "", resources: &["configmaps"], names: &[SCRIPT_CONFIG_MAP], verbs: READ },
+    right("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"]),
+];
 
-fn rules(table: &[(&str, &[&str], &[&str])]) -> Value {
-    table
-        .iter()
-        .map(|(group, resources, verbs)| json!({"apiGroups": [group], "resources": resources, "verbs": verbs}))
-        .collect()
+fn rules(rights: &[Right]) -> Value {
+    let rule = |right: &Right| {
+        let mut rule = json!({"apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs});
+        if let (Some(rule), false) = (rule.as_object_mut(), right.names.is_empty()) {
+            rule.insert("resourceNames".to_owned(), json!(right.names));
+        }
+        rule
+    };
+    rights.iter().map(rule).collect()
 }
 
 fn cluster_role() -> Value {
@@ -76,7 +95,7 @@ fn cluster_role() -> Value {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": {"name": NAME},
-        "rules": rules(CLUSTER),
+        "rules": rules(EVERYWHERE),
     })
 }
 
@@ -86,7 +105,7 @@ fn role() -> Value {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": NAME},
-        "rules": rules(OWN),
+        "rules": rules(AT_HOME),
     })
 }
 
