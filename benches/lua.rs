@@ -1,5 +1,5 @@
 //! One call of the VirtualService script: a small object, and one of 500 routes.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant};
 

@@ -47,16 +47,29 @@
 //! 12. **Idle costs nothing.** With nothing changing there is no write, and no read but watches.
 
 // Tests may unwrap: a panic is how a test reports.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::disallowed_methods
+    )
+)]
 
 pub mod api;
 pub mod apply;
+#[allow(clippy::disallowed_methods)] // Clock and environment enter here.
 pub mod cli;
+#[allow(clippy::disallowed_methods)] // Clock and environment enter here.
 pub mod controller;
 pub mod gather;
+#[allow(clippy::disallowed_methods)] // A script's time budget is wall time.
 pub mod lua;
 pub mod rollout;
 pub mod sim;
+#[allow(clippy::disallowed_methods)] // Clock and environment enter here.
 pub mod telemetry;
 pub mod traffic;
 pub mod workload;

@@ -1,5 +1,12 @@
 //! The schema of the custom resource definitions accepts what the API promises, and loses no field of it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,5 +1,12 @@
 //! Files that are made from the code are what the code makes. `BLESS=1 cargo test --test generated` writes them anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 use std::{fs, path::Path};
 

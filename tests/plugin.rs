@@ -1,5 +1,12 @@
 //! The binary's command line: names under which it is the kubectl plugin, usage errors, exit codes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 use std::{
     path::{Path, PathBuf},

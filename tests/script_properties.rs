@@ -1,7 +1,14 @@
 //! What must hold for the built-in VirtualService script whatever the object: shares add up, what is not ours stays
 //! as it is, and nothing depends on what ran before.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 use std::sync::LazyLock;
 

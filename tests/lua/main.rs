@@ -1,5 +1,12 @@
 //! The script engine from outside: compatibility, fidelity, limits, determinism.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 mod basics;
 mod compat;
