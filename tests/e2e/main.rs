@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{crash, plane, policy, schema, script, story};
+use scenarios::{crash, mistakes, plane, policy, schema, script, story};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -56,6 +56,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "kubectl_patch_approves", story::kubectl_patch_approves),
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),
         trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
+        trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),

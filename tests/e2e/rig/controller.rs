@@ -62,12 +62,17 @@ pub struct Controller {
 
 impl Controller {
     pub async fn start(rig: &Arc<Rig>) -> Result<Controller> {
+        Controller::start_with(rig, &[]).await
+    }
+
+    pub async fn start_with(rig: &Arc<Rig>, args: &[&str]) -> Result<Controller> {
         let mut command = Command::new(BINARY);
         command
             .arg("controller")
             .arg("--kubeconfig")
             .arg(rig.cluster.pki.kubeconfig("controller"))
             .args(["--health-addr", HEALTH])
+            .args(args)
             .env("POD_NAMESPACE", NAMESPACE)
             .env("RUST_BACKTRACE", "1");
         let controller = Controller { daemon: Daemon::start(&mut command, "controller", &rig.dir)? };

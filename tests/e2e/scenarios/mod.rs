@@ -1,6 +1,7 @@
 //! What is proved, one file a subject.
 
 pub mod crash;
+pub mod mistakes;
 pub mod plane;
 pub mod policy;
 pub mod schema;

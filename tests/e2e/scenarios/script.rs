@@ -4,8 +4,12 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use tidegate::api::{conditions::reasons, keys::SCRIPT_CONFIG_MAP};
 
-use super::story::{CANARY, Story, VIRTUAL_SERVICE};
+use super::{
+    mistakes::stalled,
+    story::{CANARY, Story, VIRTUAL_SERVICE},
+};
 use crate::rig::{
     Rig,
     controller::{Controller, NAMESPACE},
@@ -24,24 +28,34 @@ fn marked_script() -> Result<String> {
     ))
 }
 
+async fn write_script(rig: &Rig, script: &str) -> Result<()> {
+    let scripts = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SCRIPT_CONFIG_MAP, "namespace": NAMESPACE},
+        "data": {"lua.traffic.routing.VirtualService.networking.istio.io": script},
+    });
+    rig.objects.apply(&scripts).await.map(drop)
+}
+
 pub async fn config_map_script_wins(rig: Arc<Rig>) -> Result<()> {
     let _stage = rig.alone().await?;
-    let scripts = json!({
-        "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": tidegate::api::keys::SCRIPT_CONFIG_MAP, "namespace": NAMESPACE},
-        "data": {"lua.traffic.routing.VirtualService.networking.istio.io": marked_script()?},
-    });
-    rig.objects.apply(&scripts).await?;
-    let controller = Controller::start(&rig).await?;
+    write_script(&rig, &marked_script()?).await?;
+    let controller = Controller::start_with(&rig, &["--config-map-scripts-first"]).await?;
     let outcome = played(&rig).await;
-    rig.objects.kill("v1", "ConfigMap", NAMESPACE, tidegate::api::keys::SCRIPT_CONFIG_MAP).await?;
+    rig.objects.kill("v1", "ConfigMap", NAMESPACE, SCRIPT_CONFIG_MAP).await?;
     controller.stop().await?;
     outcome
 }
 
 async fn played(rig: &Arc<Rig>) -> Result<()> {
     let story = Story::begin(rig, "script").await?;
+    // Somebody breaks it in two ways, and mends it.
+    write_script(rig, "return {").await?;
     story.release().await?;
+    stalled(&story, reasons::SCRIPT_FAILED, &["nginx-vs", "lua.traffic.routing.VirtualService.networking.istio.io"])
+        .await?;
+    write_script(rig, "while true do end").await?;
+    stalled(&story, reasons::SCRIPT_FAILED, &["nginx-vs", "limit"]).await?;
+    write_script(rig, &marked_script()?).await?;
     story.paused_at(1).await?;
     let (version, kind, name) = VIRTUAL_SERVICE;
     let labels = story.space.get(version, kind, name).await?["metadata"]["labels"].clone();

@@ -21,7 +21,7 @@ pub const CANARY: &str = "nginx-configmap-canary";
 const ROLLOUT: &str = "rollouts-demo";
 const DEPLOYMENT: (&str, &str, &str) = ("apps/v1", "Deployment", "nginx-deployment");
 pub const VIRTUAL_SERVICE: (&str, &str, &str) = ("networking.istio.io/v1alpha3", "VirtualService", "nginx-vs");
-const DESTINATION_RULE: (&str, &str, &str) = ("networking.istio.io/v1beta1", "DestinationRule", "nginx-dr");
+pub const DESTINATION_RULE: (&str, &str, &str) = ("networking.istio.io/v1beta1", "DestinationRule", "nginx-dr");
 /// Five replicas with the default `maxUnavailable` of 25 %, rounded down.
 const FEWEST_PODS: usize = 4;
 
@@ -118,7 +118,12 @@ impl Story {
             Ok(())
         })
         .await?;
-        self.load.check(&format!("step {step}")).await
+        self.undisturbed(&format!("step {step}")).await
+    }
+
+    /// No user has noticed anything so far.
+    pub async fn undisturbed(&self, by: &str) -> Result<()> {
+        self.load.check(by).await
     }
 
     async fn canary(&self) -> Result<Option<Value>> {
@@ -342,6 +347,9 @@ pub async fn leaving_midway_restores(rig: Arc<Rig>) -> Result<()> {
         })
         .await
         .with_context(|| name.to_owned())?;
+        // What is left is an ordinary Deployment, which rolls to what its user last asked for.
+        story.space.complete(DEPLOYMENT.2).await?;
+        story.gateway().settles("only the new version answers", |t| t.only(CANARY)).await?;
         story.ledger.capacity_before_traffic(FEWEST_PODS).with_context(|| name.to_owned())?;
         let tally = story.load.stop().await?;
         eprintln!("e2e: {name}: steady load: {tally}");
