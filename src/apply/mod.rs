@@ -190,7 +190,8 @@ impl Writer {
     ) -> Result<bool, Error> {
         let target = rollout_ref(rollout);
         let encode = |source| Error::Encode { target: target.clone(), source };
-        let before = serde_json::to_value(rollout.status.clone().unwrap_or_default()).map_err(encode)?;
+        // A first status must say all its required fields, also those that are 0 or empty.
+        let before = rollout.status.as_ref().map_or_else(|| Ok(json!({})), serde_json::to_value).map_err(encode)?;
         let after = serde_json::to_value(status).map_err(encode)?;
         let Some(diff) = merge_diff(&before, &after) else { return Ok(false) };
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": diff}));
