@@ -65,7 +65,7 @@ pub async fn missing_network_ref(rig: Arc<Rig>) -> Result<()> {
 
     let late = json!({
         "apiVersion": DESTINATION_RULE.0, "kind": DESTINATION_RULE.1, "metadata": {"name": "nginx-dr-late"},
-        "spec": {"host": "late.example.com", "subsets": [{"name": "version-base", "labels": {"version": "base"}}]},
+        "spec": {"host": "nginx-service", "subsets": [{"name": "late", "labels": {"version": "base"}}]},
     });
     story.space.apply(&late).await?;
     story.paused_at(1).await.context("the networkRef is there now")?;

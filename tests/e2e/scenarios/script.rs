@@ -54,7 +54,7 @@ async fn played(rig: &Arc<Rig>) -> Result<()> {
     stalled(&story, reasons::SCRIPT_FAILED, &["nginx-vs", "lua.traffic.routing.VirtualService.networking.istio.io"])
         .await?;
     write_script(rig, "while true do end").await?;
-    stalled(&story, reasons::SCRIPT_FAILED, &["nginx-vs", "limit"]).await?;
+    stalled(&story, reasons::SCRIPT_FAILED, &["nginx-vs", "loop without end"]).await?;
     write_script(rig, &marked_script()?).await?;
     story.paused_at(1).await?;
     let (version, kind, name) = VIRTUAL_SERVICE;
