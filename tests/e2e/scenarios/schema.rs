@@ -1,6 +1,6 @@
 //! The CRDs on a real API server: nothing that a user may write is pruned, and what the contract forbids is refused.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -139,6 +139,12 @@ fn accepted() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// The examples that the tests of the schema share.
+fn examples(name: &str) -> Result<Vec<Value>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api").join(name);
+    Ok(tidegate::yaml::from_str_multi(&fs::read_to_string(path)?)?)
+}
+
 /// What the controller writes, with every field of section 1.3.
 fn whole_status(sub: &str, prefix: &str) -> Value {
     json!({
@@ -163,6 +169,8 @@ pub async fn nothing_is_pruned(rig: Arc<Rig>) -> Result<()> {
         .find(|o| o["kind"] == "Rollout")
         .context("no Rollout in examples/istio")?;
     objects.push(("the story", story));
+    objects
+        .extend(examples("accepted.yaml")?.into_iter().map(|object| ("an example of tests/api/accepted.yaml", object)));
     for (i, (what, object)) in objects.iter_mut().enumerate() {
         object["metadata"]["name"] = json!(format!("accepted-{i}"));
         let stored = space.apply(object).await.with_context(|| format!("{what} was refused"))?;
@@ -271,6 +279,15 @@ pub async fn mistakes_are_refused(rig: Arc<Rig>) -> Result<()> {
         let Err(error) = create(object).await else { bail!("{what} was accepted") };
         let text = error.to_string();
         ensure!(text.contains(field), "{what}: the answer does not name {field}: {text}");
+    }
+    for case in examples("refused.yaml")?.iter().flat_map(|list| list.as_array().into_iter().flatten()) {
+        let (message, spec) = (case["message"].as_str().context("no message")?, &case["spec"]);
+        for version in [V1ALPHA1, V1BETA1] {
+            let object =
+                json!({"apiVersion": version, "kind": "Rollout", "metadata": {"name": "refused"}, "spec": spec});
+            let Err(error) = create(&object).await else { bail!("accepted as {version}: {spec}") };
+            ensure!(error.to_string().contains(message), "{spec}: the answer does not say {message:?}: {error:#}");
+        }
     }
 
     // While a release is going on, the plan keeps its shape.
