@@ -12,6 +12,7 @@ pub mod approve;
 pub mod describe;
 pub mod get;
 pub mod output;
+pub mod page;
 pub mod resources;
 pub mod status;
 pub mod table;
