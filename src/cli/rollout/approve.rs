@@ -13,7 +13,7 @@ use super::{
     view::View,
 };
 use crate::api::{
-    conditions::{StepState, phases, reasons, types},
+    conditions::{StepState, phases},
     v1beta1::Rollout,
 };
 
@@ -159,8 +159,7 @@ pub fn approval(rollout: &Rollout, asked: Option<i32>) -> Result<Approval, NotPa
     let Some(release) = view.release.filter(|r| view.phase == phases::PROGRESSING && r.step > 0) else {
         return Err(NotPaused::NoRelease { phase });
     };
-    let progressing = crate::api::conditions::find(view.conditions, types::PROGRESSING);
-    if progressing.is_some_and(|c| c.reason == reasons::CANCELLING) {
+    if view.is_cancelling() {
         return Err(NotPaused::Cancelling);
     }
     let (step, state) = (release.step, view.state());

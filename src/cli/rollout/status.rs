@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{
-        conditions::{self, StepState, phases, reasons, types},
+        conditions::{self, StepState, phases, types},
         keys,
         v1beta1::WorkloadRef,
     },
@@ -90,7 +90,7 @@ pub fn verdict(view: &View<'_>, until: Until, is_captured: bool) -> Verdict {
                 None => "nothing to release".to_owned(),
             })
         }
-        phases::PROGRESSING if until == Until::Paused && view.state() == Some(StepState::StepPaused) => {
+        phases::PROGRESSING if until == Until::Paused && view.is_paused() => {
             Verdict::Done(format!("paused at step {}", view.step_of()))
         }
         _ => Verdict::Wait,
@@ -110,9 +110,8 @@ pub fn line(view: &View<'_>, is_captured: bool, program: &str) -> String {
         text.push_str("waiting for the controller to see it");
         return text;
     }
-    let progressing = conditions::find(view.conditions, types::PROGRESSING).map(|c| c.reason.as_str());
     match view.release.filter(|_| view.phase == phases::PROGRESSING) {
-        Some(release) if progressing == Some(reasons::CANCELLING) => {
+        Some(release) if view.is_cancelling() => {
             text.push_str("cancelling");
             if !release.finalising_step.is_empty() {
                 text.push_str(&format!(" ({})", release.finalising_step));
@@ -340,7 +339,7 @@ mod tests {
             at(1, "StepPaused"),
             &json!({"status": {"message": "", "conditions": [
             {"type": "Progressing", "status": "True", "reason": "Cancelling", "message": ""}],
-            "canaryStatus": {"currentStepState": "StepUpgrade", "finalisingStep": "ResumeWorkload"}}}),
+            "canaryStatus": {"finalisingStep": "ResumeWorkload"}}}),
         );
         for (value, is_captured, expected) in [
             (

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use crate::api::{
-    conditions::{self, StepState, phases, types},
+    conditions::{self, StepState, phases, reasons, types},
     keys,
     v1beta1::{Condition, HttpRouteMatch, NetworkRef, Rollout, RolloutStatus, Step, TrafficRoutingRef, WorkloadRef},
 };
@@ -117,7 +117,8 @@ impl<'a> View<'a> {
     /// The canary's share of requests in force, as the plan and the state say; empty when no request is shared.
     pub fn share(&self) -> String {
         let (Some(release), Some(state)) = (self.release, self.state()) else { return String::new() };
-        if self.phase != phases::PROGRESSING || self.routings.is_empty() || state == StepState::Completed {
+        let is_shared = self.phase == phases::PROGRESSING && state != StepState::Completed && !self.is_cancelling();
+        if !is_shared || self.routings.is_empty() {
             return String::new();
         }
         // Until its routes are written, the step before decides.
@@ -130,11 +131,19 @@ impl<'a> View<'a> {
         conditions::find(self.conditions, types::STALLED).filter(|c| c.status == "True")
     }
 
+    /// Whether the release is taken back. The step and its state stay what they were when that began.
+    pub fn is_cancelling(&self) -> bool {
+        conditions::find(self.conditions, types::PROGRESSING).is_some_and(|c| c.reason == reasons::CANCELLING)
+    }
+
+    /// Whether the current step waits.
+    pub fn is_paused(&self) -> bool {
+        self.phase == phases::PROGRESSING && self.state() == Some(StepState::StepPaused) && !self.is_cancelling()
+    }
+
     /// Whether the current step waits for a person, not for time.
     pub fn needs_approval(&self) -> bool {
-        self.phase == phases::PROGRESSING
-            && self.state() == Some(StepState::StepPaused)
-            && self.current().is_none_or(|step| step.pause.as_ref().is_none_or(|p| p.duration.is_none()))
+        self.is_paused() && self.current().is_none_or(|step| step.pause.as_ref().is_none_or(|p| p.duration.is_none()))
     }
 
     /// Whether the release is frozen by `spec.strategy.paused`.
@@ -396,6 +405,18 @@ mod tests {
                 {"queryParams": [{"type": "RegularExpression", "name": "c", "value": "d.*"}]}, {}]})),
             "2 pods, requests with path /api (PathPrefix) and header a=b or query c~d.* or anything, then approval"
         );
+    }
+
+    #[test]
+    fn a_release_that_is_taken_back_waits_for_nobody_and_shares_nothing() {
+        let value = with(
+            at(1, "StepPaused"),
+            &json!({"status": {"conditions": [{"type": "Progressing", "status": "True", "reason": "Cancelling", "message": ""}]}}),
+        );
+        let rollout = typed(&value);
+        let view = View::of(&rollout);
+        assert!(view.is_cancelling() && !view.is_paused() && !view.needs_approval());
+        assert_eq!(view.share(), "");
     }
 
     #[test]
