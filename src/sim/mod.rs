@@ -1,1 +1,418 @@
 //! An in-memory Kubernetes API with a virtual clock, workload controllers and faults from a seed.
+//!
+//! [`Builder::build`] starts a [`Cluster`]; [`Cluster::client`] gives an ordinary `kube::Client` that talks to it, so
+//! that a whole controller runs in it unchanged. Under tokio's paused clock on a current-thread runtime everything is
+//! a function of the seed: no wall clock is read and nothing iterates in random order.
+//!
+//! Served are the kinds of [`registry`] and those of CustomResourceDefinitions, with create, get, list, watch, update,
+//! the four patches, delete, deletecollection, status and scale, dry run, managed fields, finalizers and owner
+//! references. What is not supported is answered with 501 and named.
+//!
+//! Deployments, ReplicaSets, pods, EndpointSlices, namespaces and garbage are looked after by [`controllers`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::core::Status;
+use serde_json::Value;
+
+pub mod admission;
+mod clock;
+mod controllers;
+mod core;
+mod crd;
+mod defaults;
+mod discovery;
+mod faults;
+mod json;
+mod objects;
+mod patch;
+mod registry;
+mod rng;
+mod scale;
+mod selector;
+mod server;
+mod status;
+mod store;
+mod validate;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::admission::{AdmissionRequest, Mutator, Operation};
+pub use self::clock::Clock;
+pub use self::controllers::kubelet::{NEVER_READY, READY_AFTER};
+pub use self::core::{Verb, Write};
+pub use self::faults::{Fault, Rule};
+pub use self::registry::Gvr;
+pub use self::rng::Rng;
+pub use self::server::Connection;
+
+use self::core::{Caller, Core, Observer};
+use self::registry::KindId;
+use self::store::Key;
+
+/// How long things take in the cluster. Each moment is drawn from its range by the seed.
+#[derive(Debug, Clone)]
+pub struct Delays {
+    /// From a change to the built-in controller's look at it.
+    pub controller: RangeInclusive<Duration>,
+    /// From a pod's creation until it runs.
+    pub pod_start: RangeInclusive<Duration>,
+    /// From there until it is ready.
+    pub pod_ready: RangeInclusive<Duration>,
+    /// From a pod's deletion until it is gone; its grace period if that is shorter.
+    pub pod_stop: RangeInclusive<Duration>,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            controller: ms(1)..=ms(20),
+            pod_start: ms(500)..=ms(2000),
+            pod_ready: ms(500)..=ms(3000),
+            pod_stop: ms(500)..=ms(2000),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub seed: u64,
+    pub start: Timestamp,
+    pub delays: Delays,
+    pub nodes: u32,
+    pub history: usize,
+}
+
+/// Prepares a [`Cluster`].
+#[must_use]
+pub struct Builder {
+    options: Options,
+    mutators: Vec<Mutator>,
+    observers: Vec<Observer>,
+    namespaces: Vec<String>,
+    definitions: Vec<Value>,
+    objects: Vec<Value>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            options: Options {
+                seed: 0,
+                // 2026-01-01T00:00:00Z
+                start: Timestamp::constant(1_767_225_600, 0),
+                delays: Delays::default(),
+                nodes: 3,
+                history: 10_000,
+            },
+            mutators: Vec::new(),
+            observers: Vec::new(),
+            namespaces: ["default", "kube-system", "kube-public", "kube-node-lease"].map(String::from).to_vec(),
+            definitions: Vec::new(),
+            objects: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// A cluster with seed 0 that starts at 2026-01-01T00:00:00Z with the namespaces of a fresh cluster.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The seed of names, UIDs, delays and faults.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.options.seed = seed;
+        self
+    }
+
+    /// What the clock shows at the start.
+    pub fn start(mut self, start: Timestamp) -> Self {
+        self.options.start = start;
+        self
+    }
+
+    /// How long things take.
+    pub fn delays(mut self, delays: Delays) -> Self {
+        self.options.delays = delays;
+        self
+    }
+
+    /// Number of nodes over which pods are spread.
+    pub fn nodes(mut self, nodes: u32) -> Self {
+        self.options.nodes = nodes;
+        self
+    }
+
+    /// Number of changes of a kind that watches may look back; older versions get 410.
+    pub fn history(mut self, changes: usize) -> Self {
+        self.options.history = changes;
+        self
+    }
+
+    /// A function that sees, changes or refuses the writes of clients.
+    pub fn admission(
+        mut self,
+        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Value, Status> + Send + Sync + 'static,
+    ) -> Self {
+        self.mutators.push(Box::new(mutator));
+        self
+    }
+
+    /// A function that sees every committed write, right after it. It may read the cluster through a [`View`].
+    pub fn on_write(mut self, observer: Box<dyn FnMut(&Write) + Send>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// A further namespace.
+    pub fn namespace(mut self, name: &str) -> Self {
+        self.namespaces.push(name.to_owned());
+        self
+    }
+
+    /// A CustomResourceDefinition (`apiextensions.k8s.io/v1`, conversion `None`).
+    pub fn definition(mut self, definition: Value) -> Self {
+        self.definitions.push(definition);
+        self
+    }
+
+    /// A kind without a schema: everything in it is kept. Versions: the first is the stored one.
+    pub fn kind(self, group: &str, versions: &[&str], plural: &str, kind: &str, namespaced: bool) -> Self {
+        let list: Vec<Value> = versions
+            .iter()
+            .enumerate()
+            .map(|(i, v)| {
+                serde_json::json!({"name": v, "served": true, "storage": i == 0, "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+            })
+            .collect();
+        let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": if namespaced { "Namespaced" } else { "Cluster" },
+                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
+                "versions": list}});
+        self.definition(definition)
+    }
+
+    /// An object that is there from the start, written as by a user. Without a namespace it goes into `default`.
+    pub fn object(mut self, object: Value) -> Self {
+        self.objects.push(object);
+        self
+    }
+
+    /// Starts the cluster. Call it inside a tokio runtime: the built-in controllers are one task of it, which ends
+    /// when the last [`Cluster`] and client is dropped.
+    ///
+    /// # Errors
+    /// The API server's answer to the first object that it refused.
+    pub fn build(self) -> Result<Cluster, Status> {
+        let core = Arc::new(Core::new(self.options, self.mutators, self.observers));
+        let cluster = Cluster { core: core.clone() };
+        for name in self.namespaces {
+            cluster.create(serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
+        }
+        for object in self.definitions.into_iter().chain(self.objects) {
+            cluster.create(object)?;
+        }
+        tokio::spawn(controllers::run(Arc::downgrade(&core)));
+        Ok(cluster)
+    }
+}
+
+/// An in-memory cluster. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Prepares a cluster.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// A client in the `default` namespace. Faults, counts and judges know it by its identity.
+    ///
+    /// It belongs to the present process of that identity: after a crash it stays dead, see [`Cluster::revive`].
+    pub fn client(&self, identity: &str) -> kube::Client {
+        kube::Client::new(self.connection(identity), "default")
+    }
+
+    /// The tower service behind [`Cluster::client`].
+    pub fn connection(&self, identity: &str) -> Connection {
+        let epoch = self.core.lock().faults.epoch(identity);
+        Connection { core: self.core.clone(), identity: Arc::from(identity), epoch }
+    }
+
+    /// The cluster's clock.
+    pub fn clock(&self) -> Clock {
+        self.core.clock
+    }
+
+    /// A way to read that does not keep the cluster alive: for judges.
+    pub fn view(&self) -> View {
+        View { core: Arc::downgrade(&self.core) }
+    }
+
+    /// Calls a function after every committed write. It must not write; it reads through a [`View`].
+    pub fn on_write(&self, observer: Box<dyn FnMut(&Write) + Send>) {
+        self.core.observe(observer);
+    }
+
+    /// An object of `group/version/plural`, or `None`. Cluster-scoped: the namespace is empty.
+    pub fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        get(&self.core, gvr, namespace, name)
+    }
+
+    /// All objects of a resource in name order, of one namespace or of all.
+    pub fn list(&self, gvr: &Gvr, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        list(&self.core, gvr, namespace)
+    }
+
+    /// Creates an object as the user would, by its `apiVersion` and `kind`. Without a namespace it goes into `default`.
+    ///
+    /// # Errors
+    /// What the API server answers.
+    pub fn create(&self, object: Value) -> Result<Arc<Value>, Status> {
+        let (version, name) = (json::text(&object, "/apiVersion").to_owned(), json::text(&object, "/kind").to_owned());
+        self.core.run(|state| {
+            let kind = state.store.registry.find_kind(&version, &name).cloned().ok_or_else(|| {
+                status::failure(404, "NotFound", format!("no matches for kind \"{name}\" in version \"{version}\""))
+            })?;
+            let namespace = match json::namespace(&object) {
+                _ if !kind.namespaced => "",
+                "" => "default",
+                given => given,
+            };
+            let caller = Caller {
+                identity: Arc::from("user"),
+                verb: Verb::Create,
+                version: registry::split_api_version(&version).1.to_owned(),
+                subresource: None,
+                manager: "user".into(),
+                dry_run: false,
+                internal: false,
+            };
+            let namespace = namespace.to_owned();
+            self.core.create(state, &caller, &kind, &namespace, object)
+        })
+    }
+
+    /// Number of requests by identity and verb.
+    pub fn requests(&self) -> BTreeMap<(Arc<str>, Verb), u64> {
+        self.core.lock().requests.clone()
+    }
+
+    /// Number of committed writes.
+    pub fn writes(&self) -> u64 {
+        self.core.lock().writes()
+    }
+
+    /// Adds a fault. The first rule that fits a request decides its answer; delays come on top.
+    pub fn add_fault(&self, rule: Rule) {
+        self.core.lock().faults.add(rule);
+    }
+
+    /// Takes back all rules and the armed crash of a client.
+    pub fn clear_faults(&self, identity: &str) {
+        self.core.lock().faults.clear(identity);
+    }
+
+    /// How often each fault struck, by identity and [`Fault::name`] (and `crash`).
+    pub fn fault_counts(&self) -> BTreeMap<(Arc<str>, &'static str), u64> {
+        self.core.lock().faults.counts().clone()
+    }
+
+    /// The client's process dies once `n` more of its writes are committed (0: now): it gets no answer any more, not
+    /// even to that write.
+    pub fn crash_after(&self, identity: &str, n: u64) {
+        self.core.lock().faults.crash_after(identity, n);
+    }
+
+    /// Resolves when the client's process has crashed.
+    pub fn crashed(&self, identity: &str) -> impl Future<Output = ()> + Send + 'static {
+        let mut receiver = self.core.lock().faults.crashed(identity);
+        async move {
+            let _ = receiver.wait_for(|crashed| *crashed).await;
+        }
+    }
+
+    /// Starts a new process of a crashed client: gives its client. Clients of the old process stay dead, so that no
+    /// forgotten task of it writes.
+    pub fn revive(&self, identity: &str) -> kube::Client {
+        self.core.lock().faults.revive(identity);
+        self.client(identity)
+    }
+
+    /// Ends all watches of a client at once. To go on from where they ended is 410: the client has to list again.
+    pub fn break_watches(&self, identity: &str) {
+        let mut state = self.core.lock();
+        let (version, watch) = (state.store.version(), state.next_watch());
+        state.faults.break_watches(identity, version, watch);
+    }
+
+    /// Forgets the history of a resource: watches from older versions get 410, whoever asks.
+    pub fn compact(&self, gvr: &Gvr) {
+        let mut state = self.core.lock();
+        if let Some(kind) = state.store.registry.find(&gvr.group, &gvr.resource).map(|k| k.id) {
+            state.store.compact(kind);
+        }
+    }
+
+    /// Stops or starts a built-in controller: `deployment-controller`, `replicaset-controller`, `kubelet`,
+    /// `endpointslice-controller` or `garbage-collector`. What happens meanwhile waits for it.
+    pub fn enable_controller(&self, name: &str, on: bool) {
+        self.core.lock().queue.enable(name, on);
+        self.core.work.notify_one();
+    }
+}
+
+/// Reads of a cluster that do not keep it alive; empty once it is gone.
+#[derive(Clone)]
+pub struct View {
+    core: Weak<Core>,
+}
+
+impl View {
+    /// As [`Cluster::get`].
+    pub fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        get(&*self.core.upgrade()?, gvr, namespace, name)
+    }
+
+    /// As [`Cluster::list`].
+    pub fn list(&self, gvr: &Gvr, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        self.core.upgrade().map(|core| list(&core, gvr, namespace)).unwrap_or_default()
+    }
+}
+
+fn find(core: &Core, gvr: &Gvr) -> Option<(KindId, Caller, Arc<registry::Kind>)> {
+    let kind = core.lock().store.registry.find(&gvr.group, &gvr.resource).filter(|k| k.version(&gvr.version).is_some())?.clone();
+    Some((kind.id, Caller::controller("", &gvr.version), kind))
+}
+
+fn get(core: &Core, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
+    let (id, caller, kind) = find(core, gvr)?;
+    let object = core.lock().store.at(&Key::new(id, namespace, name)).cloned()?;
+    Some(core.view_version(&kind, &caller, &object))
+}
+
+fn list(core: &Core, gvr: &Gvr, namespace: Option<&str>) -> Vec<Arc<Value>> {
+    let Some((id, caller, kind)) = find(core, gvr) else { return Vec::new() };
+    let objects: Vec<Arc<Value>> = core.lock().store.list(id, namespace).cloned().collect();
+    objects.iter().map(|o| core.view_version(&kind, &caller, o)).collect()
+}

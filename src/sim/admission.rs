@@ -1,0 +1,41 @@
+//! Mutating admission: functions that see a write before it is stored.
+
+use kube::core::Status;
+use serde_json::Value;
+
+use super::registry::Gvr;
+
+/// What a write wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object, by update or patch.
+    Update,
+    /// A removed object.
+    Delete,
+}
+
+/// A write as admission sees it: complete, defaulted, not yet stored.
+#[derive(Debug)]
+pub struct AdmissionRequest<'a> {
+    /// What is done.
+    pub operation: Operation,
+    /// The resource, in the version of the request.
+    pub gvr: &'a Gvr,
+    /// Namespace; empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// Name of the object.
+    pub name: &'a str,
+    /// The new object; null for a deletion.
+    pub object: &'a Value,
+    /// The stored object; `None` for a creation.
+    pub old_object: Option<&'a Value>,
+    /// `status` or `scale`.
+    pub subresource: Option<&'static str>,
+    /// True if nothing will be stored.
+    pub dry_run: bool,
+}
+
+/// Gives the object to store (the request's own if there is nothing to change), or refuses the write.
+pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Value, Status> + Send + Sync>;

@@ -1,0 +1,161 @@
+//! Scheduler and kubelet in one: a pod gets a node, an address, runs, becomes ready, and ends.
+//!
+//! Annotations of a pod (usually set through the template) steer it:
+//! `tidegate.test/never-ready` keeps it running but unready; `tidegate.test/ready-after: "90s"` sets its delay.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::json::{self, deleting, int, items, text};
+use super::super::objects::DeleteOptions;
+use super::super::registry::PODS;
+use super::super::rng::{Rng, hash};
+use super::super::store::{Change, Key, Store};
+use super::pods::{ready, set_condition};
+use super::{Access, Reconcile};
+
+/// A pod with this annotation never becomes ready.
+pub const NEVER_READY: &str = "tidegate.test/never-ready";
+/// A pod with this annotation becomes ready after this many seconds, such as `90s`.
+pub const READY_AFTER: &str = "tidegate.test/ready-after";
+
+/// Moments of one pod's life.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    starts: Instant,
+    ready: Instant,
+    ends: Option<Instant>,
+}
+
+#[derive(Default)]
+pub(crate) struct Kubelet {
+    pods: BTreeMap<String, Life>,
+    addresses: u32,
+}
+
+pub(crate) fn route(_: &Store, change: &Change, keys: &mut Vec<Key>) {
+    if change.key.kind == PODS {
+        keys.push(change.key.clone());
+    }
+}
+
+impl Reconcile for Kubelet {
+    fn reconcile(&mut self, access: &Access<'_>, key: &Key) -> Option<Duration> {
+        let Some(pod) = access.at(key) else {
+            return None;
+        };
+        let now = Instant::now();
+        let uid = json::uid(&pod).to_owned();
+        let delays = &access.core.options.delays;
+        let mut rng = Rng::new(access.core.options.seed ^ hash(uid.as_bytes()));
+        let start = rng.duration(&delays.pod_start);
+        let wait = annotated_delay(&pod).unwrap_or_else(|| rng.duration(&delays.pod_ready));
+        let stop = rng.duration(&delays.pod_stop);
+        let life = self.pods.entry(uid.clone()).or_insert(Life { starts: now + start, ready: now + start + wait, ends: None });
+
+        if deleting(&pod) {
+            let grace = int(&pod, "/metadata/deletionGracePeriodSeconds").unwrap_or(0).max(0);
+            let longest = Duration::from_secs(grace.unsigned_abs());
+            let ends = *life.ends.get_or_insert(now + stop.min(longest));
+            let ends = ends.min(now + longest);
+            if ends > now {
+                return Some(ends - now);
+            }
+            if grace == 0 && !items(&pod, "/metadata/finalizers").is_empty() {
+                // Stopped, and kept by a finalizer: unready, but still there.
+                self.unready(access, &pod);
+                return None;
+            }
+            self.pods.remove(&uid);
+            let options = DeleteOptions { grace: Some(0), uid: Some(uid), ..DeleteOptions::default() };
+            access.delete(PODS, &key.namespace, &key.name, &options);
+            return None;
+        }
+        if matches!(text(&pod, "/status/phase"), "Succeeded" | "Failed") {
+            return None;
+        }
+        let life = *life;
+        if text(&pod, "/spec/nodeName").is_empty() {
+            let nodes = u64::from(access.core.options.nodes.max(1));
+            let node = format!("node-{}", 1 + hash(uid.as_bytes()) % nodes);
+            let at = access.timestamp();
+            access.update(PODS, &key.namespace, &key.name, |pod| {
+                json::set(pod, &["spec", "nodeName"], node);
+                set_condition(pod, "PodScheduled", "True", "", "", &at, false);
+            });
+            return Some(life.starts.saturating_duration_since(now));
+        }
+        if now < life.starts {
+            return Some(life.starts - now);
+        }
+        let never = pod.pointer(&format!("/metadata/annotations/{}", NEVER_READY.replace('/', "~1"))).is_some();
+        let want_ready = !never && now >= life.ready;
+        if text(&pod, "/status/phase") != "Running" {
+            self.addresses += 1;
+            let ip = format!("10.{}.{}.{}", 200 + (self.addresses >> 16) % 50, (self.addresses >> 8) & 0xff, self.addresses & 0xff);
+            run(access, &pod, &ip, want_ready);
+        } else if want_ready && !ready(&pod) {
+            set_ready(access, &pod, true);
+        } else if never && ready(&pod) {
+            set_ready(access, &pod, false);
+        }
+        (!never && now < life.ready).then(|| life.ready - now)
+    }
+}
+
+impl Kubelet {
+    fn unready(&self, access: &Access<'_>, pod: &Value) {
+        if ready(pod) {
+            set_ready(access, pod, false);
+        }
+    }
+}
+
+fn annotated_delay(pod: &Value) -> Option<Duration> {
+    let text = text(pod, &format!("/metadata/annotations/{}", READY_AFTER.replace('/', "~1")));
+    text.strip_suffix('s').unwrap_or(text).parse().ok().map(Duration::from_secs)
+}
+
+fn run(access: &Access<'_>, pod: &Value, ip: &str, ready: bool) {
+    let now = access.timestamp();
+    access.update_status(PODS, pod, |pod| {
+        let containers: Vec<Value> = items(pod, "/spec/containers")
+            .iter()
+            .map(|c| {
+                json!({"name": text(c, "/name"), "image": text(c, "/image"), "imageID": "", "ready": ready, "started": true,
+                    "restartCount": 0, "state": {"running": {"startedAt": now}}})
+            })
+            .collect();
+        json::set(pod, &["status", "phase"], "Running");
+        json::set(pod, &["status", "podIP"], ip);
+        json::set(pod, &["status", "podIPs"], json!([{"ip": ip}]));
+        json::set(pod, &["status", "hostIP"], "192.168.0.1");
+        json::set(pod, &["status", "startTime"], now.clone());
+        json::set(pod, &["status", "containerStatuses"], containers);
+        set_condition(pod, "Initialized", "True", "", "", &now, false);
+        conditions(pod, ready, &now);
+    });
+}
+
+fn set_ready(access: &Access<'_>, pod: &Value, ready: bool) {
+    let now = access.timestamp();
+    access.update_status(PODS, pod, |pod| {
+        if let Some(Value::Array(containers)) = pod.pointer_mut("/status/containerStatuses") {
+            containers.iter_mut().for_each(|c| json::set(c, &["ready"], ready));
+        }
+        conditions(pod, ready, &now);
+    });
+}
+
+fn conditions(pod: &mut Value, ready: bool, now: &str) {
+    for kind in ["ContainersReady", "Ready"] {
+        if ready {
+            set_condition(pod, kind, "True", "", "", now, false);
+        } else {
+            set_condition(pod, kind, "False", "ContainersNotReady", "containers with unready status", now, false);
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! Create, update and delete, with the bookkeeping that the API server does around each.
+
+use std::sync::Arc;
+
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use super::admission::{AdmissionRequest, Operation};
+use super::clock::rfc3339;
+use super::core::{Caller, Core, State};
+use super::json::{self, deleting, int, items, text};
+use super::patch::managed;
+use super::registry::{self, Generation, Kind, NAMESPACES, PODS};
+use super::status::{self, FieldError};
+use super::store::Key;
+use super::{crd, defaults, validate};
+
+/// What a deletion asks for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeleteOptions {
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub grace: Option<i64>,
+    /// `Background`, `Foreground` or `Orphan`.
+    pub propagation: Option<String>,
+}
+
+/// What became of a deleted object.
+pub(crate) enum Deleted {
+    /// It is gone; its last state.
+    Gone(Arc<Value>),
+    /// It waits for finalizers or its grace period.
+    Waiting(Arc<Value>),
+}
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+impl Core {
+    /// Creates an object. `object` is in the caller's version.
+    pub fn create(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        mut object: Value,
+    ) -> Result<Arc<Value>, Status> {
+        self.check_type(caller, kind, &object)?;
+        if kind.namespaced {
+            match json::namespace(&object) {
+                "" => json::set(&mut object, &["metadata", "namespace"], namespace),
+                other if other != namespace => return Err(status::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                )),
+                _ => {}
+            }
+        } else {
+            json::remove(&mut object, &["metadata", "namespace"]);
+        }
+        if json::name(&object).is_empty() {
+            match text(&object, "/metadata/generateName") {
+                "" => {
+                    let required = FieldError::required("metadata.name", "name or generateName is required");
+                    return Err(status::invalid(kind, "", vec![required]));
+                }
+                prefix => {
+                    let name = format!("{prefix}{}", state.store.rng.suffix(5));
+                    json::set(&mut object, &["metadata", "name"], name);
+                }
+            }
+        }
+        let name = json::name(&object).to_owned();
+        if !text(&object, "/metadata/resourceVersion").is_empty() {
+            return Err(status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        self.check_namespace(state, kind, namespace, &name)?;
+
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            json::remove(&mut object, &["metadata", field]);
+        }
+        json::set(&mut object, &["metadata", "uid"], state.store.rng.uuid());
+        json::set(&mut object, &["metadata", "creationTimestamp"], self.timestamp());
+        if kind.generation != Generation::None {
+            json::set(&mut object, &["metadata", "generation"], 1);
+        }
+        if kind.status && !caller.internal {
+            json::remove(&mut object, &["status"]);
+        }
+        self.shape(kind, caller, &mut object);
+        defaults::on_create(kind, &mut object);
+        if !caller.internal {
+            object = self.admit(state, caller, kind, Operation::Create, &name, object, None)?;
+            self.shape(kind, caller, &mut object);
+        }
+        check_finalizers(kind, &name, &object)?;
+        self.validate(kind, caller, &object, None)?;
+        let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, &name);
+        if state.store.at(&key).is_some() {
+            return Err(status::already_exists(kind, &name));
+        }
+        if !caller.internal && managed_by_hand(&object).is_none() {
+            managed::track(kind, caller, None, &mut object, &self.timestamp());
+        }
+        self.store_version(kind, caller, &mut object);
+        if caller.dry_run {
+            return Ok(Arc::new(object));
+        }
+        if kind.id == registry::DEFINITIONS {
+            self.define(state, &mut object)?;
+        }
+        Ok(self.put(state, caller, kind, key, object))
+    }
+
+    /// Changes an object. `make` gets the stored object in the caller's version and gives the new one.
+    /// The flag in its result says that managed fields are already worked out (server-side apply).
+    pub fn update(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        make: impl FnOnce(&Value) -> Result<(Value, bool), Status>,
+    ) -> Result<Arc<Value>, Status> {
+        let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, name);
+        let stored = state.store.at(&key).cloned().ok_or_else(|| status::not_found(kind, name))?;
+        let viewed = self.view_version(kind, caller, &stored);
+        let (mut new, fields_done) = make(&viewed)?;
+        self.check_type(caller, kind, &new)?;
+        if json::name(&new) != name {
+            return Err(status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                json::name(&new)
+            )));
+        }
+        if kind.namespaced && !json::namespace(&new).is_empty() && json::namespace(&new) != namespace {
+            return Err(status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        match text(&new, "/metadata/resourceVersion") {
+            "" if kind.custom && caller.verb == super::core::Verb::Update => {
+                let field = FieldError::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
+                return Err(status::invalid(kind, name, vec![field]));
+            }
+            "" => {}
+            version if version != text(&viewed, "/metadata/resourceVersion") => {
+                return Err(status::modified(kind, name));
+            }
+            _ => {}
+        }
+        match json::uid(&new) {
+            "" => {}
+            uid if uid != json::uid(&viewed) => {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    json::uid(&viewed)
+                );
+                return Err(status::conflict(kind, name, &why));
+            }
+            _ => {}
+        }
+
+        if managed_by_hand(&new).is_none() {
+            json::restore(&mut new, &viewed, &["metadata", "managedFields"]);
+        }
+        self.keep_outside(kind, caller, &mut new, &viewed);
+        self.shape(kind, caller, &mut new);
+        defaults::on_update(kind, &mut new);
+        if !caller.internal {
+            new = self.admit(state, caller, kind, Operation::Update, name, new, Some(&viewed))?;
+            self.keep_outside(kind, caller, &mut new, &viewed);
+            self.shape(kind, caller, &mut new);
+        }
+        if deleting(&viewed) {
+            let old = items(&viewed, "/metadata/finalizers");
+            let added: Vec<String> = items(&new, "/metadata/finalizers")
+                .iter()
+                .filter(|f| !old.contains(f))
+                .map(|f| format!("\"{}\"", f.as_str().unwrap_or_default()))
+                .collect();
+            if !added.is_empty() {
+                let why = format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
+                );
+                return Err(status::invalid(kind, name, vec![FieldError::forbidden("metadata.finalizers", &why)]));
+            }
+        } else {
+            check_finalizers(kind, name, &new)?;
+        }
+        self.validate(kind, caller, &new, Some(&viewed))?;
+
+        let same = same_but_bookkeeping(&new, &viewed);
+        if same && !(fields_done && managed::changed(&new, &viewed)) {
+            return Ok(stored);
+        }
+        if !same && bumps_generation(kind, &new, &viewed) {
+            let generation = int(&viewed, "/metadata/generation").unwrap_or(0) + 1;
+            json::set(&mut new, &["metadata", "generation"], generation);
+        }
+        if !caller.internal && !fields_done {
+            managed::track(kind, caller, Some(&viewed), &mut new, &self.timestamp());
+        }
+        self.store_version(kind, caller, &mut new);
+        let gone = deleting(&new)
+            && items(&new, "/metadata/finalizers").is_empty()
+            && int(&new, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+            && !(kind.id == NAMESPACES && !items(&new, "/spec/finalizers").is_empty());
+        if caller.dry_run {
+            return Ok(Arc::new(new));
+        }
+        if kind.id == registry::DEFINITIONS && !gone {
+            self.define(state, &mut new)?;
+        }
+        if gone {
+            let last = self.remove(state, caller, kind, key);
+            self.undefine(state, kind, &new);
+            return Ok(last.unwrap_or_else(|| Arc::new(new)));
+        }
+        Ok(self.put(state, caller, kind, key, new))
+    }
+
+    /// Deletes an object, or marks it for deletion.
+    pub fn delete(
+        &self,
+        state: &mut State,
+        caller: &Caller,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, name);
+        let stored = state.store.at(&key).cloned().ok_or_else(|| status::not_found(kind, name))?;
+        check_preconditions(kind, name, &stored, options)?;
+        if !caller.internal {
+            let viewed = self.view_version(kind, caller, &stored);
+            self.admit(state, caller, kind, Operation::Delete, name, Value::Null, Some(&viewed))?;
+        }
+        let mut new = Value::clone(&stored);
+        let finalizers = json::object_mut(&mut new, &["metadata"]).entry("finalizers").or_insert(json!([]));
+        if let Value::Array(list) = finalizers {
+            let wanted = match options.propagation.as_deref() {
+                Some("Orphan") => Some(ORPHAN),
+                Some("Foreground") => Some(FOREGROUND),
+                _ => None,
+            };
+            if options.propagation.is_some() {
+                list.retain(|f| f != ORPHAN && f != FOREGROUND);
+            }
+            if let Some(finalizer) = wanted {
+                list.push(finalizer.into());
+            }
+            if list.is_empty() {
+                json::remove(&mut new, &["metadata", "finalizers"]);
+            }
+        }
+        let grace = grace_period(kind, &stored, options);
+        let waits = !items(&new, "/metadata/finalizers").is_empty()
+            || grace > 0
+            || (kind.id == NAMESPACES && !items(&new, "/spec/finalizers").is_empty());
+        if !waits {
+            if caller.dry_run {
+                return Ok(Deleted::Gone(stored));
+            }
+            let last = self.remove(state, caller, kind, key).unwrap_or_else(|| stored.clone());
+            self.undefine(state, kind, &stored);
+            return Ok(Deleted::Gone(last));
+        }
+        if deleting(&stored) {
+            let left = int(&stored, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);
+            if grace >= left && new == *stored {
+                return Ok(Deleted::Waiting(stored));
+            }
+            json::set(&mut new, &["metadata", "deletionGracePeriodSeconds"], grace.min(left));
+        } else {
+            let seconds = jiff::SignedDuration::from_secs(grace);
+            let until = self.clock.now().saturating_add(seconds).map_or_else(|_| self.timestamp(), rfc3339);
+            json::set(&mut new, &["metadata", "deletionTimestamp"], until);
+            json::set(&mut new, &["metadata", "deletionGracePeriodSeconds"], grace);
+            if let Some(generation) = int(&new, "/metadata/generation") {
+                json::set(&mut new, &["metadata", "generation"], generation + 1);
+            }
+            if kind.id == NAMESPACES {
+                json::set(&mut new, &["status", "phase"], "Terminating");
+            }
+        }
+        if caller.dry_run {
+            return Ok(Deleted::Waiting(Arc::new(new)));
+        }
+        Ok(Deleted::Waiting(self.put(state, caller, kind, key, new)))
+    }
+
+    /// The object in the caller's version; conversion `None` rewrites `apiVersion` only.
+    pub fn view_version(&self, kind: &Kind, caller: &Caller, object: &Arc<Value>) -> Arc<Value> {
+        if caller.version == kind.storage {
+            return object.clone();
+        }
+        let mut viewed = Value::clone(object);
+        json::set(&mut viewed, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
+        self.shape(kind, caller, &mut viewed);
+        Arc::new(viewed)
+    }
+
+    fn store_version(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+        json::set(object, &["apiVersion"], kind.storage_api_version());
+        if let (true, Some(schema)) = (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone())) {
+            crd::default_and_prune(&schema, object);
+        }
+    }
+
+    /// Prunes and defaults a custom resource by its schema, and defaults built-in kinds.
+    fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+        if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
+            crd::default_and_prune(schema, object);
+        } else if !kind.custom {
+            defaults::fill(kind, object);
+        }
+    }
+
+    fn validate(&self, kind: &Kind, caller: &Caller, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let mut errors = Vec::new();
+        match kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
+            Some(schema) => crd::validate(schema, new, &mut errors),
+            None if !kind.custom && !caller.internal => validate::built_in(kind, new, old, &mut errors),
+            None => {}
+        }
+        if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, json::name(new), errors)) }
+    }
+
+    fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Status> {
+        if !object.is_object() {
+            return Err(status::bad_request("the request's body is not an object"));
+        }
+        let expected = registry::api_version(&kind.group, &caller.version);
+        let (version, name) = (text(object, "/apiVersion"), text(object, "/kind"));
+        if version == expected && name == kind.kind {
+            return Ok(());
+        }
+        if version.is_empty() && name.is_empty() {
+            return Err(status::bad_request("Object 'Kind' is missing in the request's body"));
+        }
+        Err(status::bad_request(format!(
+            "the API version in the data ({version}, Kind={name}) does not match the expected API version ({expected}, Kind={})",
+            kind.kind
+        )))
+    }
+
+    fn check_namespace(&self, state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
+        if !kind.namespaced {
+            return Ok(());
+        }
+        let all = state.store.registry.get(NAMESPACES).cloned();
+        match (state.store.get(NAMESPACES, "", namespace), all) {
+            (Some(found), _) if deleting(found) => Err(status::failure(
+                403,
+                "Forbidden",
+                format!(
+                    "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+                    kind.qualified()
+                ),
+            )),
+            (Some(_), _) | (None, None) => Ok(()),
+            (None, Some(namespaces)) => Err(status::not_found(&namespaces, namespace)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn admit(
+        &self,
+        state: &State,
+        caller: &Caller,
+        kind: &Kind,
+        operation: Operation,
+        name: &str,
+        object: Value,
+        old: Option<&Value>,
+    ) -> Result<Value, Status> {
+        if state.mutators.is_empty() {
+            return Ok(object);
+        }
+        let gvr = kind.gvr(&caller.version);
+        let namespace = json::namespace(old.unwrap_or(&object)).to_owned();
+        let mut object = object;
+        for mutator in state.mutators.iter() {
+            object = mutator(&AdmissionRequest {
+                operation,
+                gvr: &gvr,
+                namespace: &namespace,
+                name,
+                object: &object,
+                old_object: old,
+                subresource: caller.subresource,
+                dry_run: caller.dry_run,
+            })?;
+        }
+        Ok(object)
+    }
+
+    /// Puts back what a write of this (sub)resource may not change.
+    fn keep_outside(&self, kind: &Kind, caller: &Caller, new: &mut Value, old: &Value) {
+        match caller.subresource {
+            Some("status") => {
+                let status = new.get("status").cloned();
+                let managed = new.pointer("/metadata/managedFields").cloned();
+                *new = old.clone();
+                match status {
+                    Some(status) => json::set(new, &["status"], status),
+                    None => {
+                        json::remove(new, &["status"]);
+                    }
+                }
+                if let Some(managed) = managed {
+                    json::set(new, &["metadata", "managedFields"], managed);
+                }
+            }
+            _ if caller.internal => {}
+            _ => {
+                if kind.status {
+                    json::restore(new, old, &["status"]);
+                }
+                for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+                    json::restore(new, old, &["metadata", field]);
+                }
+            }
+        }
+        for field in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "selfLink", "generateName"] {
+            json::restore(new, old, &["metadata", field]);
+        }
+    }
+
+    /// A definition was written: serve its kind, and say so in its status.
+    fn define(&self, state: &mut State, definition: &mut Value) -> Result<(), Status> {
+        let kind = registry::kind_of_definition(definition).map_err(status::bad_request)?;
+        let stored = json!([kind.storage]);
+        state.store.registry.add(kind);
+        let now = self.timestamp();
+        let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True",
+            "lastTransitionTime": now, "reason": reason, "message": message});
+        let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
+        let before = definition.get("status").cloned();
+        if before.as_ref().is_none_or(|s| s.pointer("/acceptedNames") != Some(&names)) {
+            json::set(definition, &["status"], json!({
+                "acceptedNames": names, "storedVersions": stored,
+                "conditions": [
+                    condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}));
+        }
+        Ok(())
+    }
+
+    fn undefine(&self, state: &mut State, kind: &Kind, object: &Value) {
+        if kind.id != registry::DEFINITIONS {
+            return;
+        }
+        let (group, plural) = (text(object, "/spec/group"), text(object, "/spec/names/plural"));
+        let Some(id) = state.store.registry.find(group, plural).map(|k| k.id) else { return };
+        let Some(of) = state.store.registry.get(id).cloned() else { return };
+        let keys: Vec<Key> =
+            state.store.list(id, None).map(|o| Key::new(id, json::namespace(o), json::name(o))).collect();
+        let caller = Caller::controller("customresourcecleanup", &of.storage);
+        for key in keys {
+            self.remove(state, &caller, &of, key);
+        }
+        state.store.registry.remove(group, plural);
+    }
+}
+
+impl Caller {
+    /// A built-in controller.
+    pub fn controller(name: &str, version: &str) -> Self {
+        Self {
+            identity: Arc::from(name),
+            verb: super::core::Verb::Update,
+            version: version.to_owned(),
+            subresource: None,
+            manager: name.to_owned(),
+            dry_run: false,
+            internal: true,
+        }
+    }
+}
+
+fn managed_by_hand(object: &Value) -> Option<&Vec<Value>> {
+    object.pointer("/metadata/managedFields").and_then(Value::as_array).filter(|m| !m.is_empty())
+}
+
+fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Status> {
+    for (i, finalizer) in items(object, "/metadata/finalizers").iter().enumerate() {
+        let value = finalizer.as_str().unwrap_or_default();
+        let known = matches!(value, ORPHAN | FOREGROUND | "kubernetes");
+        if value.is_empty() || (!value.contains('/') && !known && !kind.custom) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            let field = format!("metadata.finalizers[{i}]");
+            return Err(status::invalid(kind, name, vec![FieldError::invalid(field, format!("\"{value}\""), why)]));
+        }
+    }
+    Ok(())
+}
+
+fn check_preconditions(kind: &Kind, name: &str, stored: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    if let Some(uid) = options.uid.as_deref().filter(|u| *u != json::uid(stored)) {
+        let have = json::uid(stored);
+        let why = format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated"
+        );
+        return Err(status::conflict(kind, name, &why));
+    }
+    let have = text(stored, "/metadata/resourceVersion");
+    if let Some(version) = options.resource_version.as_deref().filter(|v| *v != have) {
+        let why = format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({have}). The object might have been modified"
+        );
+        return Err(status::conflict(kind, name, &why));
+    }
+    Ok(())
+}
+
+fn grace_period(kind: &Kind, stored: &Value, options: &DeleteOptions) -> i64 {
+    if kind.id != PODS {
+        return 0;
+    }
+    let ended = matches!(text(stored, "/status/phase"), "Succeeded" | "Failed");
+    if ended || text(stored, "/spec/nodeName").is_empty() {
+        return 0;
+    }
+    options.grace.or_else(|| int(stored, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0)
+}
+
+/// Equal but for what the server itself keeps about writes.
+fn same_but_bookkeeping(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
+    let rest = |m: &serde_json::Map<String, Value>| m.iter().filter(|(k, _)| *k != "metadata").count();
+    if rest(a) != rest(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
+        return false;
+    }
+    let none = serde_json::Map::new();
+    let meta = |m: &'_ serde_json::Map<String, Value>| m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let (mut a, mut b) = (meta(a), meta(b));
+    for m in [&mut a, &mut b] {
+        m.remove("managedFields");
+        m.remove("resourceVersion");
+        // Empty and absent are the same to the API server's types.
+        for field in ["labels", "annotations"] {
+            if m.get(field).and_then(Value::as_object) == Some(&none) {
+                m.remove(field);
+            }
+        }
+        for field in ["finalizers", "ownerReferences"] {
+            if m.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
+                m.remove(field);
+            }
+        }
+    }
+    a == b
+}
+
+fn bumps_generation(kind: &Kind, new: &Value, old: &Value) -> bool {
+    match kind.generation {
+        Generation::None => false,
+        Generation::Spec => new.get("spec") != old.get("spec"),
+        Generation::AllButMetadata => {
+            let counts = |k: &str| k != "metadata" && k != "apiVersion" && !(kind.status && k == "status");
+            let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
+            a.iter().any(|(k, v)| counts(k) && b.get(k) != Some(v)) || b.keys().any(|k| counts(k) && !a.contains_key(k))
+        }
+    }
+}
