@@ -200,8 +200,11 @@ mod tests {
         let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"}, "junk": 1,
             "spec": {"name": "ab", "junk": 2, "free": {"any": {"thing": 1}}, "labels": {"a": "b"}, "steps": [{"z": 1}, {"n": 2}]}});
         default_and_prune(&schema(), &mut object);
-        assert_eq!(object, json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"},
-            "spec": {"name": "ab", "mode": "A", "free": {"any": {"thing": 1}}, "labels": {"a": "b"}, "steps": [{"n": 1}, {"n": 2}]}}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"},
+            "spec": {"name": "ab", "mode": "A", "free": {"any": {"thing": 1}}, "labels": {"a": "b"}, "steps": [{"n": 1}, {"n": 2}]}})
+        );
     }
 
     #[test]

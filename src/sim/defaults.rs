@@ -204,7 +204,9 @@ fn container(container: &mut Value) {
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.get_mut(probe).filter(|p| p.is_object()) else { continue };
-        for (field, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        for (field, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
             default(probe, &[field], value);
         }
         if probe.get("httpGet").is_some_and(Value::is_object) {

@@ -1,6 +1,6 @@
 //! What can go wrong between a client and the cluster, by rule and from a seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::task::Waker;
@@ -127,7 +127,9 @@ struct Client {
     cut: u64,
     /// Watches from an older version than this get 410.
     floors: BTreeMap<KindId, u64>,
-    open: BTreeMap<u64, (KindId, Option<Waker>)>,
+    /// The same for watches of every kind.
+    floor: u64,
+    open: BTreeMap<u64, Waker>,
 }
 
 /// Faults of every client.
@@ -153,6 +155,7 @@ impl Faults {
             crash_after: None,
             cut: 0,
             floors: BTreeMap::new(),
+            floor: 0,
             open: BTreeMap::new(),
         })
     }
@@ -264,12 +267,13 @@ impl Faults {
         client.epoch += 1;
         client.crash_after = None;
         client.floors.clear();
+        client.floor = 0;
         client.open.clear();
         client.crashed.send_replace(false);
     }
 
-    pub fn watch_waits(&mut self, identity: &str, watch: u64, kind: KindId, waker: &Waker) {
-        self.client(identity).open.insert(watch, (kind, Some(waker.clone())));
+    pub fn watch_waits(&mut self, identity: &str, watch: u64, waker: &Waker) {
+        self.client(identity).open.insert(watch, waker.clone());
     }
 
     pub fn watch_ended(&mut self, identity: &str, watch: u64) {
@@ -282,11 +286,9 @@ impl Faults {
     pub fn break_watches(&mut self, identity: &str, version: u64, next_watch: u64) {
         let client = self.client(identity);
         client.cut = next_watch;
-        for (kind, waker) in std::mem::take(&mut client.open).into_values() {
-            client.floors.insert(kind, version);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        client.floor = version;
+        for waker in std::mem::take(&mut client.open).into_values() {
+            waker.wake();
         }
         *self.counts.entry((Arc::from(identity), "watch-gap")).or_default() += 1;
     }
@@ -301,12 +303,6 @@ impl Faults {
     }
 
     pub fn floor(&self, identity: &str, kind: KindId) -> u64 {
-        self.clients.get(identity).and_then(|c| c.floors.get(&kind)).copied().unwrap_or(0)
-    }
-
-    /// Identities that have ever been used.
-    #[allow(dead_code)]
-    pub fn identities(&self) -> BTreeSet<Arc<str>> {
-        self.clients.keys().cloned().collect()
+        self.clients.get(identity).map_or(0, |c| c.floors.get(&kind).copied().unwrap_or(0).max(c.floor))
     }
 }

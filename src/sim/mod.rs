@@ -359,10 +359,12 @@ impl Cluster {
         self.client(identity)
     }
 
-    /// Ends all watches of a client at once. To go on from where they ended is 410: the client has to list again.
+    /// Ends all watches of a client at once. To go on from a version before this moment is 410: the client has to list
+    /// again.
     pub fn break_watches(&self, identity: &str) {
         let mut state = self.core.lock();
-        let (version, watch) = (state.store.version(), state.next_watch());
+        // The version moves on as by a write elsewhere, so that every version that the client knows is too old.
+        let (version, watch) = (state.store.skip_version(), state.next_watch());
         state.faults.break_watches(identity, version, watch);
     }
 
@@ -401,7 +403,13 @@ impl View {
 }
 
 fn find(core: &Core, gvr: &Gvr) -> Option<(KindId, Caller, Arc<registry::Kind>)> {
-    let kind = core.lock().store.registry.find(&gvr.group, &gvr.resource).filter(|k| k.version(&gvr.version).is_some())?.clone();
+    let kind = core
+        .lock()
+        .store
+        .registry
+        .find(&gvr.group, &gvr.resource)
+        .filter(|k| k.version(&gvr.version).is_some())?
+        .clone();
     Some((kind.id, Caller::controller("", &gvr.version), kind))
 }
 

@@ -50,9 +50,11 @@ impl Core {
         if kind.namespaced {
             match json::namespace(&object) {
                 "" => json::set(&mut object, &["metadata", "namespace"], namespace),
-                other if other != namespace => return Err(status::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                )),
+                other if other != namespace => {
+                    return Err(status::bad_request(
+                        "the namespace of the provided object does not match the namespace sent on the request",
+                    ));
+                }
                 _ => {}
             }
         } else {
@@ -306,7 +308,9 @@ impl Core {
 
     fn store_version(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
         json::set(object, &["apiVersion"], kind.storage_api_version());
-        if let (true, Some(schema)) = (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone())) {
+        if let (true, Some(schema)) =
+            (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone()))
+        {
             crd::default_and_prune(&schema, object);
         }
     }
@@ -426,7 +430,16 @@ impl Core {
                 }
             }
         }
-        for field in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "selfLink", "generateName"] {
+        for field in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "resourceVersion",
+            "selfLink",
+            "generateName",
+        ] {
             json::restore(new, old, &["metadata", field]);
         }
     }
@@ -437,16 +450,22 @@ impl Core {
         let stored = json!([kind.storage]);
         state.store.registry.add(kind);
         let now = self.timestamp();
-        let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True",
-            "lastTransitionTime": now, "reason": reason, "message": message});
+        let condition = |kind: &str, reason: &str, message: &str| {
+            json!({"type": kind, "status": "True",
+            "lastTransitionTime": now, "reason": reason, "message": message})
+        };
         let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
         let before = definition.get("status").cloned();
         if before.as_ref().is_none_or(|s| s.pointer("/acceptedNames") != Some(&names)) {
-            json::set(definition, &["status"], json!({
+            json::set(
+                definition,
+                &["status"],
+                json!({
                 "acceptedNames": names, "storedVersions": stored,
                 "conditions": [
                     condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}));
+                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}),
+            );
         }
         Ok(())
     }
@@ -537,7 +556,9 @@ fn same_but_bookkeeping(new: &Value, old: &Value) -> bool {
         return false;
     }
     let none = serde_json::Map::new();
-    let meta = |m: &'_ serde_json::Map<String, Value>| m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    let meta = |m: &'_ serde_json::Map<String, Value>| {
+        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default()
+    };
     let (mut a, mut b) = (meta(a), meta(b));
     for m in [&mut a, &mut b] {
         m.remove("managedFields");

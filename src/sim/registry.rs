@@ -123,14 +123,7 @@ const BUILT_IN: &[Row] = &[
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", "", NS | GEN),
     ("events.k8s.io", "v1", "events", "Event", "ev", NS),
     ("coordination.k8s.io", "v1", "leases", "Lease", "", NS),
-    (
-        "admissionregistration.k8s.io",
-        "v1",
-        "mutatingadmissionpolicies",
-        "MutatingAdmissionPolicy",
-        "",
-        GEN,
-    ),
+    ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy", "", GEN),
     (
         "admissionregistration.k8s.io",
         "v1",
@@ -141,14 +134,7 @@ const BUILT_IN: &[Row] = &[
     ),
     ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", NS | STATUS),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", NS | STATUS | GEN),
-    (
-        "apiextensions.k8s.io",
-        "v1",
-        "customresourcedefinitions",
-        "CustomResourceDefinition",
-        "crd",
-        STATUS | GEN,
-    ),
+    ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", "crd", STATUS | GEN),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", "ing", NS | STATUS | GEN),
 ];
 
@@ -222,9 +208,11 @@ impl Registry {
     /// The kind that an `apiVersion` and `kind` name.
     pub fn find_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
         let (group, version) = split_api_version(api_version);
-        self.served.get(group)?.values().filter_map(|id| self.get(*id)).find(|k| {
-            k.kind == kind && (k.version(version).is_some())
-        })
+        self.served
+            .get(group)?
+            .values()
+            .filter_map(|id| self.get(*id))
+            .find(|k| k.kind == kind && (k.version(version).is_some()))
     }
 
     /// The kind of a group and `kind`, in whatever version.

@@ -43,8 +43,7 @@ impl Labels {
             return Some(Rule::In(label_key(key)?, vec![value.trim().into()]));
         }
         if let Some((head, list)) = part.split_once('(') {
-            let values: Vec<String> =
-                list.strip_suffix(')')?.split(',').map(|v| v.trim().to_owned()).collect();
+            let values: Vec<String> = list.strip_suffix(')')?.split(',').map(|v| v.trim().to_owned()).collect();
             let mut words = head.split_whitespace();
             let (key, op) = (label_key(words.next()?)?, words.next()?);
             return match op {
@@ -86,9 +85,7 @@ impl Labels {
     /// A map of equal labels, as in a Service. Empty selects nothing there.
     pub fn of_map(map: Option<&Value>) -> Option<Self> {
         let map = map?.as_object().filter(|m| !m.is_empty())?;
-        Some(Self(
-            map.iter().map(|(k, v)| Rule::In(k.clone(), vec![v.as_str().unwrap_or_default().into()])).collect(),
-        ))
+        Some(Self(map.iter().map(|(k, v)| Rule::In(k.clone(), vec![v.as_str().unwrap_or_default().into()])).collect()))
     }
 
     pub fn matches(&self, labels: Option<&Map<String, Value>>) -> bool {
@@ -162,7 +159,9 @@ impl Fields {
             let (key, equal, value) = match (part.split_once("!="), part.split_once("==").or(part.split_once('='))) {
                 (Some((k, v)), _) => (k, false, v),
                 (None, Some((k, v))) => (k, true, v),
-                (None, None) => return Err(status::bad_request(format!("invalid selector: '{part}'; can't understand"))),
+                (None, None) => {
+                    return Err(status::bad_request(format!("invalid selector: '{part}'; can't understand")));
+                }
             };
             let known = match key {
                 "metadata.name" | "metadata.namespace" => true,

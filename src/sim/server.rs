@@ -329,7 +329,10 @@ impl Connection {
                 let options = delete_options(asked, body)?;
                 match core.delete(state, caller, kind, namespace, name, &options)? {
                     Deleted::Waiting(object) => Ok(shown(&object, 200)),
-                    Deleted::Gone(last) if matches!(kind.plural.as_str(), "pods" | "services" | "serviceaccounts") && kind.group.is_empty() => {
+                    Deleted::Gone(last)
+                        if matches!(kind.plural.as_str(), "pods" | "services" | "serviceaccounts")
+                            && kind.group.is_empty() =>
+                    {
                         Ok(shown(&last, 200))
                     }
                     Deleted::Gone(last) => {
@@ -370,13 +373,19 @@ impl Connection {
                     return Err(status::not_found(kind, name));
                 }
                 if !text(&change, "/metadata/uid").is_empty() {
-                    let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", text(&change, "/metadata/uid"));
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                        text(&change, "/metadata/uid")
+                    );
                     return Err(status::conflict(kind, name, &why));
                 }
                 let mut config = change;
                 json::default(&mut config, &["metadata", "name"], name);
                 if json::name(&config) != name {
-                    return Err(status::bad_request(format!("the name of the object ({}) does not match the name on the URL ({name})", json::name(&config))));
+                    return Err(status::bad_request(format!(
+                        "the name of the object ({}) does not match the name on the URL ({name})",
+                        json::name(&config)
+                    )));
                 }
                 let object = patch::apply::apply(kind, caller, &Value::Null, &config, force, &time)?;
                 return core.create(state, caller, kind, namespace, object).map(|o| (o, 201));
@@ -405,7 +414,9 @@ impl Connection {
             other => Err(status::failure(
                 415,
                 "UnsupportedMediaType",
-                format!("the body of the request was in an unknown format ({other}) - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"),
+                format!(
+                    "the body of the request was in an unknown format ({other}) - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+                ),
             )),
         };
         core.update(state, caller, kind, namespace, name, |old| {
@@ -471,7 +482,13 @@ impl Connection {
         Ok(response)
     }
 
-    fn watch(&self, state: &mut State, asked: &Asked, selection: Selection, struck: &[Fault]) -> Result<Answer, Status> {
+    fn watch(
+        &self,
+        state: &mut State,
+        asked: &Asked,
+        selection: Selection,
+        struck: &[Fault],
+    ) -> Result<Answer, Status> {
         let kind = asked.kind.id;
         let part = |key: &str| asked.query.get(key).map(String::as_str).unwrap_or_default();
         let head = state.store.version();
@@ -480,13 +497,16 @@ impl Connection {
         let asked_version = part("resourceVersion");
         let version = match asked_version {
             "" | "0" => None,
-            text => Some(text.parse::<u64>().map_err(|_| status::bad_request(format!("invalid resource version \"{text}\"")))?),
+            text => Some(
+                text.parse::<u64>().map_err(|_| status::bad_request(format!("invalid resource version \"{text}\"")))?,
+            ),
         };
         let mut ready = VecDeque::new();
         let from_start = version.is_none() && part("sendInitialEvents") != "false";
         let cursor = match version {
             Some(version) if !initial => {
-                let oldest = state.store.table(kind).map_or(0, |t| t.oldest).max(state.faults.floor(&self.identity, kind));
+                let oldest =
+                    state.store.table(kind).map_or(0, |t| t.oldest).max(state.faults.floor(&self.identity, kind));
                 if version < oldest {
                     ready.push_back(line("ERROR", &status_value(&status::expired(version, oldest))));
                 }

@@ -44,11 +44,7 @@ pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Status {
 
 /// The optimistic lock failed.
 pub(crate) fn modified(kind: &Kind, name: &str) -> Status {
-    conflict(
-        kind,
-        name,
-        "the object has been modified; please apply your changes to the latest version and try again",
-    )
+    conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
 }
 
 /// One or several fields are invalid; each is (field, reason such as `FieldValueInvalid`, message).
@@ -78,11 +74,7 @@ pub(crate) struct FieldError {
 
 impl FieldError {
     pub fn invalid(field: impl Into<String>, value: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
-        Self {
-            field: field.into(),
-            reason: "FieldValueInvalid",
-            message: format!("Invalid value: {value}: {why}"),
-        }
+        Self { field: field.into(), reason: "FieldValueInvalid", message: format!("Invalid value: {value}: {why}") }
     }
 
     pub fn required(field: impl Into<String>, why: &str) -> Self {
@@ -104,11 +96,7 @@ impl FieldError {
     }
 
     pub fn type_invalid(field: impl Into<String>, value: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
-        Self {
-            field: field.into(),
-            reason: "FieldValueTypeInvalid",
-            message: format!("Invalid value: {value}: {why}"),
-        }
+        Self { field: field.into(), reason: "FieldValueTypeInvalid", message: format!("Invalid value: {value}: {why}") }
     }
 }
 

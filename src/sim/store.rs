@@ -102,6 +102,12 @@ impl Store {
         self.version
     }
 
+    /// Uses up a version.
+    pub fn skip_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
     pub fn table(&self, kind: KindId) -> Option<&Table> {
         self.tables.get(kind.0)
     }
@@ -172,8 +178,7 @@ impl Store {
         json::set(&mut last, &["metadata", "resourceVersion"], version.to_string());
         let last = Arc::new(last);
         self.index(&key, Some(&before), None);
-        let entry =
-            Entry { version, at, before: Some(before.clone()), after: None, tombstone: Some(last.clone()) };
+        let entry = Entry { version, at, before: Some(before.clone()), after: None, tombstone: Some(last.clone()) };
         self.record(key.kind, entry);
         Some((Change { key, before: Some(before), after: None }, last))
     }

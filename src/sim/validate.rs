@@ -16,7 +16,11 @@ pub(crate) fn built_in(kind: &Kind, new: &Value, old: Option<&Value>, errors: &m
                 let (before, after) = (text(old, "/spec/clusterIP"), text(new, "/spec/clusterIP"));
                 let external = text(new, "/spec/type") == "ExternalName";
                 if !before.is_empty() && before != after && !external {
-                    errors.push(FieldError::invalid("spec.clusterIPs[0]", format!("[\"{after}\"]"), "may not change once set"));
+                    errors.push(FieldError::invalid(
+                        "spec.clusterIPs[0]",
+                        format!("[\"{after}\"]"),
+                        "may not change once set",
+                    ));
                 }
             }
         }
@@ -59,7 +63,11 @@ fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<Fiel
 fn deployment(new: &Value, errors: &mut Vec<FieldError>) {
     let min_ready = int(new, "/spec/minReadySeconds").unwrap_or(0);
     if let Some(deadline) = int(new, "/spec/progressDeadlineSeconds").filter(|d| *d <= min_ready) {
-        errors.push(FieldError::invalid("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"));
+        errors.push(FieldError::invalid(
+            "spec.progressDeadlineSeconds",
+            deadline,
+            "must be greater than minReadySeconds",
+        ));
     }
     let rolling = new.pointer("/spec/strategy/rollingUpdate");
     match text(new, "/spec/strategy/type") {

@@ -104,8 +104,11 @@ impl Watch {
 
     fn bookmark(&self, version: u64) -> Bytes {
         let (group, kind) = (&self.selection.kind.group, &self.selection.kind.kind);
-        line("BOOKMARK", &json!({"kind": kind, "apiVersion": api_version(group, &self.caller.version),
-            "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null}}))
+        line(
+            "BOOKMARK",
+            &json!({"kind": kind, "apiVersion": api_version(group, &self.caller.version),
+            "metadata": {"resourceVersion": version.to_string(), "creationTimestamp": null}}),
+        )
     }
 
     fn next(&mut self, state: &mut State, cx: &Context<'_>) -> Next {
@@ -140,7 +143,7 @@ impl Watch {
                     }
                 };
                 if due > now {
-                    state.faults.watch_waits(&identity, self.id, kind, cx.waker());
+                    state.faults.watch_waits(&identity, self.id, cx.waker());
                     return Next::Until(due.min(self.deadline));
                 }
             }
@@ -160,7 +163,7 @@ impl Watch {
             }
         }
         state.store.table_mut(kind).wait(self.id, cx.waker());
-        state.faults.watch_waits(&identity, self.id, kind, cx.waker());
+        state.faults.watch_waits(&identity, self.id, cx.waker());
         Next::Until(self.deadline)
     }
 }
@@ -193,11 +196,12 @@ impl http_body::Body for Watch {
                 Next::Never => return Poll::Pending,
                 Next::Until(until) => {
                     let head = core.lock().store.version();
-                    let until = if this.bookmarks && this.due.is_none_or(|(v, _)| v <= this.cursor) && head > this.bookmarked {
-                        until.min(Instant::now() + BOOKMARK_EVERY)
-                    } else {
-                        until
-                    };
+                    let until =
+                        if this.bookmarks && this.due.is_none_or(|(v, _)| v <= this.cursor) && head > this.bookmarked {
+                            until.min(Instant::now() + BOOKMARK_EVERY)
+                        } else {
+                            until
+                        };
                     match &mut this.sleep {
                         Some(sleep) if sleep.deadline() <= until && !sleep.is_elapsed() => {}
                         Some(sleep) => sleep.as_mut().reset(until),

@@ -19,8 +19,13 @@ const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const HASH: &str = "pod-template-hash";
 /// Annotations of a Deployment that its ReplicaSets do not get.
-const NOT_COPIED: [&str; 5] =
-    ["kubectl.kubernetes.io/last-applied-configuration", REVISION, "deployment.kubernetes.io/revision-history", DESIRED, MAX];
+const NOT_COPIED: [&str; 5] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    "deployment.kubernetes.io/revision-history",
+    DESIRED,
+    MAX,
+];
 
 pub(crate) struct Controller;
 
@@ -166,8 +171,7 @@ impl<'a> View<'a> {
             }
             unavailable = unavailable.min(replicas);
         }
-        let mut view =
-            Self { access, key, deployment, replicas, surge, unavailable, new: None, old: Vec::new() };
+        let mut view = Self { access, key, deployment, replicas, surge, unavailable, new: None, old: Vec::new() };
         view.load_sets();
         Some(view)
     }
@@ -221,9 +225,8 @@ impl<'a> View<'a> {
     }
 
     fn is_scaling(&self) -> bool {
-        self.sets().any(|s| {
-            spec_replicas(s) > 0 && annotation(s, DESIRED).parse::<i64>().is_ok_and(|d| d != self.replicas)
-        })
+        self.sets()
+            .any(|s| spec_replicas(s) > 0 && annotation(s, DESIRED).parse::<i64>().is_ok_and(|d| d != self.replicas))
     }
 
     /// Finds or makes the ReplicaSet of the current template and numbers it.
@@ -585,7 +588,8 @@ impl<'a> View<'a> {
         let count = |s: &Value, field: &str| s.get(field).and_then(Value::as_i64).unwrap_or(0);
         let current = condition(object, "Progressing").cloned();
         let reason = current.as_ref().map(|c| text(c, "/reason")).unwrap_or_default();
-        let done_before = count(&status, "replicas") == count(&status, "updatedReplicas") && reason == "NewReplicaSetAvailable";
+        let done_before =
+            count(&status, "replicas") == count(&status, "updatedReplicas") && reason == "NewReplicaSetAvailable";
         let what = match &self.new {
             Some(set) => format!("ReplicaSet \"{}\"", json::name(set)),
             None => format!("Deployment \"{}\"", self.key.name),

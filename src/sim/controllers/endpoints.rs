@@ -63,7 +63,8 @@ impl Reconcile for Controller {
             .into_iter()
             .filter(|s| {
                 text(s, "/metadata/labels/kubernetes.io~1service-name") == key.name
-                    && text(s, "/metadata/labels/endpointslice.kubernetes.io~1managed-by") == "endpointslice-controller.k8s.io"
+                    && text(s, "/metadata/labels/endpointslice.kubernetes.io~1managed-by")
+                        == "endpointslice-controller.k8s.io"
             })
             .collect();
         let mut chunks: Vec<&[Value]> = endpoints.chunks(SLICE).collect();

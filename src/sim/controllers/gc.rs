@@ -79,8 +79,8 @@ impl Reconcile for Collector {
                 });
                 match found {
                     Some(o) if json::uid(o) == text(owner, "/uid") => {
-                        let foreground = deleting(o)
-                            && items(o, "/metadata/finalizers").iter().any(|f| f == "foregroundDeletion");
+                        let foreground =
+                            deleting(o) && items(o, "/metadata/finalizers").iter().any(|f| f == "foregroundDeletion");
                         if foreground {
                             waiting = true;
                         } else {
@@ -167,7 +167,9 @@ fn empty_namespace(access: &Access<'_>, namespace: &Value) {
             .into_iter()
             .flat_map(|kind| {
                 let objects = state.store.list(kind, Some(&name));
-                objects.map(move |o| (Key::new(kind, json::namespace(o), json::name(o)), deleting(o))).collect::<Vec<_>>()
+                objects
+                    .map(move |o| (Key::new(kind, json::namespace(o), json::name(o)), deleting(o)))
+                    .collect::<Vec<_>>()
             })
             .map(|(key, gone)| (key, gone))
             .map(|(key, _)| key)

@@ -54,7 +54,8 @@ impl Reconcile for Kubelet {
         let start = rng.duration(&delays.pod_start);
         let wait = annotated_delay(&pod).unwrap_or_else(|| rng.duration(&delays.pod_ready));
         let stop = rng.duration(&delays.pod_stop);
-        let life = self.pods.entry(uid.clone()).or_insert(Life { starts: now + start, ready: now + start + wait, ends: None });
+        let life =
+            self.pods.entry(uid.clone()).or_insert(Life { starts: now + start, ready: now + start + wait, ends: None });
 
         if deleting(&pod) {
             let grace = int(&pod, "/metadata/deletionGracePeriodSeconds").unwrap_or(0).max(0);
@@ -95,7 +96,12 @@ impl Reconcile for Kubelet {
         let want_ready = !never && now >= life.ready;
         if text(&pod, "/status/phase") != "Running" {
             self.addresses += 1;
-            let ip = format!("10.{}.{}.{}", 200 + (self.addresses >> 16) % 50, (self.addresses >> 8) & 0xff, self.addresses & 0xff);
+            let ip = format!(
+                "10.{}.{}.{}",
+                200 + (self.addresses >> 16) % 50,
+                (self.addresses >> 8) & 0xff,
+                self.addresses & 0xff
+            );
             run(access, &pod, &ip, want_ready);
         } else if want_ready && !ready(&pod) {
             set_ready(access, &pod, true);

@@ -16,11 +16,7 @@ pub(crate) fn ready(pod: &Value) -> bool {
 
 /// When a pod became, or becomes, available: `Ok` for available, `Err(Some)` for the time left, `Err(None)` if it is
 /// not ready.
-pub(crate) fn available(
-    access: &Access<'_>,
-    pod: &Value,
-    min_ready: i64,
-) -> Result<(), Option<std::time::Duration>> {
+pub(crate) fn available(access: &Access<'_>, pod: &Value, min_ready: i64) -> Result<(), Option<std::time::Duration>> {
     let Some(condition) = condition(pod, "Ready").filter(|c| text(c, "/status") == "True") else { return Err(None) };
     if min_ready <= 0 {
         return Ok(());
@@ -40,8 +36,17 @@ pub(crate) fn owner_reference(owner: &Value) -> Value {
 }
 
 /// Sets `status.conditions` for a type, keeping the time of the last transition if the status stays.
-pub(crate) fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str, message: &str, now: &str, update_time: bool) {
-    let mut new = json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now});
+pub(crate) fn set_condition(
+    object: &mut Value,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    now: &str,
+    update_time: bool,
+) {
+    let mut new =
+        json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now});
     if update_time {
         json::set(&mut new, &["lastUpdateTime"], now);
     }

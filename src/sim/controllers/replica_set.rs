@@ -50,8 +50,7 @@ pub(crate) fn route(store: &Store, change: &Change, keys: &mut Vec<Key>) {
 impl Reconcile for Controller {
     fn reconcile(&mut self, access: &Access<'_>, key: &Key) -> Option<Duration> {
         let set = access.at(key)?;
-        let mut pods: Vec<Arc<Value>> =
-            claim(access, &set, key).into_iter().filter(|p| active(p)).collect();
+        let mut pods: Vec<Arc<Value>> = claim(access, &set, key).into_iter().filter(|p| active(p)).collect();
         let wanted = int(&set, "/spec/replicas").unwrap_or(1).max(0) as usize;
         if !deleting(&set) {
             if pods.len() < wanted {

@@ -210,10 +210,8 @@ fn conflict(conflicts: Vec<(Manager, Set)>) -> Status {
             format!("Apply failed with 1 conflict: conflict with {who}: {}", paths.concat())
         }
         many => {
-            let parts: Vec<String> = many
-                .iter()
-                .map(|(who, paths)| format!("conflicts with {who}:\n- {}", paths.join("\n- ")))
-                .collect();
+            let parts: Vec<String> =
+                many.iter().map(|(who, paths)| format!("conflicts with {who}:\n- {}", paths.join("\n- "))).collect();
             format!("Apply failed with {count} conflicts: {}", parts.join("\n"))
         }
     };

@@ -8,8 +8,8 @@ use super::super::status;
 
 /// Applies all operations or none. A failed `test` and a missing path are 422, a malformed patch is 400.
 pub(crate) fn patch(kind: &Kind, name: &str, target: &Value, patch: &Value) -> Result<Value, Status> {
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|e| status::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: json_patch::Patch =
+        serde_json::from_value(patch.clone()).map_err(|e| status::bad_request(format!("error decoding patch: {e}")))?;
     let mut result = target.clone();
     json_patch::patch(&mut result, &patch).map_err(|e| {
         let why = match e.kind {
@@ -19,7 +19,14 @@ pub(crate) fn patch(kind: &Kind, name: &str, target: &Value, patch: &Value) -> R
             }
             _ => format!("operation on \"{}\" does not apply: {}", e.path, e.kind),
         };
-        status::failure(422, "Invalid", format!("the server rejected our request due to an error in our request: {} \"{name}\": {why}", kind.qualified()))
+        status::failure(
+            422,
+            "Invalid",
+            format!(
+                "the server rejected our request due to an error in our request: {} \"{name}\": {why}",
+                kind.qualified()
+            ),
+        )
     })?;
     Ok(result)
 }

@@ -119,7 +119,9 @@ fn built_in_list(kind: &str, parent: &str, field: &str) -> List {
     match field {
         "finalizers" | "loadBalancerSourceRanges" if parent != "volumes" => List::Set,
         "ownerReferences" => map(&["uid"]),
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" => map(&["name"]),
+        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" => {
+            map(&["name"])
+        }
         "volumeMounts" => map(&["mountPath"]),
         "volumeDevices" => map(&["devicePath"]),
         "hostAliases" => map(&["ip"]),

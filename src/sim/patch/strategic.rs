@@ -97,7 +97,13 @@ fn merge_object(kind: &str, field: &str, target: &mut Value, patch: &Map<String,
     Ok(())
 }
 
-fn merge_list(kind: &str, parent: &str, field: &str, map: &mut Map<String, Value>, list: &[Value]) -> Result<(), Status> {
+fn merge_list(
+    kind: &str,
+    parent: &str,
+    field: &str,
+    map: &mut Map<String, Value>,
+    list: &[Value],
+) -> Result<(), Status> {
     let strip = |v: &Value| {
         let mut v = v.clone();
         if let Value::Object(m) = &mut v {
@@ -183,9 +189,15 @@ mod tests {
                 containers(json!([{"name": "z"}])),
             ),
             (
-                containers(json!([{"name": "a", "ports": [{"containerPort": 80}], "env": [{"name": "X", "value": "1"}]}])),
-                containers(json!([{"name": "a", "ports": [{"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}])),
-                containers(json!([{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}])),
+                containers(
+                    json!([{"name": "a", "ports": [{"containerPort": 80}], "env": [{"name": "X", "value": "1"}]}]),
+                ),
+                containers(
+                    json!([{"name": "a", "ports": [{"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}]),
+                ),
+                containers(
+                    json!([{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}]),
+                ),
             ),
             (
                 json!({"status": {"conditions": [{"type": "Available", "status": "True"}]}}),

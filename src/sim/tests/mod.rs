@@ -28,7 +28,13 @@ pub(crate) fn config_map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
 }
 
-pub(crate) fn dynamic(cluster: &Cluster, identity: &str, version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
+pub(crate) fn dynamic(
+    cluster: &Cluster,
+    identity: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+) -> Api<DynamicObject> {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     Api::default_namespaced_with(cluster.client(identity), &resource)
@@ -51,6 +57,3 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, kube::Error>) -> (u16, 
         other => panic!("expected an API error, got {other:?}"),
     }
 }
-
-#[allow(dead_code)]
-type Kinds = (Deployment, ReplicaSet, ConfigMap, Pod);

@@ -25,6 +25,13 @@ async fn a_deployment_comes_up() {
     assert_eq!(cluster.writes(), before, "an idle cluster writes nothing");
 }
 
+/// Pods that the ReplicaSets ask for: what `maxSurge` bounds. (Pods themselves may be more for a moment, in a real
+/// cluster as well: one set makes its pod before the other has removed one.)
+fn asked(view: &View) -> i64 {
+    let sets = view.list(&Gvr::new("apps", "v1", "replicasets"), Some("default"));
+    sets.iter().filter_map(|s| s.pointer("/spec/replicas")?.as_i64()).sum()
+}
+
 fn counts(view: &View) -> (i64, i64) {
     let pods = view.list(&Gvr::new("", "v1", "pods"), Some("default"));
     let active: Vec<_> = pods.iter().filter(|p| p.pointer("/metadata/deletionTimestamp").is_none()).collect();
@@ -63,10 +70,9 @@ fn a_rolling_update_is_bounded_at_every_moment() {
             let worst = Arc::new(Mutex::new((0, i64::MAX)));
             let seen = worst.clone();
             cluster.on_write(Box::new(move |write| {
-                if write.gvr.resource == "pods" {
-                    let (all, ready) = counts(&view);
+                if matches!(write.gvr.resource.as_str(), "pods" | "replicasets") {
                     let mut worst = seen.lock().unwrap();
-                    *worst = (worst.0.max(all), worst.1.min(ready));
+                    *worst = (worst.0.max(asked(&view)), worst.1.min(counts(&view).1));
                 }
             }));
             let deployments: Api<Deployment> = api(&cluster, "user");
