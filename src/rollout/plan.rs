@@ -25,7 +25,7 @@ pub struct Plan {
 
 /// One write, or one group of writes that belong together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "effect")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "effect")]
 pub enum Effect {
     /// Changes fields of an object. The API server refuses it when the object changed since it was read.
     Patch {

@@ -1,0 +1,300 @@
+//! Every file in `testcases/decide/` is one test: the objects of a cluster, and the plan that is made of them. See the
+//! README there. `BLESS=1 cargo test --test decide` writes the expectations anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod world;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tidegate::{
+    api::object,
+    lua::Engine,
+    rollout::{Effect, Plan, decide},
+    traffic::routes::Missing,
+    yaml,
+};
+use world::World;
+
+/// A file of `testcases/decide/`, or one of `testcases/decide/base/`, which has no `now` and no `expected`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    #[serde(default)]
+    now: Option<Timestamp>,
+    /// Another file to begin with, relative to this one.
+    #[serde(default)]
+    base: Option<String>,
+    /// Files of examples to begin with, relative to the repository.
+    #[serde(default)]
+    manifests: Vec<String>,
+    #[serde(default)]
+    objects: Vec<Value>,
+    #[serde(default)]
+    patches: Vec<Patch>,
+    /// `group/Kind` that the API server does not serve.
+    #[serde(default)]
+    missing_kinds: Vec<String>,
+    /// `group/Kind` that the controller may not read.
+    #[serde(default)]
+    forbidden_kinds: Vec<String>,
+    /// `group/Kind` that are being read for the first time.
+    #[serde(default)]
+    pending_kinds: Vec<String>,
+    #[serde(default)]
+    expected: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Patch {
+    Settle(Settle),
+    Run(Run),
+    Passes(Passes),
+    Edit(Edit),
+}
+
+/// As many passes of the controller at a moment; the cluster comes to rest after each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Passes {
+    passes: usize,
+    at: Timestamp,
+}
+
+/// The cluster's own controllers come to rest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settle {
+    settle: bool,
+}
+
+/// The controller and the cluster work at a moment until nothing moves.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    run: Timestamp,
+}
+
+/// Somebody's change of one object.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    kind: String,
+    name: String,
+    /// JSON merge patch.
+    #[serde(default)]
+    merge: Option<Value>,
+    /// JSON patch.
+    #[serde(default)]
+    json: Option<json_patch::Patch>,
+    /// JSON merge patch of the status, which the object's generation does not follow.
+    #[serde(default)]
+    status: Option<Value>,
+    /// Asks for deletion at a moment.
+    #[serde(default)]
+    delete: Option<Timestamp>,
+}
+
+fn main() {
+    let args = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testcases/decide");
+    let mut files: Vec<PathBuf> = fs::read_dir(&root).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
+    files.sort();
+    assert!(!files.is_empty(), "no case found in {}", root.display());
+    let engine = Engine::new(2);
+    let trials = files
+        .into_iter()
+        .map(|file| {
+            let engine = engine.clone();
+            Trial::test(file.file_stem().unwrap().to_string_lossy().into_owned(), move || check(&file, &engine))
+        })
+        .collect();
+    libtest_mimic::run(&args, trials).exit();
+}
+
+fn check(file: &Path, engine: &Engine) -> Result<(), Failed> {
+    let text = fs::read_to_string(file)?;
+    let case: Case = yaml::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
+    let now = case.now.ok_or("now is missing")?;
+    let mut world = World::default();
+    build(file, &case, &mut world, engine)?;
+    let found = match world.snapshot(now, engine) {
+        None => Value::Null,
+        Some(snapshot) => {
+            let plan = decide(&snapshot);
+            if plan != decide(&snapshot) {
+                return Err("the same snapshot gave two plans".into());
+            }
+            render(&world, &plan)
+        }
+    };
+    let found = yaml::to_string(&json!({"expected": found}))?;
+    let wanted = text.split_once("\nexpected:").map(|(_, rest)| format!("expected:{rest}")).unwrap_or_default();
+    if std::env::var_os("BLESS").is_some() && found != wanted {
+        let head = text.split_once("\nexpected:").map_or(text.trim_end(), |(head, _)| head.trim_end());
+        fs::write(file, format!("{head}\n{found}"))?;
+    } else if found != wanted {
+        let diff = similar::TextDiff::from_lines(&wanted, &found);
+        return Err(format!("{}", diff.unified_diff().context_radius(5).header("expected", "found")).into());
+    } else if case.expected.is_none() {
+        return Err("expected is missing; write it with BLESS=1, and read it".into());
+    }
+    Ok(())
+}
+
+fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result<(), Failed> {
+    if let Some(base) = &case.base {
+        let base = file.parent().unwrap().join(base);
+        let text = fs::read_to_string(&base).map_err(|e| format!("{}: {e}", base.display()))?;
+        let inner: Case = yaml::from_str(&text).map_err(|e| format!("{}: {e}", base.display()))?;
+        build(&base, &inner, world, engine)?;
+    }
+    for manifest in &case.manifests {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(manifest))
+            .map_err(|e| format!("{manifest}: {e}"))?;
+        yaml::from_str_multi(&text)?.into_iter().for_each(|o| world.create(o));
+    }
+    case.objects.iter().for_each(|o| world.create(o.clone()));
+    let kind = |name: &String| name.split_once('/').map(|(g, k)| (g.to_owned(), k.to_owned())).unwrap_or_default();
+    world.missing.extend(case.missing_kinds.iter().map(kind).map(|(g, k)| (g, k, Missing::Kind)));
+    let forbidden = || Missing::Forbidden("cannot list resource".into());
+    world.missing.extend(case.forbidden_kinds.iter().map(kind).map(|(g, k)| (g, k, forbidden())));
+    world.pending.extend(case.pending_kinds.iter().map(kind));
+    for patch in &case.patches {
+        match patch {
+            Patch::Settle(Settle { settle }) => {
+                if *settle {
+                    world.settle();
+                }
+            }
+            Patch::Run(Run { run }) => run_until_rest(world, *run, engine)?,
+            Patch::Passes(Passes { passes, at }) => {
+                for _ in 0..*passes {
+                    world.reconcile(*at, engine);
+                    world.settle();
+                }
+            }
+            Patch::Edit(edit) => apply(world, edit)?,
+        }
+    }
+    Ok(())
+}
+
+fn run_until_rest(world: &mut World, now: Timestamp, engine: &Engine) -> Result<(), Failed> {
+    for _ in 0..200 {
+        let before = world.objects.clone();
+        world.reconcile(now, engine);
+        world.settle();
+        if world.objects == before {
+            return Ok(());
+        }
+    }
+    Err("controller and cluster do not come to rest".into())
+}
+
+fn apply(world: &mut World, edit: &Edit) -> Result<(), Failed> {
+    let place = format!("{} {}", edit.kind, edit.name);
+    let found =
+        world.of_kind(&edit.kind).find(|o| object::name(o) == edit.name).ok_or(format!("no {place} to patch"))?;
+    let key = world::key(found);
+    let mut new = (**found).clone();
+    if let Some(now) = edit.delete {
+        world.request_deletion(&key, now);
+        return Ok(());
+    }
+    if let Some(status) = &edit.status {
+        let mut old = new.get("status").cloned().unwrap_or(Value::Null);
+        json_patch::merge(&mut old, status);
+        world.set_status(&key, old);
+        return Ok(());
+    }
+    if let Some(merge) = &edit.merge {
+        json_patch::merge(&mut new, merge);
+    }
+    if let Some(patch) = &edit.json {
+        json_patch::patch(&mut new, patch).map_err(|e| format!("{place}: {e}"))?;
+    }
+    world.update(new);
+    Ok(())
+}
+
+/// A plan as a person would check it: routes by what they become, the status by what changes.
+fn render(world: &World, plan: &Plan) -> Value {
+    let effects: Vec<Value> = plan.effects.iter().map(|e| render_effect(world, e)).collect();
+    let mut rendered = Map::new();
+    rendered.insert("effects".into(), json!(effects));
+    let before = world.rollout().and_then(|r| r.status);
+    let now = with_conditions_by_type(serde_json::to_value(&plan.status).unwrap());
+    let status = match before {
+        None => now,
+        Some(before) => {
+            diff(&with_conditions_by_type(serde_json::to_value(before).unwrap()), &now).unwrap_or(json!({}))
+        }
+    };
+    rendered.insert("status".into(), status);
+    rendered.insert("events".into(), json!(plan.events));
+    rendered.insert("requeue".into(), json!(plan.requeue));
+    Value::Object(rendered)
+}
+
+fn render_effect(world: &World, effect: &Effect) -> Value {
+    let mut value = serde_json::to_value(effect).unwrap();
+    if let Effect::Routes { writes, .. } = effect {
+        value["writes"] = writes
+            .iter()
+            .map(|w| {
+                let becomes = world.patched(&w.target, &w.resource_version, &w.operations).unwrap();
+                json!({
+                    "target": w.target.to_string(),
+                    "labels": object::at(&becomes, &["metadata", "labels"]),
+                    "annotations": object::at(&becomes, &["metadata", "annotations"]),
+                    "spec": becomes["spec"],
+                })
+            })
+            .collect();
+    } else if let Effect::Patch { target, .. } | Effect::Delete { target, .. } = effect {
+        value["target"] = json!(target.to_string());
+    }
+    if let Some(map) = value.as_object_mut() {
+        // Versions are the world's counting, not the decision's.
+        map.remove("resourceVersion");
+        map.remove("uid");
+    }
+    value
+}
+
+fn with_conditions_by_type(mut status: Value) -> Value {
+    let Some(map) = status.as_object_mut() else { return status };
+    if let Some(Value::Array(conditions)) = map.remove("conditions") {
+        let by_type: Map<String, Value> = conditions
+            .into_iter()
+            .map(|mut c| (c.as_object_mut().unwrap().remove("type").unwrap().as_str().unwrap().to_owned(), c))
+            .collect();
+        map.insert("conditions".into(), Value::Object(by_type));
+    }
+    status
+}
+
+/// The merge patch from one value to another.
+fn diff(before: &Value, after: &Value) -> Option<Value> {
+    match (before, after) {
+        (a, b) if a == b => None,
+        (Value::Object(a), Value::Object(b)) => {
+            let gone = a.keys().filter(|k| !b.contains_key(*k)).map(|k| (k.clone(), Value::Null));
+            let changed = b
+                .iter()
+                .filter_map(|(k, v)| Some((k.clone(), a.get(k).map_or_else(|| Some(v.clone()), |old| diff(old, v))?)));
+            Some(Value::Object(gone.chain(changed).collect()))
+        }
+        (_, b) => Some(b.clone()),
+    }
+}
