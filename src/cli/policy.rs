@@ -52,7 +52,7 @@ fn is_held() -> String {
     )
 }
 
-fn policy() -> Value {
+pub(crate) fn policy() -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicy",
@@ -97,7 +97,7 @@ fn policy() -> Value {
     })
 }
 
-fn binding() -> Value {
+pub(crate) fn binding() -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicyBinding",

@@ -17,7 +17,7 @@ use crate::{
         release::{self, Scope},
     },
     traffic::routes::{Missing, Network},
-    workload::deployment::canary_name,
+    workload::{deployment::canary_name, hold::POLICY as HOLD_POLICY},
 };
 
 /// Objects by name.
@@ -60,9 +60,6 @@ pub const BASE_KINDS: [(&str, &str); 8] = [
 
 const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
 const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
-
-/// Name of the admission policy and its binding.
-pub const POLICY_NAME: &str = "tidegate-hold-deployments";
 
 /// Everything that a decision about a Rollout may read; `None` while a kind is being read for the first time.
 pub fn collect(
@@ -188,12 +185,12 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
 pub fn hold(objects: &impl Objects) -> Option<Hold> {
     const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
     for (api_version, kind) in [POLICY, BINDING] {
-        match objects.get(&ObjectRef::new(api_version, kind, "", POLICY_NAME)) {
+        match objects.get(&ObjectRef::new(api_version, kind, "", HOLD_POLICY)) {
             Ok(_) => {}
             Err(Lookup::Pending) => return None,
             Err(Lookup::Missing(Missing::Object)) => {
                 return Some(Hold::Unavailable(format!(
-                    "{kind} {POLICY_NAME} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
+                    "{kind} {HOLD_POLICY} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
                 )));
             }
             Err(Lookup::Missing(Missing::Kind)) => {

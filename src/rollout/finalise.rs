@@ -248,12 +248,8 @@ impl Machine<'_> {
             return self.patch(Purpose::ResumeWorkload, workload.object(), "apps/v1", "Deployment", operations);
         }
         if !workload.is_rolled_out() {
-            let message = format!(
-                "waiting for Deployment {} to roll out: {} of {} pods available",
-                object::name(workload.object()),
-                workload.available(),
-                workload.replicas()
-            );
+            // Without counts: the Deployment tells them, and each would be one more write of ours.
+            let message = format!("waiting for Deployment {} to roll out", object::name(workload.object()));
             return Err(match workload.trouble() {
                 Some(trouble) => Wait::on(format!("{message}; {trouble}")),
                 None => Wait::on(message),

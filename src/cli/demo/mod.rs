@@ -1,0 +1,42 @@
+//! `tidegate demo`: plays a story on an in-memory cluster, with the real controller.
+
+mod istio;
+mod screen;
+pub mod world;
+
+use std::process::ExitCode;
+
+use crate::telemetry::logs::{self, Format};
+
+/// Arguments of `tidegate demo`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which story
+    #[arg(value_enum, default_value = "istio")]
+    story: Story,
+    /// Wait for Enter between the scenes
+    #[arg(long)]
+    interactive: bool,
+    /// Show the controller's log: error, warn, info, debug
+    #[arg(long, value_name = "LEVEL", default_value = "off")]
+    log_level: String,
+}
+
+/// The stories that can be played.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Story {
+    /// A canary behind an Istio VirtualService and DestinationRule
+    Istio,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    logs::init(Format::Human, &args.log_level)?;
+    // Virtual time: the cluster's minutes take no longer than the work that is done in them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let screen = screen::Screen::new(args.interactive);
+    match args.story {
+        Story::Istio => runtime.block_on(istio::play(screen))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,64 @@
+//! An in-memory cluster with Tidegate installed.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::crd,
+    cli::policy,
+    controller::{self, CACHES, Options},
+    sim::{Builder, Cluster, Operation},
+    telemetry::{Health, Metrics},
+    workload::hold::hold,
+};
+
+/// Identity of the controller's client.
+pub const CONTROLLER: &str = "controller";
+
+/// Adds what an installation brings: the CRDs, and the hold with the policy that says so.
+pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
+    for definition in crd::all()? {
+        builder = builder.definition(definition);
+    }
+    Ok(builder.object(policy::policy()).object(policy::binding()).admission(|request| {
+        let is_deployment = request.gvr.group == "apps" && request.gvr.resource == "deployments";
+        let held = match request.old_object {
+            Some(old) if is_deployment && request.operation == Operation::Update && request.subresource.is_none() => {
+                hold(old, request.object)
+            }
+            _ => None,
+        };
+        Ok(held.unwrap_or_else(|| request.object.clone()))
+    }))
+}
+
+/// Starts the controller on a cluster, with a client of its own.
+pub fn start_controller(cluster: &Cluster, client: kube::Client, stop: CancellationToken) -> JoinHandle<()> {
+    let clock = cluster.clock();
+    let options = Options {
+        clock: Arc::new(move || clock.now()),
+        namespace: "kruise-rollout".to_owned(),
+        config_map_wins: false,
+        workers: 4,
+        script_workers: 1,
+        health: Health::new([CACHES]),
+        metrics: Metrics::new(),
+    };
+    tokio::spawn(controller::run(client, options, stop))
+}
+
+/// The objects of embedded manifests.
+pub fn manifests(folder: &include_dir::Dir<'_>) -> anyhow::Result<Vec<Value>> {
+    let mut files: Vec<_> = folder.files().filter(|f| f.path().extension().is_some_and(|e| e == "yaml")).collect();
+    files.sort_by_key(|f| f.path().to_owned());
+    let mut objects = Vec::new();
+    for file in files {
+        let text = file.contents_utf8().unwrap_or_default();
+        objects.extend(crate::yaml::from_str_multi(text)?);
+    }
+    objects.retain(|o| o.get("kind").is_some_and(|k| k != "Kustomization"));
+    Ok(objects)
+}
