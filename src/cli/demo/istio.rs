@@ -206,9 +206,9 @@ impl Story {
                 if let Some(annotations) = annotations.as_object_mut() {
                     annotations.remove(keys::ORIGINAL_SPEC);
                 }
-                let mut shown = json!({"spec": object["spec"]});
+                let mut shown = json!({"spec": object.get("spec")});
                 if annotations != json!({}) {
-                    shown["metadata"] = json!({"annotations": annotations});
+                    shown = json!({"metadata": {"annotations": annotations}, "spec": object.get("spec")});
                 }
                 Ok((format!("{kind} {name}"), shown))
             })
