@@ -108,7 +108,7 @@ async fn listen(
             Change::Object(target, object) if target.kind == "Rollout" => {
                 let key = (target.namespace.clone(), target.name.clone());
                 let mut keys = interests.rivals(&key);
-                note_rollout(&mut interests, reconciler.cache(), target, object);
+                note_rollout(&mut interests, &reconciler.cache, target, object);
                 keys.extend(interests.rivals(&key));
                 keys.push(key);
                 keys
@@ -119,18 +119,25 @@ async fn listen(
         for key in keys {
             queue.add(key, Duration::ZERO);
         }
-        let unsynced = if is_ready { Vec::new() } else { reconciler.cache().unsynced() };
-        if unsynced.is_empty() {
-            if !is_ready {
-                tracing::info!("caches are filled");
+        if is_ready && matches!(change, Change::Object(..)) && !is_about_hold(&change) {
+            continue;
+        }
+        match reconciler.cache.problem() {
+            None => {
+                if !is_ready {
+                    tracing::info!("caches are filled");
+                }
+                is_ready = true;
                 health.set(CACHES, Ok(()));
+                report_hold(&reconciler.cache, &health);
             }
-            is_ready = true;
-            report_hold(reconciler.cache(), &health);
-        } else {
-            health.set(CACHES, Err(format!("still reading {}", unsynced.join(", "))));
+            Some(problem) => health.set(CACHES, Err(problem)),
         }
     }
+}
+
+fn is_about_hold(change: &Change) -> bool {
+    matches!(change, Change::Object(target, _) if target.kind.starts_with("MutatingAdmissionPolicy"))
 }
 
 fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, object: &Arc<serde_json::Value>) {

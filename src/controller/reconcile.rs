@@ -13,7 +13,7 @@ use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
 use super::{Clock, queue::Key};
 use crate::{
     api::{
-        conditions::{self, phases, types},
+        conditions::{self, types},
         object,
         v1beta1::Rollout,
     },
@@ -158,11 +158,7 @@ impl Reconciler {
         if !plan.effects.is_empty() {
             return Ok(Next::After(Duration::ZERO));
         }
-        Ok(match plan.requeue {
-            Some(at) => Next::After(until(now, at)),
-            None if status.phase == phases::PROGRESSING => Next::Change,
-            None => Next::Change,
-        })
+        Ok(plan.requeue.map_or(Next::Change, |at| Next::After(until(now, at))))
     }
 
     async fn publish(&self, rollout: &Rollout, events: Vec<Event>) {
@@ -203,13 +199,6 @@ impl Reconciler {
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
-/// The cache, for the wiring.
-impl Reconciler {
-    pub(super) fn cache(&self) -> &Cache {
-        &self.cache
-    }
 }
 
 /// A Rollout as the cache holds it.

@@ -92,14 +92,25 @@ impl Cache {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kinds among those always needed that are still being read, or cannot be.
-    pub fn unsynced(&self) -> Vec<String> {
+    /// What keeps the caches from being used; the hold is not needed for that.
+    pub fn problem(&self) -> Option<String> {
         let shelves = self.lock();
-        BASE_KINDS
-            .iter()
-            .filter(|(v, k)| !shelves.get(&((*v).to_owned(), (*k).to_owned())).is_some_and(|s| s.is_synced))
-            .map(|(_, k)| (*k).to_owned())
-            .collect()
+        BASE_KINDS.iter().find_map(|(version, kind)| {
+            let shelf = shelves.get(&((*version).to_owned(), (*kind).to_owned()));
+            match shelf {
+                Some(shelf) if shelf.is_synced => match &shelf.missing {
+                    _ if kind.starts_with("MutatingAdmissionPolicy") => None,
+                    Some(Missing::Kind) => {
+                        Some(format!("{version} {kind} is not served; install it: `tidegate crd | kubectl apply -f -`"))
+                    }
+                    Some(Missing::Forbidden(why)) => {
+                        Some(format!("{version} {kind} may not be read: {why}; grant it: `tidegate rbac`"))
+                    }
+                    Some(Missing::Object) | None => None,
+                },
+                _ => Some(format!("still reading {version} {kind}")),
+            }
+        })
     }
 
     /// Starts watching a kind unless it is watched already.
