@@ -21,7 +21,9 @@ use crate::{
         conditions::phases,
         keys,
         object::{self, at},
+        v1beta1::Rollout,
     },
+    cli::rollout::approve::approval_patch,
     sim::{Cluster, Gvr},
 };
 
@@ -140,9 +142,10 @@ impl Story {
 
     async fn approve(&self) -> anyhow::Result<()> {
         self.screen.command("kubectl-kruise rollout approve rollout/rollouts-demo");
-        let patch = json!({"status": {"canaryStatus": {"currentStepState": "StepReady"}}});
-        let api = self.api("rollouts.kruise.io/v1beta1", "Rollout");
-        api.patch_status("rollouts-demo", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let rollouts: Api<Rollout> = Api::namespaced(self.cluster.client("user"), NAMESPACE);
+        let rollout = rollouts.get("rollouts-demo").await?;
+        let patch = approval_patch(&rollout)?;
+        rollouts.patch_status("rollouts-demo", &PatchParams::default(), &Patch::<Value>::Json(patch)).await?;
         println!("rollout.rollouts.kruise.io/rollouts-demo approved");
         Ok(())
     }
