@@ -140,3 +140,94 @@ fn malformed_objects_do_no_harm() {
         let _ = hold(&new, &managed("a", true, NAMED));
     }
 }
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn a_mark() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["", EMPTY, NAMED, OPEN, r#"{"rolloutName":"","paused":true}"#, "not json"])
+            .prop_map(str::to_owned)
+    }
+
+    prop_compose! {
+        /// Any of the states that a Deployment can be in, as far as the hold is concerned, with more in it than that.
+        fn any_deployment()(
+            image in "[ab]", replicas in 0_i64..3, paused: bool, mark in a_mark(),
+            label in prop::sample::select(vec!["", "deployment", "other"]), note: bool, ready in 0_i32..9,
+        ) -> Value {
+            let mut object = deployment(&image, replicas, paused, &mark, label);
+            if note {
+                object["metadata"]["annotations"]["note"] = json!("x");
+            }
+            object["spec"]["minReadySeconds"] = json!(ready);
+            object
+        }
+    }
+
+    /// The object without the three fields that the hold may write.
+    fn rest(object: &Value) -> Value {
+        let mut object = object.clone();
+        object["spec"].as_object_mut().unwrap().remove("paused");
+        object["metadata"]["labels"].as_object_mut().unwrap().remove(WORKLOAD_TYPE);
+        let annotations = object["metadata"]["annotations"].take();
+        let mut annotations = annotations.as_object().cloned().unwrap_or_default();
+        annotations.remove(IN_PROGRESSING);
+        object["metadata"]["annotations"] = json!(annotations);
+        object
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn only_three_fields_change(old in any_deployment(), new in any_deployment()) {
+            if let Some(held) = hold(&old, &new) {
+                prop_assert_eq!(rest(&held), rest(&new));
+                prop_assert!(is_paused(&held));
+                prop_assert!(!mark(&held).is_empty() && !is_released(mark(&held)));
+            }
+        }
+
+        #[test]
+        fn twice_is_once(old in any_deployment(), new in any_deployment()) {
+            if let Some(held) = hold(&old, &new) {
+                prop_assert_eq!(hold(&old, &held), None);
+            }
+        }
+
+        #[test]
+        fn writing_the_same_again_changes_nothing(object in any_deployment()) {
+            prop_assert_eq!(hold(&object, &object), None);
+        }
+
+        /// Whatever is written, and as often as they like: while the label is there, nobody but a writer of the released
+        /// mark gets a new template to roll, and nobody who does not take the label away by itself gets rid of it.
+        #[test]
+        fn nobody_slips_through(start in "[ab]", writes in prop::collection::vec(any_deployment(), 1..8)) {
+            let mut stored = managed(&start, false, "");
+            let mut rolled = json!(start);
+            for write in writes {
+                if is_released(mark(&write)) {
+                    continue;
+                }
+                let was_shut = is_paused(&stored) && !mark(&stored).is_empty();
+                let held = hold(&stored, &write).unwrap_or(write);
+                if label(&held).is_none() {
+                    // Not managed any more, which is anybody's right; but not in the write that also opens.
+                    prop_assert!(!was_shut || (is_paused(&held) && !mark(&held).is_empty()), "{}", held);
+                    break;
+                }
+                stored = held;
+                let image = &stored["spec"]["template"]["spec"]["containers"][0]["image"];
+                let runs = !is_paused(&stored) && stored["spec"]["replicas"] != 0;
+                if stored["spec"]["replicas"] == 0 {
+                    // Without pods there is nothing to protect.
+                    rolled = image.clone();
+                }
+                prop_assert!(!runs || *image == rolled, "{} rolled out: {}", image, stored);
+            }
+        }
+    }
+}
