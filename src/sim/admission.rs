@@ -38,4 +38,18 @@ pub struct AdmissionRequest<'a> {
 }
 
 /// Gives the object to store (the request's own if there is nothing to change), or refuses the write.
-pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Value, Status> + Send + Sync>;
+pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync>;
+
+/// The hold of managed Deployments, as the admission policy of `tidegate policy` does it: see [`crate::workload::hold`].
+///
+/// # Errors
+/// Never: the hold refuses no write.
+pub fn hold_deployments(request: &AdmissionRequest<'_>) -> Result<Value, Box<Status>> {
+    let object = request.object.clone();
+    let deployments = request.gvr.group == "apps" && request.gvr.resource == "deployments";
+    let old = match request.old_object {
+        Some(old) if deployments && request.operation == Operation::Update && request.subresource.is_none() => old,
+        _ => return Ok(object),
+    };
+    Ok(crate::workload::hold::hold(old, &object).unwrap_or(object))
+}

@@ -84,9 +84,7 @@ pub(crate) fn on_create(kind: &Kind, object: &mut Value) {
             default(object, &["status", "qosClass"], "BestEffort");
         }
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
-            if object.get("status").is_none() {
-                json::set(object, &["status"], initial_status(&kind.kind));
-            }
+            default(object, &["status"], initial_status(&kind.kind));
         }
         "Service" => {
             default(object, &["status", "loadBalancer"], json!({}));

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use kube::core::Status;
 use serde_json::Value;
 
-pub mod admission;
+mod admission;
 mod clock;
 mod controllers;
 mod core;
@@ -44,7 +44,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use self::admission::{AdmissionRequest, Mutator, Operation};
+pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_deployments};
 pub use self::clock::Clock;
 pub use self::controllers::kubelet::{NEVER_READY, READY_AFTER};
 pub use self::core::{Verb, Write};
@@ -161,10 +161,15 @@ impl Builder {
     /// A function that sees, changes or refuses the writes of clients.
     pub fn admission(
         mut self,
-        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Value, Status> + Send + Sync + 'static,
+        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync + 'static,
     ) -> Self {
         self.mutators.push(Box::new(mutator));
         self
+    }
+
+    /// Managed Deployments are held by the rule of [`crate::workload::hold`], as on a server with our admission policy.
+    pub fn hold(self) -> Self {
+        self.admission(hold_deployments)
     }
 
     /// A function that sees every committed write, right after it. It may read the cluster through a [`View`].
@@ -214,7 +219,7 @@ impl Builder {
     ///
     /// # Errors
     /// The API server's answer to the first object that it refused.
-    pub fn build(self) -> Result<Cluster, Status> {
+    pub fn build(self) -> Result<Cluster, Box<Status>> {
         let core = Arc::new(Core::new(self.options, self.mutators, self.observers));
         let cluster = Cluster { core: core.clone() };
         for name in self.namespaces {
@@ -288,7 +293,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What the API server answers.
-    pub fn create(&self, object: Value) -> Result<Arc<Value>, Status> {
+    pub fn create(&self, object: Value) -> Result<Arc<Value>, Box<Status>> {
         let (version, name) = (json::text(&object, "/apiVersion").to_owned(), json::text(&object, "/kind").to_owned());
         self.core.run(|state| {
             let kind = state.store.registry.find_kind(&version, &name).cloned().ok_or_else(|| {

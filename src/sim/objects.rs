@@ -45,7 +45,7 @@ impl Core {
         kind: &Arc<Kind>,
         namespace: &str,
         mut object: Value,
-    ) -> Result<Arc<Value>, Status> {
+    ) -> Result<Arc<Value>, Box<Status>> {
         self.check_type(caller, kind, &object)?;
         if kind.namespaced {
             match json::namespace(&object) {
@@ -123,8 +123,8 @@ impl Core {
         kind: &Arc<Kind>,
         namespace: &str,
         name: &str,
-        make: impl FnOnce(&Value) -> Result<(Value, bool), Status>,
-    ) -> Result<Arc<Value>, Status> {
+        make: impl FnOnce(&Value) -> Result<(Value, bool), Box<Status>>,
+    ) -> Result<Arc<Value>, Box<Status>> {
         let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, name);
         let stored = state.store.at(&key).cloned().ok_or_else(|| status::not_found(kind, name))?;
         let viewed = self.view_version(kind, caller, &stored);
@@ -206,10 +206,10 @@ impl Core {
             managed::track(kind, caller, Some(&viewed), &mut new, &self.timestamp());
         }
         self.store_version(kind, caller, &mut new);
-        let gone = deleting(&new)
-            && items(&new, "/metadata/finalizers").is_empty()
-            && int(&new, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-            && !(kind.id == NAMESPACES && !items(&new, "/spec/finalizers").is_empty());
+        let held = !items(&new, "/metadata/finalizers").is_empty()
+            || int(&new, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) > 0
+            || (kind.id == NAMESPACES && !items(&new, "/spec/finalizers").is_empty());
+        let gone = deleting(&new) && !held;
         if caller.dry_run {
             return Ok(Arc::new(new));
         }
@@ -233,7 +233,7 @@ impl Core {
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
-    ) -> Result<Deleted, Status> {
+    ) -> Result<Deleted, Box<Status>> {
         let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, name);
         let stored = state.store.at(&key).cloned().ok_or_else(|| status::not_found(kind, name))?;
         check_preconditions(kind, name, &stored, options)?;
@@ -324,7 +324,7 @@ impl Core {
         }
     }
 
-    fn validate(&self, kind: &Kind, caller: &Caller, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    fn validate(&self, kind: &Kind, caller: &Caller, new: &Value, old: Option<&Value>) -> Result<(), Box<Status>> {
         let mut errors = Vec::new();
         match kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
             Some(schema) => crd::validate(schema, new, &mut errors),
@@ -334,7 +334,7 @@ impl Core {
         if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, json::name(new), errors)) }
     }
 
-    fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Status> {
+    fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
         if !object.is_object() {
             return Err(status::bad_request("the request's body is not an object"));
         }
@@ -352,7 +352,7 @@ impl Core {
         )))
     }
 
-    fn check_namespace(&self, state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Status> {
+    fn check_namespace(&self, state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Box<Status>> {
         if !kind.namespaced {
             return Ok(());
         }
@@ -381,7 +381,7 @@ impl Core {
         name: &str,
         object: Value,
         old: Option<&Value>,
-    ) -> Result<Value, Status> {
+    ) -> Result<Value, Box<Status>> {
         if state.mutators.is_empty() {
             return Ok(object);
         }
@@ -445,7 +445,7 @@ impl Core {
     }
 
     /// A definition was written: serve its kind, and say so in its status.
-    fn define(&self, state: &mut State, definition: &mut Value) -> Result<(), Status> {
+    fn define(&self, state: &mut State, definition: &mut Value) -> Result<(), Box<Status>> {
         let kind = registry::kind_of_definition(definition).map_err(status::bad_request)?;
         let stored = json!([kind.storage]);
         state.store.registry.add(kind);
@@ -506,7 +506,7 @@ fn managed_by_hand(object: &Value) -> Option<&Vec<Value>> {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).filter(|m| !m.is_empty())
 }
 
-fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Status> {
+fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Box<Status>> {
     for (i, finalizer) in items(object, "/metadata/finalizers").iter().enumerate() {
         let value = finalizer.as_str().unwrap_or_default();
         let known = matches!(value, ORPHAN | FOREGROUND | "kubernetes");
@@ -519,7 +519,7 @@ fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Statu
     Ok(())
 }
 
-fn check_preconditions(kind: &Kind, name: &str, stored: &Value, options: &DeleteOptions) -> Result<(), Status> {
+fn check_preconditions(kind: &Kind, name: &str, stored: &Value, options: &DeleteOptions) -> Result<(), Box<Status>> {
     if let Some(uid) = options.uid.as_deref().filter(|u| *u != json::uid(stored)) {
         let have = json::uid(stored);
         let why = format!(

@@ -28,7 +28,7 @@ pub(crate) fn view(kind: &Kind, object: &Value) -> Value {
 }
 
 /// The object with the replicas of a Scale.
-pub(crate) fn set(kind: &Kind, name: &str, object: &Value, scale: &Value) -> Result<Value, Status> {
+pub(crate) fn set(kind: &Kind, name: &str, object: &Value, scale: &Value) -> Result<Value, Box<Status>> {
     let Some(paths) = &kind.scale else { return Ok(object.clone()) };
     let replicas = int(scale, "/spec/replicas").unwrap_or(0);
     if replicas < 0 {

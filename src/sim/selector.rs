@@ -21,7 +21,7 @@ pub(crate) struct Labels(Vec<Rule>);
 
 impl Labels {
     /// Reads the syntax of `?labelSelector=`.
-    pub fn parse(text: &str) -> Result<Self, Status> {
+    pub fn parse(text: &str) -> Result<Self, Box<Status>> {
         let mut rules = Vec::new();
         for part in split_outside_parentheses(text) {
             let part = part.trim();
@@ -153,7 +153,7 @@ pub(crate) struct Fields(Vec<(String, bool, String)>);
 
 impl Fields {
     /// Reads `?fieldSelector=`. Fields that the kind does not index are refused, as the API server does.
-    pub fn parse(text: &str, plural: &str) -> Result<Self, Status> {
+    pub fn parse(text: &str, plural: &str) -> Result<Self, Box<Status>> {
         let mut rules = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let (key, equal, value) = match (part.split_once("!="), part.split_once("==").or(part.split_once('='))) {

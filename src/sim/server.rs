@@ -156,7 +156,7 @@ impl Connection {
         Ok(refuse(&status::failure(504, "Timeout", why)))
     }
 
-    fn understand(&self, parts: &http::request::Parts) -> Result<Target, Status> {
+    fn understand(&self, parts: &http::request::Parts) -> Result<Target, Box<Status>> {
         let path: Vec<String> =
             parts.uri.path().split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)).collect();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -276,12 +276,12 @@ impl Connection {
         })
     }
 
-    fn operate(&self, state: &mut State, asked: &Asked, body: &[u8], struck: &[Fault]) -> Result<Answer, Status> {
+    fn operate(&self, state: &mut State, asked: &Asked, body: &[u8], struck: &[Fault]) -> Result<Answer, Box<Status>> {
         let core = &self.core;
         let Asked { kind, caller, .. } = asked;
         let namespace = asked.namespace.as_deref().unwrap_or_default();
         let name = asked.name.as_deref().unwrap_or_default();
-        let selection = || -> Result<Selection, Status> {
+        let selection = || -> Result<Selection, Box<Status>> {
             let part = |key: &str| asked.query.get(key).map(String::as_str).unwrap_or_default();
             Ok(Selection {
                 kind: kind.clone(),
@@ -349,7 +349,7 @@ impl Connection {
         }
     }
 
-    fn patch(&self, state: &mut State, asked: &Asked, body: &[u8]) -> Result<(Arc<Value>, u16), Status> {
+    fn patch(&self, state: &mut State, asked: &Asked, body: &[u8]) -> Result<(Arc<Value>, u16), Box<Status>> {
         let core = &self.core;
         let Asked { kind, caller, .. } = asked;
         let namespace = asked.namespace.as_deref().unwrap_or_default();
@@ -429,7 +429,7 @@ impl Connection {
         .map(|o| (o, 200))
     }
 
-    fn list(&self, state: &State, asked: &Asked, selection: &Selection) -> Result<Answer, Status> {
+    fn list(&self, state: &State, asked: &Asked, selection: &Selection) -> Result<Answer, Box<Status>> {
         let kind = &asked.kind;
         let mut objects: Vec<Arc<Value>> = match (selection.fields.single_name(), &asked.namespace) {
             (Some(name), Some(namespace)) => state.store.get(kind.id, namespace, name).into_iter().cloned().collect(),
@@ -488,7 +488,7 @@ impl Connection {
         asked: &Asked,
         selection: Selection,
         struck: &[Fault],
-    ) -> Result<Answer, Status> {
+    ) -> Result<Answer, Box<Status>> {
         let kind = asked.kind.id;
         let part = |key: &str| asked.query.get(key).map(String::as_str).unwrap_or_default();
         let head = state.store.version();
@@ -560,7 +560,7 @@ impl Connection {
         let prepared = (|| {
             let labels = Labels::parse(part("labelSelector"))?;
             let fields = Fields::parse(part("fieldSelector"), &asked.kind.plural)?;
-            Ok::<_, Status>((labels, fields, delete_options(asked, body)?))
+            Ok::<_, Box<Status>>((labels, fields, delete_options(asked, body)?))
         })();
         let (labels, fields, options) = match prepared {
             Ok(parts) => parts,
@@ -581,10 +581,10 @@ impl Connection {
             if died {
                 return (refuse(&status::internal("crashed")), true);
             }
-            if let Err(status) = result {
-                if status.code != 404 {
-                    return (refuse(&status), false);
-                }
+            if let Err(status) = result
+                && status.code != 404
+            {
+                return (refuse(&status), false);
             }
         }
         let version = self.core.lock().store.version().to_string();
@@ -596,7 +596,7 @@ impl Connection {
     }
 }
 
-fn delete_options(asked: &Asked, body: &[u8]) -> Result<DeleteOptions, Status> {
+fn delete_options(asked: &Asked, body: &[u8]) -> Result<DeleteOptions, Box<Status>> {
     let body = if body.is_empty() { Value::Null } else { parse(body, &asked.content_type)? };
     let query = |key: &str| asked.query.get(key).cloned();
     let of_body = |pointer: &str| Some(text(&body, pointer).to_owned()).filter(|s| !s.is_empty());
@@ -610,7 +610,7 @@ fn delete_options(asked: &Asked, body: &[u8]) -> Result<DeleteOptions, Status> {
 }
 
 /// The body as JSON; YAML where the content type says so.
-fn parse(body: &[u8], content_type: &str) -> Result<Value, Status> {
+fn parse(body: &[u8], content_type: &str) -> Result<Value, Box<Status>> {
     let wrong = |e: &dyn std::fmt::Display| status::bad_request(format!("the object provided is unrecognized: {e}"));
     match serde_json::from_slice(body) {
         Ok(value) => Ok(value),

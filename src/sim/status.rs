@@ -5,6 +5,18 @@ use kube::core::response::{StatusCause, StatusDetails, StatusSummary};
 
 use super::registry::Kind;
 
+/// Adds details to a boxed status.
+trait With {
+    fn with(self, details: StatusDetails) -> Self;
+}
+
+impl With for Box<Status> {
+    fn with(mut self, details: StatusDetails) -> Self {
+        self.details = Some(details);
+        self
+    }
+}
+
 fn details(kind: &Kind, name: &str) -> StatusDetails {
     StatusDetails {
         name: name.to_owned(),
@@ -17,38 +29,37 @@ fn details(kind: &Kind, name: &str) -> StatusDetails {
 }
 
 /// A failure with a code and a reason.
-pub(crate) fn failure(code: u16, reason: &str, message: impl Into<String>) -> Status {
-    Status {
+pub(crate) fn failure(code: u16, reason: &str, message: impl Into<String>) -> Box<Status> {
+    Box::new(Status {
         status: Some(StatusSummary::Failure),
         code,
         message: message.into(),
         metadata: None,
         reason: reason.to_owned(),
         details: None,
-    }
+    })
 }
 
-pub(crate) fn not_found(kind: &Kind, name: &str) -> Status {
-    failure(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())).with_details(details(kind, name))
+pub(crate) fn not_found(kind: &Kind, name: &str) -> Box<Status> {
+    failure(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())).with(details(kind, name))
 }
 
-pub(crate) fn already_exists(kind: &Kind, name: &str) -> Status {
-    failure(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.qualified()))
-        .with_details(details(kind, name))
+pub(crate) fn already_exists(kind: &Kind, name: &str) -> Box<Status> {
+    failure(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.qualified())).with(details(kind, name))
 }
 
-pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Status {
+pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Box<Status> {
     failure(409, "Conflict", format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified()))
-        .with_details(details(kind, name))
+        .with(details(kind, name))
 }
 
 /// The optimistic lock failed.
-pub(crate) fn modified(kind: &Kind, name: &str) -> Status {
+pub(crate) fn modified(kind: &Kind, name: &str) -> Box<Status> {
     conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
 }
 
 /// One or several fields are invalid; each is (field, reason such as `FieldValueInvalid`, message).
-pub(crate) fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Status {
+pub(crate) fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Box<Status> {
     let lines: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
     let text = match lines.as_slice() {
         [one] => one.clone(),
@@ -61,7 +72,7 @@ pub(crate) fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Statu
         .map(|e| StatusCause { reason: e.reason.to_owned(), message: e.message, field: e.field })
         .collect();
     let what = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
-    failure(422, "Invalid", format!("{what} \"{name}\" is invalid: {text}")).with_details(body)
+    failure(422, "Invalid", format!("{what} \"{name}\" is invalid: {text}")).with(body)
 }
 
 /// What is wrong with one field.
@@ -100,21 +111,21 @@ impl FieldError {
     }
 }
 
-pub(crate) fn bad_request(message: impl Into<String>) -> Status {
+pub(crate) fn bad_request(message: impl Into<String>) -> Box<Status> {
     failure(400, "BadRequest", message)
 }
 
 /// The version asked for is no longer (or was never) in the watch history.
-pub(crate) fn expired(asked: u64, oldest: u64) -> Status {
+pub(crate) fn expired(asked: u64, oldest: u64) -> Box<Status> {
     failure(410, "Expired", format!("too old resource version: {asked} ({oldest})"))
 }
 
 /// What the in-memory server does not do.
-pub(crate) fn unsupported(verb: &str, resource: &str) -> Status {
+pub(crate) fn unsupported(verb: &str, resource: &str) -> Box<Status> {
     failure(501, "NotImplemented", format!("the in-memory API server does not support {verb} on {resource}"))
 }
 
-pub(crate) fn no_route() -> Status {
+pub(crate) fn no_route() -> Box<Status> {
     let mut status = failure(404, "NotFound", "the server could not find the requested resource");
     status.details = Some(StatusDetails {
         name: String::new(),
@@ -131,7 +142,7 @@ pub(crate) fn no_route() -> Status {
     status
 }
 
-pub(crate) fn too_many_requests(retry_after: u32) -> Status {
+pub(crate) fn too_many_requests(retry_after: u32) -> Box<Status> {
     let mut status = failure(429, "TooManyRequests", "too many requests, please try again later");
     status.details = Some(StatusDetails {
         name: String::new(),
@@ -144,6 +155,6 @@ pub(crate) fn too_many_requests(retry_after: u32) -> Status {
     status
 }
 
-pub(crate) fn internal(why: &str) -> Status {
+pub(crate) fn internal(why: &str) -> Box<Status> {
     failure(500, "InternalError", format!("Internal error occurred: {why}"))
 }

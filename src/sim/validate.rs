@@ -89,14 +89,14 @@ fn deployment(new: &Value, errors: &mut Vec<FieldError>) {
                     "may not be 0 when `maxSurge` is 0",
                 ));
             }
-            if let Some(Value::String(s)) = rolling.and_then(|r| r.get("maxUnavailable")) {
-                if s.trim_end_matches('%').parse::<u32>().is_ok_and(|p| p > 100) {
-                    errors.push(FieldError::invalid(
-                        "spec.strategy.rollingUpdate.maxUnavailable",
-                        format!("\"{s}\""),
-                        "must not be greater than 100%",
-                    ));
-                }
+            if let Some(Value::String(s)) = rolling.and_then(|r| r.get("maxUnavailable"))
+                && s.trim_end_matches('%').parse::<u32>().is_ok_and(|p| p > 100)
+            {
+                errors.push(FieldError::invalid(
+                    "spec.strategy.rollingUpdate.maxUnavailable",
+                    format!("\"{s}\""),
+                    "must not be greater than 100%",
+                ));
             }
         }
         "Recreate" => {}

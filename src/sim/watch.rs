@@ -124,8 +124,7 @@ impl Watch {
         if now >= self.deadline {
             return Next::End;
         }
-        loop {
-            let Some(table) = state.store.table(kind) else { break };
+        while let Some(table) = state.store.table(kind) {
             if table.oldest > self.cursor {
                 let gone = status::expired(self.cursor, table.oldest);
                 return Next::Last(line("ERROR", &status_value(&gone)));

@@ -151,29 +151,21 @@ fn foreground(access: &Access<'_>, object: &Value, key: &Key) {
             access.delete(dependent.kind, &dependent.namespace, &dependent.name, &options);
         }
     }
-    if !blocked {
-        remove_finalizer(access, key, "foregroundDeletion");
-    } else if dependents(access, object).is_empty() {
+    if !blocked || dependents(access, object).is_empty() {
         remove_finalizer(access, key, "foregroundDeletion");
     }
 }
 
 fn empty_namespace(access: &Access<'_>, namespace: &Value) {
     let name = json::name(namespace).to_owned();
-    let content: Vec<Key> = {
+    let content: Vec<(Key, bool)> = {
         let state = access.core.lock();
-        let kinds: Vec<KindId> = state.store.registry.iter().filter(|k| k.namespaced).map(|k| k.id).collect();
-        kinds
-            .into_iter()
-            .flat_map(|kind| {
-                let objects = state.store.list(kind, Some(&name));
-                objects
-                    .map(move |o| (Key::new(kind, json::namespace(o), json::name(o)), deleting(o)))
-                    .collect::<Vec<_>>()
-            })
-            .map(|(key, gone)| (key, gone))
-            .map(|(key, _)| key)
-            .collect()
+        let kinds = state.store.registry.iter().filter(|k| k.namespaced).map(|k| k.id);
+        let of_kind = |kind| {
+            let objects = state.store.list(kind, Some(&name));
+            objects.map(move |o| (Key::new(kind, json::namespace(o), json::name(o)), deleting(o)))
+        };
+        kinds.flat_map(of_kind).collect()
     };
     if content.is_empty() {
         access.update(NAMESPACES, "", &name, |n| {
@@ -181,8 +173,7 @@ fn empty_namespace(access: &Access<'_>, namespace: &Value) {
         });
         return;
     }
-    for key in content {
-        let waits = access.at(&key).is_some_and(|o| deleting(&o));
+    for (key, waits) in content {
         if !waits {
             access.delete(key.kind, &key.namespace, &key.name, &DeleteOptions::default());
         }

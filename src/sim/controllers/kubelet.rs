@@ -44,9 +44,7 @@ pub(crate) fn route(_: &Store, change: &Change, keys: &mut Vec<Key>) {
 
 impl Reconcile for Kubelet {
     fn reconcile(&mut self, access: &Access<'_>, key: &Key) -> Option<Duration> {
-        let Some(pod) = access.at(key) else {
-            return None;
-        };
+        let pod = access.at(key)?;
         let now = Instant::now();
         let uid = json::uid(&pod).to_owned();
         let delays = &access.core.options.delays;

@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kube::core::Status;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -219,12 +218,12 @@ impl Access<'_> {
         name: &str,
         change: impl FnOnce(&mut Value),
     ) -> Option<Arc<Value>> {
-        self.write(kind, namespace, name, None, change).ok()
+        self.write(kind, namespace, name, None, change)
     }
 
     /// The same through the status subresource.
     pub fn update_status(&self, kind: KindId, object: &Value, change: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
-        self.write(kind, json::namespace(object), json::name(object), Some("status"), change).ok()
+        self.write(kind, json::namespace(object), json::name(object), Some("status"), change)
     }
 
     fn write(
@@ -234,16 +233,16 @@ impl Access<'_> {
         name: &str,
         subresource: Option<&'static str>,
         change: impl FnOnce(&mut Value),
-    ) -> Result<Arc<Value>, Option<Status>> {
+    ) -> Option<Arc<Value>> {
         self.core.run(|state| {
-            let (mut caller, kind) = self.caller(state, kind, Verb::Update).ok_or(None)?;
+            let (mut caller, kind) = self.caller(state, kind, Verb::Update)?;
             caller.subresource = subresource;
-            let updated = self.core.update(state, &caller, &kind, namespace, name, |old| {
+            let make = |old: &Value| {
                 let mut new = old.clone();
                 change(&mut new);
                 Ok((new, false))
-            });
-            updated.map_err(Some)
+            };
+            self.core.update(state, &caller, &kind, namespace, name, make).ok()
         })
     }
 

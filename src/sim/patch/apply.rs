@@ -22,7 +22,7 @@ pub(crate) fn apply(
     config: &Value,
     force: bool,
     time: &str,
-) -> Result<Value, Status> {
+) -> Result<Value, Box<Status>> {
     if config.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|m| !m.is_empty()) {
         return Err(status::bad_request("metadata.managedFields must be nil"));
     }
@@ -92,10 +92,8 @@ fn reset(kind: &Kind, caller: &Caller, config: &mut Value) {
             map.remove("status");
         }
     }
-    if keep_only_status {
-        if let Some(Value::Object(meta)) = config.get_mut("metadata") {
-            meta.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "resourceVersion" | "uid"));
-        }
+    if let (true, Some(Value::Object(meta))) = (keep_only_status, config.get_mut("metadata")) {
+        meta.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "resourceVersion" | "uid"));
     }
     for field in ["creationTimestamp", "generation", "managedFields", "selfLink"] {
         json::remove(config, &["metadata", field]);
@@ -182,7 +180,7 @@ fn is_hollow(value: &Value) -> bool {
     value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-fn conflict(conflicts: Vec<(Manager, Set)>) -> Status {
+fn conflict(conflicts: Vec<(Manager, Set)>) -> Box<Status> {
     let mut causes = Vec::new();
     let mut groups = Vec::new();
     let mut count = 0;

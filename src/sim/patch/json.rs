@@ -7,7 +7,7 @@ use super::super::registry::Kind;
 use super::super::status;
 
 /// Applies all operations or none. A failed `test` and a missing path are 422, a malformed patch is 400.
-pub(crate) fn patch(kind: &Kind, name: &str, target: &Value, patch: &Value) -> Result<Value, Status> {
+pub(crate) fn patch(kind: &Kind, name: &str, target: &Value, patch: &Value) -> Result<Value, Box<Status>> {
     let patch: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|e| status::bad_request(format!("error decoding patch: {e}")))?;
     let mut result = target.clone();

@@ -8,7 +8,7 @@ use super::super::status;
 
 /// Applies a patch to a built-in object. Understands `$patch` (`delete`, `replace`), `$retainKeys`,
 /// `$setElementOrder` (order is not changed) and `$deleteFromPrimitiveList`.
-pub(crate) fn patch(kind: &Kind, target: &Value, patch: &Value) -> Result<Value, Status> {
+pub(crate) fn patch(kind: &Kind, target: &Value, patch: &Value) -> Result<Value, Box<Status>> {
     if kind.custom {
         return Err(status::failure(
             415,
@@ -45,7 +45,7 @@ fn merges_scalars(field: &str) -> bool {
     field == "finalizers"
 }
 
-fn merge_object(kind: &str, field: &str, target: &mut Value, patch: &Map<String, Value>) -> Result<(), Status> {
+fn merge_object(kind: &str, field: &str, target: &mut Value, patch: &Map<String, Value>) -> Result<(), Box<Status>> {
     match patch.get("$patch").and_then(Value::as_str) {
         Some("delete") => {
             *target = Value::Object(Map::new());
@@ -103,7 +103,7 @@ fn merge_list(
     field: &str,
     map: &mut Map<String, Value>,
     list: &[Value],
-) -> Result<(), Status> {
+) -> Result<(), Box<Status>> {
     let strip = |v: &Value| {
         let mut v = v.clone();
         if let Value::Object(m) = &mut v {

@@ -219,3 +219,33 @@ async fn discovery_finds_kinds() {
         assert!(discovery.resolve_gvk(&gvk).is_some(), "{gvk:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hold_is_part_of_the_write() {
+    let mut object = deployment("web", 2, "web:1");
+    object["metadata"]["labels"][crate::api::keys::WORKLOAD_TYPE] = json!("deployment");
+    let cluster = Cluster::builder().hold().object(object).build().unwrap();
+    settle().await;
+    let deployments: Api<Deployment> = api(&cluster, "user");
+    let change = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "web:2"}]}}}});
+    let web = deployments.patch("web", &PatchParams::default(), &Patch::Strategic(change)).await.unwrap();
+    assert_eq!(web.spec.as_ref().unwrap().paused, Some(true));
+    settle().await;
+    let sets: Api<ReplicaSet> = api(&cluster, "user");
+    assert_eq!(sets.list(&Default::default()).await.unwrap().items.len(), 1, "nothing rolls");
+}
+
+#[tokio::test(start_paused = true)]
+async fn admission_may_refuse() {
+    let cluster = Cluster::builder()
+        .admission(|request| match request.name {
+            "bad" => Err(Box::new(kube::core::Status::failure("no", "Forbidden").with_code(403))),
+            _ => Ok(request.object.clone()),
+        })
+        .build()
+        .unwrap();
+    let maps: Api<ConfigMap> = api(&cluster, "user");
+    let refused = maps.create(&PostParams::default(), &from(config_map("bad", json!({})))).await;
+    assert_eq!(code(refused), (403, "no".into()));
+    maps.create(&PostParams::default(), &from(config_map("good", json!({})))).await.unwrap();
+}
