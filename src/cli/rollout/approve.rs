@@ -19,6 +19,7 @@ use crate::api::{
 
 /// Arguments of `rollout approve`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Args {
     /// rollout/NAME, or rollout NAME; several at once
     #[arg(required = true, value_name = "RESOURCE")]

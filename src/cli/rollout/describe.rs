@@ -21,6 +21,7 @@ use crate::cli::client::explain;
 
 /// Arguments of `rollout describe`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Args {
     /// Nothing for all of the namespace, rollout/NAME, or rollout NAME; several at once
     #[arg(value_name = "RESOURCE")]

@@ -23,6 +23,7 @@ use crate::{api::v1beta1::Rollout, cli::duration};
 
 /// Arguments of `rollout get`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Args {
     /// Nothing for all, rollout/NAME, or rollout NAME; several at once
     #[arg(value_name = "RESOURCE")]

@@ -23,6 +23,9 @@ mod wire_tests;
 use output::Io;
 use resources::Usage;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, also a release that was cancelled and a wait that timed out; \
+                          2 a wrong command line.";
+
 /// Arguments of `tidegate rollout`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

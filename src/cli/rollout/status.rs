@@ -30,6 +30,7 @@ use crate::{
 
 /// Arguments of `rollout status`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = super::EXIT_CODES)]
 pub struct Args {
     /// rollout/NAME, or rollout NAME; several at once
     #[arg(required = true, value_name = "RESOURCE")]
