@@ -60,10 +60,15 @@ pub struct Options {
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
     let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
+    let engine = Engine::new(options.script_workers);
+    let metrics = options.metrics.clone();
+    engine.observe(move |script, ok, took| {
+        metrics.script_called(&script.name, if ok { "ok" } else { "error" }, took);
+    });
     let reconciler = Arc::new(Reconciler {
         writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone()),
         cache,
-        engine: Engine::new(options.script_workers),
+        engine,
         settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },
         clock: options.clock.clone(),
         metrics: options.metrics.clone(),

@@ -6,12 +6,12 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -42,6 +42,7 @@ const RESULT_BYTES: usize = 32 << 20;
 type Key = [u8; 32];
 type Compiled = Result<Arc<[u8]>, SyntaxError>;
 type Answer = Result<Outcome, ScriptError>;
+type Observer = Box<dyn Fn(&Script, bool, Duration) + Send + Sync>;
 
 /// Runs scripts. A cheap handle to worker threads that end when the last handle is dropped.
 #[derive(Clone)]
@@ -67,6 +68,7 @@ struct Shared {
     wake: Condvar,
     compiled: Mutex<Lru<Key, Compiled>>,
     results: Mutex<Lru<Key, Arc<Answer>>>,
+    observer: OnceLock<Observer>,
 }
 
 #[derive(Default)]
@@ -118,6 +120,7 @@ impl Engine {
             wake: Condvar::new(),
             compiled: Mutex::new(Lru::new(limits.compiled, COMPILED_BYTES)),
             results: Mutex::new(Lru::new(limits.results, RESULT_BYTES)),
+            observer: OnceLock::new(),
             limits,
         });
         for _ in 0..workers.max(1) {
@@ -130,6 +133,13 @@ impl Engine {
     /// The limits that every run is held to.
     pub fn limits(&self) -> &Limits {
         &self.inner.shared.limits
+    }
+
+    /// Calls a function after every run, with whether the run succeeded and how long its caller waited for it. Results
+    /// that are known from an earlier run are no runs. Only the first observer counts.
+    pub fn observe(&self, observer: impl Fn(&Script, bool, Duration) + Send + Sync + 'static) {
+        // A second observer would be a second owner of the counters.
+        let _ = self.inner.shared.observer.set(Box::new(observer));
     }
 
     /// Runs the script with `obj` as its only global. Blocks the calling thread, for at most the wall limit and a
@@ -152,7 +162,13 @@ impl Engine {
         if let Some(known) = lock(&shared.results).get(&key) {
             return (*known).clone();
         }
-        let (answer, weight) = match self.submit(script, digest, Some(obj.clone()))? {
+        let started = Instant::now();
+        let event = self.submit(script, digest, Some(obj.clone()));
+        if let Some(observer) = shared.observer.get() {
+            let is_ok = matches!(&event, Ok(Event::Done((Ok(_), _))));
+            observer(script, is_ok, started.elapsed());
+        }
+        let (answer, weight) = match event? {
             Event::Done(run) => run,
             Event::Compiled(Err(e)) => (Err(syntax_error(script, &e, limits)), 0),
             Event::Started | Event::Compiled(Ok(_)) => (Err(fault(script, limits, "no result")), 0),

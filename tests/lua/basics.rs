@@ -148,3 +148,18 @@ fn handles_are_shared_between_threads() {
         }
     });
 }
+
+#[test]
+fn an_observer_sees_every_run_and_no_known_result() {
+    let engine = tidegate::lua::Engine::new(1);
+    let (sender, runs) = std::sync::mpsc::channel();
+    engine.observe(move |script, is_ok, took| {
+        assert!(took > Duration::ZERO);
+        let _ = sender.send((script.name.clone(), is_ok));
+    });
+    for source in ["return {}", "return {}", "error('no')", "return ="] {
+        let _ = engine.run(&script(source), &json!({}));
+    }
+    let runs: Vec<(String, bool)> = runs.try_iter().collect();
+    assert_eq!(runs, [("test.lua".into(), true), ("test.lua".into(), false), ("test.lua".into(), false)]);
+}
