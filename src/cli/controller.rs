@@ -51,6 +51,8 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         tokio::spawn(health::serve(args.health_addr, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
     let options = Options {
         clock: Arc::new(system_clock),
+        decide: Arc::new(crate::rollout::decide),
+        decides_in_place: false,
         namespace: args.pod_namespace,
         config_map_wins: args.config_map_scripts_first,
         workers: args.workers,

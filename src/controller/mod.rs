@@ -28,12 +28,15 @@ use crate::{
     apply::Writer,
     gather::{Cache, Objects, Settings, cache::Change, collect::hold},
     lua::Engine,
-    rollout::Hold,
+    rollout::{Hold, Plan, Snapshot},
     telemetry::{Health, Metrics, logs},
 };
 
 /// Tells the time. The in-memory cluster has a clock of its own.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Makes a plan of a snapshot: [`crate::rollout::decide`].
+pub type Decide = Arc<dyn Fn(&Snapshot) -> Plan + Send + Sync>;
 
 /// Name of the readiness check that holds once the caches are filled.
 pub const CACHES: &str = "caches";
@@ -42,6 +45,11 @@ pub const CACHES: &str = "caches";
 pub struct Options {
     /// Tells the time.
     pub clock: Clock,
+    /// Makes the plans.
+    pub decide: Decide,
+    /// Decide on the runtime's own thread. In virtual time the order of everything is then a function of the seed; a
+    /// real process decides on threads of its own, because a script may use its whole budget of time.
+    pub decides_in_place: bool,
     /// Namespace of the ConfigMap with scripts: the controller's own.
     pub namespace: String,
     /// The ConfigMap's scripts replace built-in ones.
@@ -71,6 +79,8 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         engine,
         settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },
         clock: options.clock.clone(),
+        decide: options.decide.clone(),
+        decides_in_place: options.decides_in_place,
         metrics: options.metrics.clone(),
         recorder: Recorder::new(client, reporter),
         failures: Mutex::default(),

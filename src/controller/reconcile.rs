@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
 
-use super::{Clock, queue::Key};
+use super::{Clock, Decide, queue::Key};
 use crate::{
     api::{
         conditions::{self, types},
@@ -20,7 +20,7 @@ use crate::{
     apply::{self, Class, Writer, rollout_ref},
     gather::{Cache, Objects, Settings, collect},
     lua::Engine,
-    rollout::{Event, decide, plan::Purpose},
+    rollout::{Event, Plan, Snapshot, plan::Purpose},
     telemetry::Metrics,
 };
 
@@ -36,6 +36,8 @@ pub struct Reconciler {
     pub(super) engine: Engine,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
+    pub(super) decide: Decide,
+    pub(super) decides_in_place: bool,
     pub(super) metrics: Metrics,
     pub(super) recorder: Recorder,
     /// Consecutive failures by Rollout.
@@ -103,14 +105,7 @@ impl Reconciler {
         let Some(snapshot) = collect(&self.cache, rollout.clone(), now, &self.engine, &self.settings) else {
             return Ok(Next::Change);
         };
-        // Scripts may use their whole budget of time, which is too long for a thread of the runtime.
-        let plan = match tokio::task::spawn_blocking(move || decide(&snapshot)).await {
-            Ok(plan) => plan,
-            Err(error) => {
-                tracing::error!(%error, "deciding failed; this is a bug");
-                return Ok(Next::After(MAX_BACKOFF));
-            }
-        };
+        let Some(plan) = self.plan(snapshot).await else { return Ok(Next::After(MAX_BACKOFF)) };
         let mut status = plan.status;
         let mut events = plan.events;
         let result = self.writer.execute(&plan.effects).await;
@@ -159,6 +154,21 @@ impl Reconciler {
             return Ok(Next::After(Duration::ZERO));
         }
         Ok(plan.requeue.map_or(Next::Change, |at| Next::After(until(now, at))))
+    }
+
+    /// Scripts may use their whole budget of time, which is too long for a thread of the runtime.
+    async fn plan(&self, snapshot: Snapshot) -> Option<Plan> {
+        if self.decides_in_place {
+            return Some((self.decide)(&snapshot));
+        }
+        let decide = self.decide.clone();
+        match tokio::task::spawn_blocking(move || decide(&snapshot)).await {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                tracing::error!(%error, "deciding failed; this is a bug");
+                None
+            }
+        }
     }
 
     async fn publish(&self, rollout: &Rollout, events: Vec<Event>) {

@@ -15,7 +15,11 @@ use kube::{
     api::{ApiResource, DynamicObject},
     core::GroupVersionKind,
     discovery,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{
+        WatchStreamExt,
+        utils::{Backoff, ResetTimerBackoff},
+        watcher,
+    },
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -174,7 +178,7 @@ impl Cache {
         } else {
             (Api::all_with(self.client.clone(), resource), watcher::Config::default())
         };
-        let events = watcher(api, config).default_backoff();
+        let events = watcher(api, config).backoff(backoff());
         pin_mut!(events);
         let mut listed: BTreeSet<Name> = BTreeSet::new();
         loop {
@@ -356,6 +360,33 @@ impl Objects for Cache {
             .map(|(_, object)| object.clone())
             .collect()
     }
+}
+
+/// When a failed watch is tried again: as kube's own, without its jitter. One process does not storm a server, and a
+/// run in virtual time repeats exactly.
+#[derive(Default)]
+struct WatchBackoff {
+    failures: u32,
+}
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = Duration::from_millis(800).saturating_mul(1 << self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        Some(delay.min(Duration::from_secs(30)))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+fn backoff() -> ResetTimerBackoff<WatchBackoff> {
+    ResetTimerBackoff::new(WatchBackoff::default(), Duration::from_secs(120))
 }
 
 fn kind_of(object: &Value) -> Kind {

@@ -10,6 +10,7 @@ use crate::{
     api::crd,
     cli::policy,
     controller::{self, CACHES, Options},
+    rollout,
     sim::{Builder, Cluster, Operation},
     telemetry::{Health, Metrics},
     workload::hold::hold,
@@ -42,6 +43,8 @@ pub fn start_controller(cluster: &Cluster, client: kube::Client, stop: Cancellat
     let clock = cluster.clock();
     let options = Options {
         clock: Arc::new(move || clock.now()),
+        decide: Arc::new(rollout::decide),
+        decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,
         workers: 4,
