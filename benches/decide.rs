@@ -1,6 +1,13 @@
 //! `decide` on the story of `examples/istio`, as it is and with 500 routes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 #[path = "../tests/world/mod.rs"]
 mod world;

@@ -1,7 +1,14 @@
 //! Every file in `testcases/decide/` is one test: the objects of a cluster, and the plan that is made of them. See the
 //! README there. `BLESS=1 cargo test --test decide` writes the expectations anew.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 mod world;
 

@@ -1,5 +1,12 @@
 //! The plugin's commands against the in-memory cluster: what really becomes of the objects.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 
 use std::time::Duration;
 
