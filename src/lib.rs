@@ -24,7 +24,7 @@
 //! | [`gather`] | watch caches, cluster → snapshot | pure rooms |
 //! | [`apply`] | effects → cluster, events | pure rooms |
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |
-//! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | - |
+//! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | the hold of `workload` |
 //! | [`cli`] | one file a command; the same binary is the kubectl plugin | all |
 //! | [`telemetry`] | logs, metrics, health endpoints | - |
 //!

@@ -38,6 +38,7 @@ mod selector;
 mod server;
 mod status;
 mod store;
+pub mod traffic;
 mod validate;
 mod watch;
 

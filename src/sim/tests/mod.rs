@@ -12,6 +12,7 @@ use super::*;
 mod api;
 mod faults;
 mod rolling;
+mod traffic;
 mod watches;
 
 pub(crate) fn cluster() -> Cluster {
