@@ -94,6 +94,8 @@ fn a_wrong_command_line_is_exit_code_2_and_says_what_would_be_right() {
         (&["rollout", "status", "rollout/web", "--until", "friday"], "[possible values: completed, paused]"),
         (&["rollout", "get", "rollout/A"], "cannot be the name of a Rollout"),
         (&["rollout", "abort", "rollout/web"], "unrecognized subcommand"),
+        (&["controller", "--log-level", "tidegate=loud"], "such as info,tidegate=debug"),
+        (&["controller", "--log-format", "xml"], "[possible values: human, json]"),
     ] {
         let (code, out, errors) = run(Path::new(BINARY), arguments);
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {errors}");

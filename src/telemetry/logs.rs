@@ -25,8 +25,16 @@ pub struct LogArgs {
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub log_format: Format,
     /// What is logged: error, warn, info, debug, trace, or directives such as `info,tidegate::apply=debug`
-    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info", value_parser = directives)]
     pub log_level: String,
+}
+
+/// Refuses a filter on the command line, where it was written.
+fn directives(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(e) => Err(format!("{e}; write error, warn, info, debug, trace, or such as info,tidegate=debug")),
+    }
 }
 
 /// Why logging cannot start.
