@@ -24,7 +24,7 @@ test: fmt-check lint deny unit ## Formatting, lints, licences and advisories, an
 
 .PHONY: unit
 unit: compiler
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 .PHONY: e2e
 e2e: compiler ## The real controller on a real control plane, with real requests through Envoy (root or user namespaces)
