@@ -21,7 +21,7 @@ use super::{
     ErrorKind, Limits, Outcome, Script, ScriptError,
     cache::Lru,
     compile::{self, SyntaxError},
-    convert,
+    fingerprint::fingerprint,
     vm::{self, Vm},
 };
 
@@ -151,7 +151,7 @@ impl Engine {
         let shared = &self.inner.shared;
         let limits = &shared.limits;
         let digest = self.compile_limits(script)?;
-        let input = convert::fingerprint(obj, limits)
+        let input = fingerprint(obj, limits)
             .map_err(|m| ScriptError::new(ErrorKind::Input, script, None, &m, limits.error_bytes))?;
         let key: Key = Sha256::new()
             .chain_update(digest)

@@ -13,6 +13,7 @@ use super::{
     error::one_line,
     json,
     meter::{Meter, Stop},
+    output,
 };
 
 const PRELUDE: &str = include_str!("prelude.lua");
@@ -82,7 +83,7 @@ impl Vm {
                 return (Err(fail(ErrorKind::Output, &message)), 0);
             }
         };
-        match convert::from_lua(&table, &input, &self.marks, limits) {
+        match output::from_lua(&table, &input, &self.marks, limits) {
             Ok(output) => {
                 let outcome = Outcome {
                     value: output.value,

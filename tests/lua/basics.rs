@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate::lua::{ErrorKind, Origin, Script};
+use tidegate::lua::{ErrorKind, Library, Origin, Script};
 
 use crate::{engine, run, script};
 
@@ -162,4 +162,37 @@ fn an_observer_sees_every_run_and_no_known_result() {
     }
     let runs: Vec<(String, bool)> = runs.try_iter().collect();
     assert_eq!(runs, [("test.lua".into(), true), ("test.lua".into(), false), ("test.lua".into(), false)]);
+}
+
+#[test]
+fn a_busy_engine_says_so() {
+    let engine =
+        engine(|l| (l.fuel, l.wall, l.queue) = (u64::MAX, Duration::from_millis(500), Duration::from_millis(50)));
+    std::thread::scope(|scope| {
+        let busy = engine.clone();
+        let (started, wait) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            started.send(()).unwrap();
+            assert_eq!(busy.run(&script("while true do end"), &json!({})).unwrap_err().kind, ErrorKind::Time);
+        });
+        wait.recv().unwrap();
+        // Until the other one has the only worker, this one may still get through.
+        let e = (0..1_000_000).find_map(|_| engine.run(&script("return {}"), &json!({})).err()).unwrap();
+        assert_eq!((e.kind, e.message.as_str()), (ErrorKind::Time, "no script worker was free for 50ms"));
+        assert!(!e.kind.is_deterministic());
+    });
+    assert!((0..100).any(|_| engine.run(&script("return {}"), &json!({})).is_ok()));
+}
+
+#[test]
+fn the_built_in_scripts_compile() {
+    let engine = engine(|_| ());
+    let scripts = Library::list();
+    assert!(!scripts.is_empty());
+    for script in scripts {
+        assert_eq!(engine.check(&script), Ok(()), "{}", script.name);
+        assert_eq!(script.hash().len(), 64);
+    }
+    assert!(Library::builtin("networking.istio.io", "VirtualService").is_some());
+    assert!(Library::builtin("networking.istio.io", "Nothing").is_none());
 }
