@@ -90,10 +90,14 @@ fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(
     if total <= 0.0 {
         return Err("all weights are 0".to_owned());
     }
+    // A backend may be listed more than once.
+    let share_of = |entries: &[Value], entry: &Value, total: f64| -> Result<f64, String> {
+        let same: Vec<Value> =
+            entries.iter().filter(|e| !mentions(e, names) && same_backend(e, entry)).cloned().collect();
+        Ok(if total > 0.0 { sum(&same)? / total } else { 0.0 })
+    };
     for entry in foreign {
-        let was = original.iter().filter(|e| !mentions(e, names)).find(|e| same_backend(e, entry));
-        let was = was.map(weight).transpose()?.unwrap_or(0.0);
-        let (share, was) = (weight(entry)? / total, if before > 0.0 { was / before } else { 0.0 });
+        let (share, was) = (share_of(result, entry, total)?, share_of(original, entry, before)?);
         if (share - was).abs() > 0.01 {
             return Err(format!(
                 "the share of a backend that is not ours changed from {:.0} % to {:.0} %",

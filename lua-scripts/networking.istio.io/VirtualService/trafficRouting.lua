@@ -6,8 +6,9 @@
 -- `matches` entries comes first. Matches win over a weight. Without a canary Service (stable = canary) the canary is
 -- subset `canary` of the stable host, and the stable destination should name a subset of its own.
 --
--- Weights: the canary gets its per cent of the stable destination's share; other destinations keep theirs. A route
--- with no other destination sums to 100, any other to what it summed to before, or to the smallest exact multiple.
+-- Weights: the canary gets its per cent of the stable destination's share; other destinations keep theirs. A route to one
+-- destination sums to 100, any other to what it summed to before, rounded where whole numbers cannot hold the exact
+-- share. Small numbers that cannot be split, such as 1 and 1, become larger ones in the exact ratio.
 -- Paths: PathPrefix is Istio's `prefix`, a plain text prefix. RegularExpression is RE2 and must match the whole value.
 --
 -- Not expressible: matches on tcp or tls; two conditions on one value of which one is a regular expression; headers
@@ -196,7 +197,7 @@ local function gcd(a, b)
   return a
 end
 
--- Whole numbers in the ratio of `values`, that sum to `sum` where that is exact.
+-- The smallest whole numbers in the ratio of `values`, or multiples of them that sum to `sum` where that is exact.
 local function reduce(values, sum)
   local divisor, total = 0, 0
   for _, value in ipairs(values) do divisor = gcd(divisor, value) end
@@ -214,6 +215,58 @@ local function reduce(values, sum)
   end
 end
 
+-- Scales whole numbers to `sum`, rounding so that the errors do not add up.
+local function rescale(list, sum)
+  local total, so_far, given = 0, 0, 0
+  for _, value in ipairs(list) do total = total + value end
+  for i, value in ipairs(list) do
+    so_far = so_far + value
+    local upto = math.floor(so_far * sum / total + 0.5)
+    list[i], given = upto - given, upto
+  end
+end
+
+-- The canary's part of each of our shares, as whole numbers: rounded so that the errors do not add up, and neither part
+-- of a share of 2 or more to nothing.
+local function parts_of(shares)
+  local parts, so_far, given = {}, 0, 0
+  for i, share in ipairs(shares) do
+    so_far = so_far + weight * share / 100
+    local part = math.min(math.max(math.floor(so_far + 0.5) - given, 0), share)
+    if weight > 0 and weight < 100 and share > 1 then part = math.min(math.max(part, 1), share - 1) end
+    parts[i], given = part, given + part
+  end
+  return parts
+end
+
+-- Divides a route: `shares` are ours, `others` those of other destinations. Returns new weights for the stable entries,
+-- their canaries, and the others.
+local function divide(shares, others, sum)
+  local ours, exact, has_one = 0, true, false
+  for _, share in ipairs(shares) do
+    ours = ours + share
+    exact = exact and weight * share % 100 == 0
+    has_one = has_one or share == 1
+  end
+  if ours == sum then
+    if #shares == 1 or (not exact and sum < 100) then rescale(shares, 100) end
+  elseif not exact and (sum < 100 or has_one) then
+    -- Numbers too small for per cents: larger ones in exactly the same ratio.
+    local values = {}
+    for _, share in ipairs(shares) do values[#values + 1] = (100 - weight) * share end
+    for _, share in ipairs(shares) do values[#values + 1] = weight * share end
+    for _, other in ipairs(others) do values[#values + 1] = 100 * other end
+    reduce(values, sum)
+    local stables, canaries, rest = {}, {}, {}
+    for i in ipairs(shares) do stables[i], canaries[i] = values[i], values[#shares + i] end
+    for i in ipairs(others) do rest[i] = values[2 * #shares + i] end
+    return stables, canaries, rest
+  end
+  local stables, canaries = {}, parts_of(shares)
+  for i, share in ipairs(shares) do stables[i] = share - canaries[i] end
+  return stables, canaries, others
+end
+
 -- Splits the share of the stable entries of a route. Returns whether it names the stable Service, and whether it
 -- gave it a share.
 local function split(route, path)
@@ -223,51 +276,33 @@ local function split(route, path)
   if sum == 0 then fail(path .. ": the weights sum to 0, which Istio refuses") end
 
   -- A stable entry owns its share and that of the canary that the original has beside it.
-  local owned, paired = {}, {}
+  local sharing, shares, ours = {}, {}, {}
   for _, i in ipairs(stables) do
-    owned[i] = weights[i]
-    if twin[i] then
-      owned[i] = owned[i] + weights[twin[i]]
-      paired[twin[i]] = true
+    local share = weights[i]
+    if twin[i] then share = share + weights[twin[i]] end
+    if share > 0 then
+      sharing[#sharing + 1], shares[#shares + 1] = i, share
+      ours[i] = true
+      if twin[i] then ours[twin[i]] = true end
     end
   end
-  local shares, drained = 0, true
+  if #sharing == 0 then return true, false end
+  local other_at, others = {}, {}
   for i, entry_weight in ipairs(weights) do
-    if (owned[i] or (not paired[i] and entry_weight) or 0) > 0 then shares = shares + 1 end
-    if (owned[i] or 0) > 0 then drained = false end
+    if not ours[i] and entry_weight > 0 then other_at[#other_at + 1], others[#others + 1] = i, entry_weight end
   end
-  if drained then return true, false end
 
-  -- One number for each entry, then one for each canary.
-  local values, of_canary = {}, {}
-  for i in ipairs(route) do
-    values[i] = 0
-    if owned[i] then
-      values[i] = (100 - weight) * owned[i]
-    elseif not paired[i] then
-      values[i] = 100 * weights[i]
+  local new_stables, new_canaries, new_others = divide(shares, others, sum)
+  for n, i in ipairs(sharing) do
+    local entry = twin[i] and route[twin[i]]
+    if not entry then
+      entry = canary_entry(route[i])
+      table.insert(route, entry)
     end
+    route[i].weight, entry.weight = new_stables[n], new_canaries[n]
+    if string.sub(path, 1, 4) == "http" then modify(entry) end
   end
-  for _, i in ipairs(stables) do
-    if owned[i] > 0 then
-      local at = twin[i]
-      if not at then
-        at = #values + 1
-        local entry = canary_entry(route[i])
-        route[at] = entry
-      end
-      values[at] = weight * owned[i]
-      of_canary[at] = true
-    end
-  end
-  if shares == 1 then sum = 100 end
-  reduce(values, sum)
-
-  for i, entry in ipairs(route) do
-    -- An absent weight is 0: an entry without a share stays as it was written.
-    if values[i] ~= (entry.weight or 0) or of_canary[i] or (owned[i] or 0) > 0 then entry.weight = values[i] end
-    if of_canary[i] and string.sub(path, 1, 4) == "http" then modify(entry) end
-  end
+  for n, i in ipairs(other_at) do route[i].weight = new_others[n] end
   return true, true
 end
 
@@ -389,16 +424,24 @@ local function combine(base, match, path)
   return result
 end
 
--- Where a rule's stable destination has a share, its canary's route; else nil.
+-- The route of a canary rule: a canary for each stable destination that has a share, nil when none has. Also returns
+-- whether the route names the stable Service.
 local function canary_route(route)
   local stables = roles_of(route)
   local weights = weights_of(route)
-  local result = {}
+  local result, shares = {}, {}
   for _, i in ipairs(stables) do
-    if weights[i] > 0 then result[#result + 1] = canary_entry(route[i]) end
+    if weights[i] > 0 then
+      result[#result + 1], shares[#shares + 1] = canary_entry(route[i]), weights[i]
+    end
   end
   if #result == 0 then return nil, #stables > 0 end
-  if #result == 1 then result[1].weight = nil end
+  if #result == 1 then
+    result[1].weight = nil
+  else
+    rescale(shares, 100)
+    for i, entry in ipairs(result) do entry.weight = shares[i] end
+  end
   return result, true
 end
 
