@@ -52,7 +52,10 @@ pub fn kruise(rig: &Rig, namespace: &str, args: &[&str]) -> Result<String> {
         std::os::unix::fs::symlink(BINARY, &plugin).or_else(|e| if plugin.exists() { Ok(()) } else { Err(e) })?;
     }
     let kubeconfig = rig.cluster.pki.kubeconfig("admin");
-    output(Command::new(plugin).args(args).args(["-n", namespace]).env("KUBECONFIG", kubeconfig))
+    // A command that goes on for ever is a mistake to be told, not a test that hangs.
+    output(
+        Command::new("timeout").arg("60").arg(plugin).args(args).args(["-n", namespace]).env("KUBECONFIG", kubeconfig),
+    )
 }
 
 /// A running controller, ready.
