@@ -231,7 +231,7 @@ fn versions_defaults_and_columns_are_the_contracts() {
     let rollout = crds.iter().find(|c| c["spec"]["names"]["kind"] == "Rollout").unwrap();
     let names = json!({"kind": "Rollout", "listKind": "RolloutList", "plural": "rollouts", "singular": "rollout"});
     assert_eq!(rollout["spec"]["names"], names);
-    assert_eq!(rollout["spec"]["conversion"], json!({"strategy": "None"}));
+    assert_eq!(rollout["spec"]["conversion"], json!({"strategy": "None", "webhook": null}));
     let versions = rollout["spec"]["versions"].as_array().unwrap();
     let facts: Vec<_> = versions.iter().map(|v| (v["name"].as_str().unwrap(), &v["served"], &v["storage"])).collect();
     assert_eq!(facts, [("v1alpha1", &json!(true), &json!(false)), ("v1beta1", &json!(true), &json!(true))]);

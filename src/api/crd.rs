@@ -67,8 +67,9 @@ fn rollout_columns(step_in: &str) -> Value {
 /// Makes a derived definition what an API server expects of a hand-made one.
 fn settle(crd: &mut Value) -> Result<(), Error> {
     if let Some(spec) = crd.get_mut("spec") {
-        // Said although it is the default: applied over a definition that names a conversion webhook, it must go.
-        set(spec, json!({"conversion": {"strategy": "None"}}));
+        // Said although it is the default: `kubectl apply` over a definition that names a conversion webhook, such as
+        // OpenKruise's, must take the webhook away.
+        set(spec, json!({"conversion": {"strategy": "None", "webhook": null}}));
         if let Some(names) = spec.get_mut("names").and_then(Value::as_object_mut) {
             let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
             names.insert("listKind".to_owned(), format!("{kind}List").into());
