@@ -131,6 +131,42 @@ fn snippet(source: &str, line: u32) -> String {
     text
 }
 
+/// What other Luas have, and scripts do not.
+const ABSENT: [&str; 22] = [
+    "bit32",
+    "buffer",
+    "coroutine",
+    "debug",
+    "dofile",
+    "io",
+    "loadfile",
+    "math.tointeger",
+    "math.type",
+    "module",
+    "newproxy",
+    "os",
+    "package",
+    "require",
+    "string.pack",
+    "string.split",
+    "string.unpack",
+    "table.move",
+    "table.pack",
+    "table.unpack",
+    "typeof",
+    "utf8",
+];
+
+/// A name on this line of the script that scripts do not have, which may be why something there is nil.
+pub(super) fn absent_name(source: &str, line: u32) -> Option<&'static str> {
+    let text = source.lines().nth(line.checked_sub(1)? as usize)?;
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.');
+    words.find_map(|word| {
+        let is = |name: &&str| word.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        ABSENT.iter().copied().find(|name| is(name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +181,20 @@ mod tests {
             error.report(),
             "a.lua:3: bad thing\n\n  1 | local x\n  2 | local y\n> 3 |   obj.a.b = 1\n    |   ^\n  4 | return x\n"
         );
+    }
+
+    #[test]
+    fn absent_names_are_whole_words() {
+        let table = [
+            ("local now = os.time()", Some("os")),
+            ("return table.unpack(t)", Some("table.unpack")),
+            ("local post = pos.x + table.packed", None),
+            ("x = t.os", None),
+        ];
+        for (source, name) in table {
+            assert_eq!(absent_name(source, 1), name, "{source}");
+        }
+        assert_eq!(absent_name("os", 2), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     ErrorKind, Limits, Outcome, Script, ScriptError, compile, convert,
-    error::one_line,
+    error::{absent_name, one_line},
     json,
     meter::{Meter, Stop},
     output,
@@ -153,7 +153,9 @@ impl Vm {
             Some((PRELUDE_NAME, _, rest)) => (calls.line(), rest),
             _ => (calls.line(), raised.as_str()),
         };
-        let mut error = ScriptError::new(ErrorKind::Runtime, script, line, message, limits.error_bytes);
+        let absent = line.filter(|_| message.contains("nil")).and_then(|line| absent_name(&script.source, line));
+        let message = absent.map_or_else(|| message.to_owned(), |name| format!("{message}; scripts have no `{name}`"));
+        let mut error = ScriptError::new(ErrorKind::Runtime, script, line, &message, limits.error_bytes);
         error.traceback = calls.text(&script.name);
         error
     }

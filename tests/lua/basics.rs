@@ -63,8 +63,8 @@ fn error_table() {
         ("return {[true] = 2}", ErrorKind::Output, None, "invalid key types"),
         ("return {x = '\\255'}", ErrorKind::Output, None, "not valid UTF-8, at x"),
         ("local t = {} t.t = {t} return t", ErrorKind::Output, None, "recursively nested tables to JSON, at t[0]"),
-        ("os.exit()", ErrorKind::Runtime, Some(1), "index nil with 'exit'"),
-        ("require('x')", ErrorKind::Runtime, Some(1), "call a nil value"),
+        ("os.exit()", ErrorKind::Runtime, Some(1), "attempt to index nil with 'exit'; scripts have no `os`"),
+        ("require('x')", ErrorKind::Runtime, Some(1), "attempt to call a nil value; scripts have no `require`"),
     ];
     for (source, kind, line, message) in table {
         let e = run(source, &json!({})).expect_err(source);
