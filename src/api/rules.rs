@@ -71,6 +71,12 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         // The contract knows one entry; the list is there for what may come.
         keywords(schema, &format!("{style}.trafficRoutings"), json!({"maxItems": 1}))?;
         traffic_routing_ref(schema, &format!("{style}.trafficRoutings[]"))?;
+        rule(
+            schema,
+            &style,
+            "!has(self.disableGenerateCanaryService) || !self.disableGenerateCanaryService || !has(self.trafficRoutings) || self.trafficRoutings.all(t, !has(t.createCanaryService) || !t.createCanaryService)",
+            "createCanaryService: true contradicts disableGenerateCanaryService: true: keep one of the two",
+        )?;
     }
     rule(
         schema,
@@ -201,6 +207,7 @@ fn steps(schema: &mut Value, path: &str) -> Result<(), Error> {
         "weight and traffic are two spellings of the same share: keep one",
     )?;
     keywords(schema, &format!("{step}.replicas"), json!({"pattern": PERCENT_NOT_ZERO, "minimum": 1}))?;
+    keywords(schema, &format!("{step}.pause.duration"), json!({"minimum": 0}))?;
     keywords(schema, &format!("{step}.traffic"), json!({"maxLength": 8}))?;
     rule(
         schema,
