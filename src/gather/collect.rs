@@ -13,7 +13,7 @@ use crate::{
     },
     lua::{Engine, library},
     rollout::{
-        Hold, Snapshot,
+        Hold, Snapshot, is_releasing,
         release::{self, Scope},
     },
     traffic::routes::{Missing, Network},
@@ -85,7 +85,8 @@ pub fn collect(
         rollout,
     };
     // A spec that names nothing needs nothing; the decision says what is wrong with it.
-    let Ok(scope) = release::scope(&snapshot.rollout) else { return Some(snapshot) };
+    let scope = release::scope(&snapshot.rollout).or_else(|_| release::bare_scope(&snapshot.rollout));
+    let Ok(scope) = scope else { return Some(snapshot) };
     snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace);
 
     let at = |api_version: &str, kind: &str, name: &str| {
@@ -154,31 +155,44 @@ fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMa
     }))
 }
 
-/// Older Rollouts for the same workload; of two equally old ones the first by name is the older.
+/// Other Rollouts for the same workload that go before this one: one in the middle of a release before all others, an
+/// enabled one before one that is disabled or being deleted, an older one before a younger; of two equally old ones the
+/// first by name.
 fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Vec<String> {
-    let age = |created: &str, name: &str| (created.to_owned(), name.to_owned());
-    let mine = serde_json::to_value(&rollout.metadata).unwrap_or_default();
-    let mine = age(object::text(&mine, &["creationTimestamp"]), rollout.metadata.name.as_deref().unwrap_or_default());
-    let mut rivals: Vec<_> = objects
+    let mine = rank(rollout);
+    let mut rivals: Vec<String> = objects
         .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)
         .iter()
-        .filter(|other| !object::is_deleting(other))
-        .map(|other| (age(object::text(other, &["metadata", "creationTimestamp"]), object::name(other)), other.clone()))
-        .filter(|(other, _)| *other < mine)
-        .filter(|(_, other)| {
-            serde_json::from_value::<Rollout>((**other).clone())
-                .ok()
-                .filter(|other| !other.spec.disabled)
-                .and_then(|other| release::scope(&other).ok())
-                .is_some_and(|other| {
-                    object::group(&other.workload.api_version) == object::group(&scope.workload.api_version)
-                        && (&other.workload.kind, &other.workload.name) == (&scope.workload.kind, &scope.workload.name)
-                })
+        .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
+        .filter(|other| other.metadata.name != rollout.metadata.name)
+        .filter(|other| rank(other) < mine && rank(other).0 < IDLE)
+        .filter(|other| {
+            let scope_of = if is_releasing(other) { release::bare_scope } else { release::scope };
+            let other = scope_of(other);
+            other.is_ok_and(|other| {
+                object::group(&other.workload.api_version) == object::group(&scope.workload.api_version)
+                    && (&other.workload.kind, &other.workload.name) == (&scope.workload.kind, &scope.workload.name)
+            })
         })
-        .map(|((_, name), _)| name)
+        .filter_map(|other| other.metadata.name)
         .collect();
     rivals.sort();
     rivals
+}
+
+const IDLE: u8 = 2;
+
+/// The lowest goes first.
+fn rank(rollout: &Rollout) -> (u8, Option<Timestamp>, Option<&str>) {
+    let metadata = &rollout.metadata;
+    let tier = if is_releasing(rollout) {
+        0
+    } else if !rollout.spec.disabled && metadata.deletion_timestamp.is_none() {
+        1
+    } else {
+        IDLE
+    };
+    (tier, metadata.creation_timestamp.as_ref().map(|t| t.0), metadata.name.as_deref())
 }
 
 /// Whether the API server holds changed workloads; `None` while that is being read.

@@ -7,7 +7,7 @@ use super::{
     idle::set_mark,
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::Scope,
+    release::{Scope, digest},
 };
 use crate::{
     api::{
@@ -16,7 +16,7 @@ use crate::{
         object::{self, ObjectRef},
     },
     traffic::{routes, services},
-    workload::deployment::{Deployment, canary_template},
+    workload::deployment::Deployment,
 };
 
 /// Why a release is wound up.
@@ -93,7 +93,10 @@ impl Machine<'_> {
         let workload = self.workload();
         self.wind_up(ending, scope, workload.as_ref())?;
         if let Some(workload) = &workload {
-            self.take_marks_off(workload, true)?;
+            // Whoever goes on managing it needs the switch of the hold.
+            let metadata = &self.snap.rollout.metadata;
+            let lets_go = self.snap.rollout.spec.disabled || metadata.deletion_timestamp.is_some();
+            self.take_marks_off(workload, lets_go)?;
         }
         if let Some(sub) = &mut self.status.canary_status {
             sub.finalising_step = END.to_owned();
@@ -136,18 +139,9 @@ impl Machine<'_> {
     /// A template that was pushed while winding up starts a release of its own, or takes the old one back.
     fn template_changed_meanwhile(&mut self, ending: Ending, workload: &Deployment) -> Turn<Option<Ending>> {
         let stable = self.sub().stable_revision.clone();
-        let is_held = workload.in_progressing().is_some_and(|mark| !mark.released) && workload.is_paused();
         Ok(match ending {
             Ending::Success if workload.is_at(&stable) => Some(Ending::Rollback),
-            Ending::Success => {
-                let patch = self.release().ok().and_then(|r| r.patch);
-                let differs = match &self.canary {
-                    Some(canary) => canary.template() != canary_template(workload, patch.as_ref()),
-                    // The canary went after the workload had rolled out: whatever is held now is new.
-                    None => is_held && !workload.is_rolled_out(),
-                };
-                differs.then_some(Ending::Restart)
-            }
+            Ending::Success if digest(&workload.template()) != self.sub().canary_revision => Some(Ending::Restart),
             Ending::Rollback if !workload.is_at(&stable) => Some(Ending::Restart),
             _ => None,
         })
@@ -158,7 +152,7 @@ impl Machine<'_> {
         let stored = self.status.canary_status.as_ref().map(|s| s.finalising_step.clone()).unwrap_or_default();
         let start = parts.iter().position(|p| p.as_str() == stored).unwrap_or(0);
         // With nothing of a release there, no record is started either.
-        let is_recorded = self.status.canary_status.is_some();
+        let is_recorded = self.status.canary_status.is_some() || self.canary.is_some();
         for part in parts.iter().skip(start) {
             if is_recorded && self.sub().finalising_step != part.as_str() {
                 let now = self.snap.now;
@@ -185,20 +179,30 @@ impl Machine<'_> {
 
     /// Takes traffic away from the canary while the release goes on.
     pub(super) fn clean_traffic(&mut self, scope: &Scope) -> Turn {
-        self.restore_stable_service(scope)?;
+        // One settling at a time is remembered, so the only wait is the last one.
+        self.unpin_stable_service(scope)?;
         self.restore_routes(scope)?;
         self.remove_canary_service(scope)
     }
 
     fn restore_stable_service(&mut self, scope: &Scope) -> Turn {
-        let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
+        self.unpin_stable_service(scope)?;
+        if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service())
+            && self.canary.is_some()
+        {
+            self.settle("stable Service selects all pods", Self::grace(traffic, false))?;
+        }
+        Ok(())
+    }
+
+    fn unpin_stable_service(&mut self, scope: &Scope) -> Turn {
+        if !scope.traffic.as_ref().is_some_and(|t| t.has_canary_service()) {
+            return Ok(());
+        }
         let Some(service) = self.snap.stable_service.as_deref() else { return Ok(()) };
         let operations = services::pin(service, None);
         if !operations.is_empty() {
             return self.patch(Purpose::UnpinStableService, service, "v1", "Service", operations);
-        }
-        if self.canary.is_some() {
-            self.settle("stable Service selects all pods", Self::grace(traffic, false))?;
         }
         Ok(())
     }
@@ -207,7 +211,7 @@ impl Machine<'_> {
     fn restore_routes(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         let (definitions, routes): (Vec<_>, Vec<_>) =
-            routes::plan_restore(&self.snap.networks).into_iter().partition(|w| w.is_definition);
+            routes::plan_restore(&self.snap.networks)?.into_iter().partition(|w| w.is_definition);
         if !routes.is_empty() {
             return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes });
         }
@@ -223,13 +227,16 @@ impl Machine<'_> {
     fn remove_canary_service(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
         let Some(service) = self.own_canary_service() else { return Ok(()) };
+        if object::is_deleting(service) {
+            return Err(Wait::on(format!("waiting for Service {} to go", traffic.names.canary_service)));
+        }
         let target = ObjectRef::new("v1", "Service", object::namespace(service), &traffic.names.canary_service);
         let uid = object::uid(service).to_owned();
         self.effect(Effect::Delete { purpose: Purpose::DeleteCanaryService, target, uid })
     }
 
     /// Lets the workload's own controller roll it to its template, and waits until it has.
-    fn resume_workload(&mut self, ending: Ending, workload: &Deployment) -> Turn {
+    pub(super) fn resume_workload(&mut self, ending: Ending, workload: &Deployment) -> Turn {
         let mark = match workload.in_progressing() {
             Some(mark) => mark,
             // Between releases `paused` is the user's own.

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{
+    finalise::Ending,
     machine::{Machine, Turn, Wait},
     plan::Purpose,
     release::{Release, Scope, digest},
@@ -27,6 +28,10 @@ impl Machine<'_> {
                 return self.start_release(workload, &release, "Rollout is in Progressing");
             }
             self.become_healthy();
+            if !mark.released {
+                // Without pods there is nothing to release step by step. The hold lets go only of what is released.
+                self.resume_workload(Ending::Success, workload)?;
+            }
             if !workload.is_rolled_out() {
                 return Err(Wait::on(format!(
                     "waiting for Deployment {} to roll out",
@@ -37,24 +42,16 @@ impl Machine<'_> {
         }
         let current = workload.current().map(|set| set.hash.clone());
         match (recorded, current) {
-            (Some(recorded), current)
-                if current.as_ref() != Some(&recorded)
-                    && !workload.is_rolled_out()
-                    && workload.replicas() > 0
-                    && workload.revision(&recorded).is_some_and(|set| set.replicas > 0) =>
-            {
-                self.hold_late(workload)
-            }
             (_, None) => Err(Wait::on(format!(
                 "waiting for the first revision of Deployment {}",
                 object::name(workload.object())
             ))),
             (recorded, Some(current)) => {
                 if recorded.as_ref().is_some_and(|r| *r != current) {
-                    self.warn(
-                        reasons::LATE_HOLD,
-                        format!("revision {current} was rolled out without the Rollout's steps"),
-                    );
+                    if workload.replicas() > 0 {
+                        let text = format!("revision {current} was rolled out without the Rollout's steps");
+                        self.warn(reasons::LATE_HOLD, text);
+                    }
                     self.status.canary_status = None;
                 }
                 self.record(workload, &current)
@@ -65,7 +62,6 @@ impl Machine<'_> {
     fn become_healthy(&mut self) {
         if self.status.phase != phases::HEALTHY {
             self.status.phase = phases::HEALTHY.to_owned();
-            self.status.message = "rollout is healthy".to_owned();
         }
     }
 
@@ -77,8 +73,6 @@ impl Machine<'_> {
         let id = workload.rollout_id().unwrap_or(revision).to_owned();
         let generation = object::int(workload.object(), &["metadata", "generation"]);
         if is_new {
-            let name = object::name(workload.object());
-            self.status.message = format!("workload deployment {name} is completed");
             *self.sub() = CanaryStatus {
                 stable_revision: revision.to_owned(),
                 canary_revision: revision.to_owned(),
@@ -93,11 +87,27 @@ impl Machine<'_> {
         let sub = self.sub();
         sub.observed_workload_generation = generation;
         sub.observed_rollout_id = id;
+        // What was said while something was waited for is over.
+        let last = conditions::find(&self.status.conditions, types::PROGRESSING);
+        self.status.message = match last.filter(|c| c.reason == reasons::COMPLETED) {
+            Some(condition) => condition.message.clone(),
+            None => format!("workload deployment {} is completed", object::name(workload.object())),
+        };
         Ok(())
     }
 
-    /// A change came through without being held: stop what is left of it.
-    fn hold_late(&mut self, workload: &Deployment) -> Turn {
+    /// Whether a change of the template is rolling out that nobody held, while there still are pods to keep.
+    pub(super) fn slipped_through(&self, workload: &Deployment) -> bool {
+        let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
+        workload.in_progressing().is_none()
+            && workload.replicas() > 0
+            && !workload.is_at(recorded)
+            && !workload.is_rolled_out()
+            && workload.revision(recorded).is_some_and(|set| set.replicas > 0)
+    }
+
+    /// A change came through without being held, or the hold was taken away: stop what is left of it.
+    pub(super) fn hold_late(&mut self, workload: &Deployment) -> Turn {
         self.warn(
             reasons::LATE_HOLD,
             format!(
@@ -107,7 +117,7 @@ impl Machine<'_> {
         );
         let mark = InProgressing {
             rollout_name: self.snap.rollout.metadata.name.clone().unwrap_or_default(),
-            paused: workload.is_paused(),
+            paused: workload.in_progressing().map_or(workload.is_paused(), |mark| mark.paused),
             released: false,
         };
         let operations = vec![set_mark(workload, &mark), json!({"op": "add", "path": "/spec/paused", "value": true})];
@@ -147,9 +157,9 @@ impl Machine<'_> {
         self.event(
             reasons::INITIALIZING,
             format!(
-                "release {revision} of Deployment {} begins: {} steps",
+                "release {revision} of Deployment {} begins, in {}",
                 object::name(workload.object()),
-                release.count()
+                if release.count() == 1 { "1 step".to_owned() } else { format!("{} steps", release.count()) }
             ),
         );
         Ok(())

@@ -14,11 +14,23 @@ use crate::{
         conditions::{self, StepState, phases, reasons, types},
         keys,
         object::{self, ObjectRef},
-        v1beta1::{CanaryStatus, RolloutStatus, Settling},
+        v1beta1::{CanaryStatus, Rollout, RolloutStatus, Settling},
     },
     traffic::routes::RouteError,
     workload::deployment::{Deployment, canary_name},
 };
+
+/// Whether a release of this Rollout is going on or being wound up.
+pub fn is_releasing(rollout: &Rollout) -> bool {
+    let Some(status) = &rollout.status else { return false };
+    match status.phase.as_str() {
+        phases::PROGRESSING | phases::DISABLING => true,
+        phases::TERMINATING => {
+            conditions::find(&status.conditions, types::PROGRESSING).is_some_and(|c| c.status == "True")
+        }
+        _ => false,
+    }
+}
 
 /// Decides what to do next. Total: whatever is wrong becomes a condition.
 pub fn decide(snapshot: &Snapshot) -> Plan {
@@ -134,11 +146,16 @@ impl<'a> Machine<'a> {
         if rollout.metadata.deletion_timestamp.is_some() {
             return self.terminate(scope);
         }
-        let scope = scope?;
-        self.ensure_finalizer()?;
         if rollout.spec.disabled {
+            let scope = self.scope_to_leave(scope)?;
+            self.ensure_finalizer()?;
             return self.disable(&scope);
         }
+        if self.status.phase.is_empty() {
+            self.status.phase = phases::INITIAL.to_owned();
+        }
+        let scope = scope?;
+        self.ensure_finalizer()?;
         if let Some(rival) = self.snap.rivals.first() {
             return Err(Wait::stall(
                 reasons::WORKLOAD_SHARED,
@@ -166,10 +183,24 @@ impl<'a> Machine<'a> {
         if self.status.phase == phases::DISABLING {
             // Winding up always completes first, so that no half-finished release is mistaken for a new one.
             self.finish(super::finalise::Ending::Disabled, &scope)?;
+            self.close_record();
             self.status.phase = phases::DISABLED.to_owned();
         }
         self.ensure_label(&workload)?;
+        let is_progressing = self.status.phase == phases::PROGRESSING;
+        if is_progressing && self.is_another_workload(&workload) {
+            self.abandon(&scope)?;
+        } else if is_progressing && self.is_rolling() {
+            self.keep_held(&workload)?;
+        } else if !is_progressing && self.slipped_through(&workload) {
+            // At once: every moment the Deployment's own controller replaces more pods.
+            return self.hold_late(&workload);
+        }
         if !object::is_observed(workload.object()) {
+            if self.status.phase == phases::HEALTHY {
+                // Nothing of ours waits for it.
+                return Err(Wait::default());
+            }
             return Err(Wait::on(format!(
                 "waiting for the Deployment controller to see generation {} of {}",
                 object::int(workload.object(), &["metadata", "generation"]).unwrap_or_default(),
@@ -208,12 +239,14 @@ impl<'a> Machine<'a> {
         if !held {
             return Ok(());
         }
-        let was_releasing = self.status.phase == phases::PROGRESSING;
+        if self.status.phase == phases::PROGRESSING {
+            self.begin_ending();
+        }
         self.status.phase = phases::TERMINATING.to_owned();
         self.set_condition(types::TERMINATING, true, reasons::IN_TERMINATING, "Rollout is in terminating");
-        match scope {
-            Ok(scope) => self.finish(super::finalise::Ending::Deleted, &scope)?,
-            Err(error) if was_releasing => return Err(error.into()),
+        match self.scope_to_leave(scope) {
+            Ok(scope) => self.leave(super::finalise::Ending::Deleted, &scope)?,
+            Err(wait) if is_releasing(&self.snap.rollout) => return Err(wait),
             // Nothing was ever changed for a spec that names nothing.
             Err(_) => {}
         }
@@ -227,12 +260,16 @@ impl<'a> Machine<'a> {
     }
 
     fn disable(&mut self, scope: &Scope) -> Turn {
+        if self.status.phase == phases::PROGRESSING {
+            self.begin_ending();
+        }
         if self.status.phase == phases::PROGRESSING || self.status.phase == phases::DISABLING {
             self.status.phase = phases::DISABLING.to_owned();
             self.status.message = "Disabling rollout, release resources".to_owned();
         }
         if self.status.phase != phases::DISABLED {
-            self.finish(super::finalise::Ending::Disabled, scope)?;
+            self.leave(super::finalise::Ending::Disabled, scope)?;
+            self.close_record();
         }
         self.status.phase = phases::DISABLED.to_owned();
         self.status.message = "Rollout is disabled".to_owned();
@@ -240,15 +277,88 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn without_workload(&mut self, scope: &Scope) -> Turn {
+    /// What can be put in order: with a wrong spec and no release going on, the workload alone.
+    fn scope_to_leave(&self, scope: Result<Scope, SpecError>) -> Turn<Scope> {
+        scope.or_else(|error| {
+            if is_releasing(&self.snap.rollout) {
+                return Err(error.into());
+            }
+            release::bare_scope(&self.snap.rollout).map_err(Wait::from)
+        })
+    }
+
+    /// Winds up what this Rollout did. What another Rollout of the same workload does is none of its business.
+    fn leave(&mut self, ending: super::finalise::Ending, scope: &Scope) -> Turn {
+        if self.snap.rivals.is_empty() || self.canary.is_some() || is_releasing(&self.snap.rollout) {
+            return self.finish(ending, scope);
+        }
+        Ok(())
+    }
+
+    /// After an ending that the workload survived with the new version: what runs now is stable.
+    fn close_record(&mut self) {
+        let current = self.workload().and_then(|w| w.current().map(|set| set.hash.clone()));
+        if conditions::find(&self.status.conditions, types::PROGRESSING).is_some_and(|c| c.status == "True") {
+            self.set_progressing(reasons::COMPLETED, "Rollout progressing has been canceled");
+            self.event(reasons::RESTORED, "routes, Services and workload are what they are without the Rollout");
+        }
+        if self.status.canary_status.is_some() {
+            self.set_state(StepState::Completed);
+            let sub = self.sub();
+            sub.paused_step_index = None;
+            (sub.canary_replicas, sub.canary_ready_replicas) = (0, 0);
+            if let Some(current) = current {
+                sub.pod_template_hash.clone_from(&current);
+                sub.stable_revision = current;
+            }
+        }
+    }
+
+    /// A release whose workload carries no mark and has no stable pods: it was made anew, or rolled out by other means.
+    fn is_another_workload(&mut self, workload: &Deployment) -> bool {
+        let stable = self.sub().stable_revision.clone();
+        self.is_rolling()
+            && workload.in_progressing().is_none()
+            && workload.revision(&stable).is_none_or(|set| set.replicas == 0)
+    }
+
+    /// A release is going on and not being wound up.
+    fn is_rolling(&self) -> bool {
+        !matches!(self.progressing_reason(), reasons::FINALISING | reasons::CANCELLING)
+    }
+
+    /// Another ending than the one that was going on, or the first: it begins at its first part.
+    fn begin_ending(&mut self) {
+        if let Some(sub) = &mut self.status.canary_status {
+            sub.finalising_step = String::new();
+            sub.settling = None;
+        }
+    }
+
+    /// Ends a release whose workload is gone.
+    fn abandon(&mut self, scope: &Scope) -> Turn {
+        const GONE: &str = "the workload of the release is gone";
         if self.status.phase == phases::PROGRESSING {
+            if self.sub().message != GONE {
+                self.begin_ending();
+                self.sub().message = GONE.to_owned();
+            }
             self.finish(super::finalise::Ending::WorkloadGone, scope)?;
+            self.warn(
+                reasons::WORKLOAD_NOT_FOUND,
+                "the workload of the release is gone; routes and Services are put back",
+            );
         }
         conditions::remove(&mut self.status.conditions, types::PROGRESSING);
         self.status.phase = phases::INITIAL.to_owned();
         self.status.canary_status = None;
         self.status.current_step_index = 0;
         self.status.current_step_state = String::new();
+        Ok(())
+    }
+
+    fn without_workload(&mut self, scope: &Scope) -> Turn {
+        self.abandon(scope)?;
         Err(Wait::stall(
             reasons::WORKLOAD_NOT_FOUND,
             format!(

@@ -9,6 +9,6 @@ pub mod plan;
 pub mod release;
 pub mod snapshot;
 
-pub use machine::decide;
+pub use machine::{decide, is_releasing};
 pub use plan::{Effect, Event, Plan};
 pub use snapshot::{Hold, Snapshot};

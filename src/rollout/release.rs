@@ -133,8 +133,8 @@ impl ReleaseStep {
     }
 }
 
-/// Reads what the Rollout reaches.
-pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
+/// Reads which workload the Rollout names.
+fn workload_ref(rollout: &Rollout) -> Result<WorkloadRef, SpecError> {
     let spec = &rollout.spec;
     let by_object_ref = spec.object_ref.as_ref().and_then(|o| o.workload_ref.as_ref());
     let workload = match (&spec.workload_ref, by_object_ref) {
@@ -149,7 +149,24 @@ pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
             return wrong(format!("spec.workloadRef.{field}"), "is empty");
         }
     }
-    let strategy = &spec.strategy;
+    Ok(workload)
+}
+
+/// The workload alone: what is left to put in order when the rest of the spec is wrong.
+///
+/// # Errors
+/// When no workload is named.
+pub fn bare_scope(rollout: &Rollout) -> Result<Scope, SpecError> {
+    Ok(Scope { workload: workload_ref(rollout)?, style: Style::Canary, traffic: None })
+}
+
+/// Reads what the Rollout reaches.
+///
+/// # Errors
+/// When the workload, the style or the traffic part is wrong; names the field.
+pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
+    let workload = workload_ref(rollout)?;
+    let strategy = &rollout.spec.strategy;
     let (style, path, routings, no_service, shared) = match (&strategy.canary, &strategy.blue_green) {
         (Some(canary), None) => (
             canary_style(rollout)?,
@@ -301,6 +318,9 @@ fn release_step(field: &str, step: &Step) -> Result<ReleaseStep, SpecError> {
         (None, Some(weight)) => IntOrString::String(format!("{weight}%")),
         (None, None) => return wrong(field, "needs replicas, or a weight (traffic) to derive them from"),
     };
+    if strategy.asks() && scaled(&replicas, 100, Round::Up) == Some(0) {
+        return wrong(format!("{field}.replicas"), "is 0, but the step sends requests to the canary; it needs a pod");
+    }
     let pause = match step.pause.as_ref().and_then(|p| p.duration) {
         None => Pause::Approval,
         Some(seconds) if seconds < 0 => {

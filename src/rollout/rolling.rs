@@ -2,13 +2,14 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use super::{
     finalise::Ending,
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::{Pause, Release, ReleaseStep, Scope, Traffic, owner_reference},
+    release::{Pause, Release, ReleaseStep, Scope, Traffic, digest, owner_reference},
 };
 use crate::{
     api::{
@@ -22,7 +23,7 @@ use crate::{
     },
     workload::{
         deployment::{Deployment, canary_deployment, canary_template},
-        replicas::{Round, scaled},
+        replicas::{Round, percent, scaled},
     },
 };
 
@@ -39,6 +40,8 @@ impl<'a> Machine<'a> {
             self.event(reasons::ROLLED_BACK, "workload has been rollback, then rollout is canceled");
             return self.finalise(Ending::Rollback, scope, workload);
         }
+        // Also after a template that came while winding up: the workload may have been opened by then.
+        self.keep_held(workload)?;
         let release = self.release()?;
         if self.is_of_another_template(workload, &release) {
             return self.restart(scope, workload, &release);
@@ -46,9 +49,6 @@ impl<'a> Machine<'a> {
         if release.is_paused {
             self.set_progressing(reasons::PAUSED, "Rollout has been paused, you can resume it by kube-cli");
             return Err(Wait::on("Rollout has been paused (spec.strategy.paused); set it to false to resume"));
-        }
-        if self.progressing_reason() == reasons::INITIALIZING {
-            self.check_everything(scope, &release)?;
         }
         self.set_progressing(reasons::IN_ROLLING, "Rollout is in Progressing");
         self.follow_plan(&release);
@@ -60,10 +60,25 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// Whatever opened the workload before its time, without the admission policy or around it: it is shut again.
+    pub(super) fn keep_held(&mut self, workload: &Deployment) -> Turn {
+        let is_held = workload.is_paused() && workload.in_progressing().is_some_and(|mark| !mark.released);
+        if is_held || workload.is_at(&self.sub().stable_revision.clone()) {
+            return Ok(());
+        }
+        self.hold_late(workload)
+    }
+
     /// A canary Deployment of an older template, or a restart that has not ended yet.
     fn is_of_another_template(&mut self, workload: &Deployment, release: &Release) -> bool {
-        let wanted = canary_template(workload, release.patch.as_ref());
-        let stale = self.canary.as_ref().is_some_and(|canary| canary.template() != wanted);
+        let revision = digest(&workload.template());
+        let stale = match &self.canary {
+            Some(canary) => canary.template() != canary_template(workload, release.patch.as_ref()),
+            None => self.sub().canary_revision != revision,
+        };
+        if !stale {
+            self.sub().canary_revision = revision;
+        }
         stale || !self.sub().finalising_step.is_empty()
     }
 
@@ -80,9 +95,11 @@ impl<'a> Machine<'a> {
     }
 
     /// Finds before the first pod what would fail at a later step: missing objects, scripts that do not run.
-    fn check_everything(&mut self, scope: &Scope, release: &Release) -> Turn {
+    fn check_everything(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+        self.check_canary_name(workload)?;
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         self.stable_service(traffic)?;
+        self.check_canary_service(traffic)?;
         for step in release.steps.iter().filter(|s| !s.strategy.is_empty()) {
             self.plan_routes(traffic, release, &step.strategy)?;
         }
@@ -95,11 +112,24 @@ impl<'a> Machine<'a> {
         let sub = self.sub();
         let index = sub.current_step_index.clamp(1, count);
         if sub.current_step_index != index || sub.rollout_hash != release.hash {
+            let is_approved = sub.current_step_state == StepState::StepReady.as_str();
+            if is_approved && sub.current_step_index == index && sub.paused_step_index == Some(index) {
+                // The step was in place as it was then, and a person has said to go on from it.
+                sub.next_step_index = release.next(index);
+                sub.rollout_hash.clone_from(&release.hash);
+                return;
+            }
             sub.current_step_index = index;
             sub.next_step_index = release.next(index);
             sub.rollout_hash.clone_from(&release.hash);
             sub.paused_step_index = None;
             self.set_state(StepState::BeforeStepUpgrade);
+            if is_approved {
+                self.warn(
+                    reasons::APPROVAL_IGNORED,
+                    format!("the plan changed, so step {index} is executed again; approve it when it waits"),
+                );
+            }
             return;
         }
         let wanted = sub.next_step_index;
@@ -125,6 +155,7 @@ impl<'a> Machine<'a> {
         let traffic = scope.traffic.as_ref().filter(|_| !step.strategy.is_empty());
         match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
             StepState::BeforeStepUpgrade => {
+                self.check_everything(scope, workload, release)?;
                 self.before_upgrade(scope, traffic, workload)?;
                 self.event(reasons::STEP_STARTED, format!("step {index} of {} begins", release.count()));
                 self.set_state(StepState::StepUpgrade);
@@ -137,6 +168,9 @@ impl<'a> Machine<'a> {
                 self.set_state(StepState::StepTrafficRouting);
             }
             StepState::StepTrafficRouting => {
+                if !self.has_pods(workload, step)? {
+                    return Ok(());
+                }
                 if let Some(traffic) = traffic {
                     self.route(traffic, workload, release, step)?;
                     self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
@@ -146,9 +180,12 @@ impl<'a> Machine<'a> {
             }
             StepState::StepMetricsAnalysis => self.set_state(StepState::StepPaused),
             StepState::StepPaused => {
+                if !self.has_pods(workload, step)? {
+                    return Ok(());
+                }
                 if self.sub().paused_step_index != Some(index) {
                     self.sub().paused_step_index = Some(index);
-                    if !is_free_passage(step, index, workload, release) && step.pause == Pause::Approval {
+                    if !is_free_passage(step, index, release) && step.pause == Pause::Approval {
                         self.event(
                             reasons::STEP_PAUSED,
                             format!("step {index} of {} waits for approval", release.count()),
@@ -158,7 +195,7 @@ impl<'a> Machine<'a> {
                 if let Some(traffic) = traffic {
                     self.route(traffic, workload, release, step)?;
                 }
-                self.wait_for_pause(index, step, workload, release)?;
+                self.wait_for_pause(index, step, release)?;
                 self.set_state(StepState::StepReady);
             }
             StepState::StepReady => {
@@ -173,7 +210,10 @@ impl<'a> Machine<'a> {
                     self.set_state(StepState::BeforeStepUpgrade);
                     return Ok(());
                 }
-                self.event(reasons::APPROVED, format!("step {index} of {} is approved", release.count()));
+                let stored = self.snap.rollout.status.as_ref().and_then(|s| s.canary_status.as_ref());
+                if stored.is_some_and(|s| s.current_step_state == StepState::StepReady.as_str()) {
+                    self.event(reasons::APPROVED, format!("step {index} of {} is approved", release.count()));
+                }
                 let next = release.next(index);
                 if next < 0 {
                     return self.all_done();
@@ -223,8 +263,8 @@ impl<'a> Machine<'a> {
     /// Brings the canary pods up and waits until they are ready.
     fn upgrade(&mut self, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
         let target = step.target(workload.replicas());
-        self.check_canary_name(workload)?;
         let Some(canary) = self.canary.clone() else {
+            self.check_canary_name(workload)?;
             let owner = owner_reference(&self.snap.rollout);
             let object = canary_deployment(workload, release.patch.as_ref(), owner, target);
             return self.effect(Effect::Apply { purpose: Purpose::ScaleCanary, object });
@@ -250,13 +290,22 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Keeps a step that is in place in place: more canary pods when the workload was scaled up, all of them again when
+    /// somebody deleted them. `false` when the step went back to bringing them up.
+    fn has_pods(&mut self, workload: &Deployment, step: &ReleaseStep) -> Turn<bool> {
+        let target = step.target(workload.replicas());
+        if self.canary.as_ref().is_some_and(|c| !object::is_deleting(c.object()) && c.replicas() >= target) {
+            return Ok(true);
+        }
+        self.set_state(StepState::StepUpgrade);
+        Ok(false)
+    }
+
     /// Makes the routes what the step says. The share is raised only when the canary's pods are ready endpoints.
     fn route(&mut self, traffic: &Traffic, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
         let stable = self.stable_service(traffic)?;
         let Some(set) = self.canary.as_ref().and_then(|c| c.current()).cloned() else {
-            // Somebody deleted it: bring it up again before anything else.
-            self.set_state(StepState::StepUpgrade);
-            return Err(Wait::on("the canary Deployment is gone; bringing it up again"));
+            return Err(Wait::on("waiting for the canary Deployment's ReplicaSet to be seen"));
         };
         if traffic.has_canary_service() {
             self.ensure_canary_service(traffic, stable, release, &set.hash)?;
@@ -265,7 +314,8 @@ impl<'a> Machine<'a> {
         if writes.is_empty() {
             return Ok(());
         }
-        let needed = needed(release, step.target(workload.replicas()));
+        // Requests are never sent where there is nobody, such as to the canary of a workload that was scaled to 0.
+        let needed = needed(release, step.target(workload.replicas())).max(i32::from(step.strategy.asks()));
         let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
         let service = &traffic.names.canary_service;
         let ready = services::ready_endpoints(slices, service, &set.name).len();
@@ -275,8 +325,10 @@ impl<'a> Machine<'a> {
                  the canary pods"
             )));
         }
-        self.sub().last_update_time = Some(Time(self.snap.now));
-        self.sub().settling = None;
+        if self.sub().current_step_state == StepState::StepTrafficRouting.as_str() {
+            self.sub().last_update_time = Some(Time(self.snap.now));
+            self.sub().settling = None;
+        }
         self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes })
     }
 
@@ -288,12 +340,10 @@ impl<'a> Machine<'a> {
         revision: &str,
     ) -> Turn {
         let name = &traffic.names.canary_service;
+        self.check_canary_service(traffic)?;
         let own = self.own_canary_service();
-        if own.is_none() && self.snap.canary_service.is_some() {
-            return Err(Wait::stall(
-                reasons::NAME_TAKEN,
-                format!("Service {name} exists and does not belong to this Rollout; rename or delete it"),
-            ));
+        if own.is_some_and(object::is_deleting) {
+            return Err(Wait::on(format!("waiting for Service {name} to go, to make it anew")));
         }
         if own.is_some_and(|s| services::pinned_to(s) == Some(revision)) {
             return Ok(());
@@ -301,6 +351,17 @@ impl<'a> Machine<'a> {
         let owner = owner_reference(&self.snap.rollout);
         let object = services::canary_service(stable, name, revision, release.patch.as_ref(), owner);
         self.effect(Effect::Apply { purpose: Purpose::CreateCanaryService, object })
+    }
+
+    fn check_canary_service(&self, traffic: &Traffic) -> Turn {
+        if traffic.has_canary_service() && self.own_canary_service().is_none() && self.snap.canary_service.is_some() {
+            let name = &traffic.names.canary_service;
+            return Err(Wait::stall(
+                reasons::NAME_TAKEN,
+                format!("Service {name} exists and does not belong to this Rollout; rename or delete it"),
+            ));
+        }
+        Ok(())
     }
 
     /// The writes that are missing for a strategy to be in place.
@@ -312,19 +373,22 @@ impl<'a> Machine<'a> {
     }
 
     fn stable_service(&self, traffic: &Traffic) -> Turn<&'a serde_json::Value> {
-        self.snap.stable_service.as_deref().ok_or_else(|| {
-            Wait::stall(
-                reasons::SERVICE_NOT_FOUND,
-                format!(
-                    "Service {} does not exist; create it, or correct trafficRoutings[0].service",
-                    traffic.names.stable_service
-                ),
-            )
-        })
+        let name = &traffic.names.stable_service;
+        let service = self.snap.stable_service.as_deref().ok_or_else(|| {
+            let text = format!("Service {name} does not exist; create it, or correct trafficRoutings[0].service");
+            Wait::stall(reasons::SERVICE_NOT_FOUND, text)
+        })?;
+        let selector = object::at(service, &["spec", "selector"]).and_then(serde_json::Value::as_object);
+        if selector.is_none_or(serde_json::Map::is_empty) {
+            let text =
+                format!("Service {name} has no selector, so stable and canary pods cannot be told apart; give it one");
+            return Err(Wait::stall(reasons::SERVICE_NOT_FOUND, text));
+        }
+        Ok(service)
     }
 
-    fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, workload: &Deployment, release: &Release) -> Turn {
-        if is_free_passage(step, index, workload, release) {
+    fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
+        if is_free_passage(step, index, release) {
             return Ok(());
         }
         let place = format!("Rollout is in step({index}/{})", release.count());
@@ -344,11 +408,10 @@ impl<'a> Machine<'a> {
 }
 
 /// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
-fn is_free_passage(step: &ReleaseStep, index: i32, workload: &Deployment, release: &Release) -> bool {
-    index == release.count()
-        && step.pause == Pause::Approval
-        && workload.replicas() > 0
-        && step.target(workload.replicas()) >= workload.replicas()
+fn is_free_passage(step: &ReleaseStep, index: i32, release: &Release) -> bool {
+    // Not a count that happens to be all: that the plan gives one pod of one is no reason to ask nobody.
+    let is_all = matches!(&step.replicas, IntOrString::String(text) if percent(text) == Some(100));
+    index == release.count() && step.pause == Pause::Approval && is_all
 }
 
 /// Ready pods that a step needs: its target less what may be unready, but at least one.

@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// The Rollout itself.
     pub rollout: Rollout,
-    /// Older Rollouts that name the same workload.
+    /// Other Rollouts that name the same workload and go before this one.
     pub rivals: Vec<String>,
     /// The workload.
     pub workload: Option<Arc<Value>>,

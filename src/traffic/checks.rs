@@ -13,8 +13,7 @@ pub fn check(
     strategy: &Strategy,
     is_definition: bool,
 ) -> Result<(), String> {
-    let asks = !strategy.matches.is_empty() || strategy.weight.is_some_and(|w| w > 0);
-    if asks && !is_definition && *result == original.parts() {
+    if strategy.asks() && !is_definition && *result == original.parts() {
         return Err(format!(
             "the script changed nothing, so no rule routes to Service {}; correct the object or trafficRoutings.service",
             names.stable_service
@@ -84,7 +83,7 @@ fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(
         }
         return Err(format!(
             "weights sum to {total}, not to 100{}",
-            if before > 0.0 { format!(" or {before}") } else { String::new() }
+            if before > 0.0 && before != 100.0 { format!(" or {before}") } else { String::new() }
         ));
     }
     if total <= 0.0 {

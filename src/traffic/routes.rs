@@ -137,18 +137,24 @@ pub fn plan_step(
 
 /// The writes that put every networkRef back, those that refer to others first. An object that is gone, or that does
 /// not carry our bookkeeping, needs none.
-pub fn plan_restore(networks: &[Network]) -> Vec<RouteWrite> {
-    let mut writes: Vec<RouteWrite> = networks
-        .iter()
-        .filter(|n| n.is_changed())
-        .filter_map(|network| {
-            let object = network.object.as_ref().ok()?;
-            let before = Before::read(object).ok()?;
-            Some(write(network, object, &before.rebased().parts(), None))
-        })
-        .collect();
+///
+/// # Errors
+/// When it cannot be known what an object was, or whether it still routes: pods must not go then.
+pub fn plan_restore(networks: &[Network]) -> Result<Vec<RouteWrite>, RouteError> {
+    let mut writes = Vec::new();
+    for network in networks {
+        let object = match &network.object {
+            Ok(object) => object,
+            Err(Missing::Forbidden(_)) => found(network)?,
+            Err(Missing::Object | Missing::Kind) => continue,
+        };
+        if network.is_changed() {
+            let before = Before::read(object).map_err(|message| refused(network, message))?;
+            writes.push(write(network, object, &before.rebased().parts(), None));
+        }
+    }
     writes.sort_by_key(|w| w.is_definition);
-    writes
+    Ok(writes)
 }
 
 fn found(network: &Network) -> Result<&Arc<Value>, RouteError> {

@@ -65,6 +65,11 @@ impl Strategy {
         })
     }
 
+    /// True when the step sends requests to the canary.
+    pub fn asks(&self) -> bool {
+        !self.matches.is_empty() || self.weight.is_some_and(|w| w > 0)
+    }
+
     /// True when the step asks nothing of the gateways.
     pub fn is_empty(&self) -> bool {
         self.weight.is_none() && self.matches.is_empty()

@@ -139,6 +139,11 @@ impl Deployment {
         count(&self.object, &["status", "availableReplicas"], 0)
     }
 
+    /// Pods of the present template.
+    pub fn updated(&self) -> i32 {
+        count(&self.object, &["status", "updatedReplicas"], 0)
+    }
+
     fn max_unavailable(&self) -> i32 {
         if text(&self.object, &["spec", "strategy", "type"]) == "Recreate" {
             return self.replicas();
@@ -154,8 +159,8 @@ impl Deployment {
     /// demands are available.
     pub fn is_rolled_out(&self) -> bool {
         object::is_observed(&self.object)
-            && count(&self.object, &["status", "updatedReplicas"], 0) >= self.replicas()
-            && self.existing() <= count(&self.object, &["status", "updatedReplicas"], 0)
+            && self.updated() >= self.replicas()
+            && self.existing() <= self.updated()
             && self.available() + self.max_unavailable() >= self.replicas()
             && (self.replicas() == 0 || self.available() > 0)
     }
