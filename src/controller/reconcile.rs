@@ -15,7 +15,7 @@ use crate::{
     api::{
         conditions::{self, types},
         object,
-        v1beta1::Rollout,
+        v1beta1::{Rollout, RolloutStatus},
     },
     apply::{self, Class, Writer, rollout_ref},
     gather::{Cache, Objects, Settings, collect},
@@ -28,6 +28,8 @@ use crate::{
 const CONFLICT_DELAY: Duration = Duration::from_millis(50);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Rounds of writes before the status is stored all the same; a whole step needs fewer.
+const MAX_ROUNDS: usize = 8;
 
 /// Everything that a pass needs.
 pub struct Reconciler {
@@ -93,56 +95,61 @@ impl Reconciler {
             self.metrics.rollout_phase(&metric_key, None);
             return Ok(Next::Change);
         };
-        let rollout: Rollout = match serde_json::from_value((*object).clone()) {
-            Ok(rollout) => rollout,
-            Err(error) => {
-                // The schema does not let this happen; an object stored before it may.
-                tracing::error!(%error, "the Rollout cannot be read; mend or delete it");
-                return Ok(Next::Change);
-            }
-        };
-        let now = (self.clock)();
-        let Some(snapshot) = collect(&self.cache, rollout.clone(), now, &self.engine, &self.settings) else {
+        let Some(rollout) = read_rollout(&object) else {
+            // The schema does not let this happen; an object stored before it may.
+            tracing::error!("the Rollout cannot be read; mend or delete it");
             return Ok(Next::Change);
         };
-        let Some(plan) = self.plan(snapshot).await else { return Ok(Next::After(MAX_BACKOFF)) };
-        let mut status = plan.status;
-        let mut events = plan.events;
-        let result = self.writer.execute(&plan.effects).await;
+        let now = (self.clock)();
+        let mut version = object::resource_version(&object).to_owned();
+        // The Rollout with the status that will be stored: once, when nothing more is to be written.
+        let mut present = rollout.clone();
+        let mut events = Vec::new();
+        let mut result = Ok(());
+        let mut requeue = None;
+        let mut is_finished = false;
+        for _ in 0..MAX_ROUNDS {
+            let Some(snapshot) = collect(&self.cache, present.clone(), now, &self.engine, &self.settings) else {
+                break;
+            };
+            let Some(plan) = self.plan(snapshot).await else { return Ok(Next::After(MAX_BACKOFF)) };
+            present.status = Some(plan.status);
+            events.extend(plan.events);
+            requeue = plan.requeue;
+            is_finished = plan.effects.is_empty();
+            if is_finished {
+                break;
+            }
+            result = self.writer.execute(&plan.effects).await;
+            if result.is_err() {
+                break;
+            }
+            let wrote = |purpose| plan.effects.iter().any(|e| e.purpose() == purpose);
+            if wrote(Purpose::RemoveFinalizer) {
+                // The object is gone, and its status with it.
+                self.publish(&rollout, events).await;
+                return Ok(Next::Change);
+            }
+            if wrote(Purpose::AddFinalizer)
+                && let Ok(object) = self.cache.get(&target)
+                && let Some(written) = read_rollout(&object)
+            {
+                // A write of ours has moved the version; it was refused unless nobody else had.
+                object::resource_version(&object).clone_into(&mut version);
+                present.metadata = written.metadata;
+            }
+        }
+        let mut status = present.status.take().unwrap_or_default();
         if let Err(error) = &result
             && let Some(reason) = error.reason()
         {
-            let message = error.to_string();
-            let known = conditions::find(&status.conditions, types::STALLED);
-            if known.is_none_or(|c| c.reason != reason || c.message != message) {
-                events.push(Event { is_warning: true, reason, message: message.clone() });
-            }
-            conditions::set(&mut status.conditions, types::STALLED, true, reason, &message, now);
-            status.message = message;
+            stall(&mut status, &mut events, &rollout, reason, error.to_string(), now);
         }
-        if plan.effects.iter().any(|e| e.purpose() == Purpose::RemoveFinalizer) && result.is_ok() {
-            // The object is gone, and its status with it.
-            self.publish(&rollout, events).await;
-            return Ok(Next::Change);
-        }
-        // A write of ours to the Rollout itself has moved its version; nobody else's word can be lost by following it.
-        let version =
-            self.cache.get(&target).ok().filter(|_| plan.effects.iter().any(|e| e.purpose() == Purpose::AddFinalizer));
-        let version = version.as_deref().map_or(object::resource_version(&object), object::resource_version).to_owned();
         let is_stored = self.writer.store_status(&rollout, &version, &status).await;
         self.metrics.rollout_phase(&metric_key, Some(&status.phase).filter(|p| !p.is_empty()).map(String::as_str));
         match &is_stored {
             Ok(true) => {
-                let old = rollout.status.as_ref();
-                if old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
-                    tracing::info!(
-                        phase = status.phase,
-                        step = status.current_step_index,
-                        state = status.current_step_state,
-                        "{}",
-                        status.message
-                    );
-                }
+                log_progress(&rollout, &status);
                 self.publish(&rollout, events).await;
             }
             Ok(false) => {}
@@ -150,10 +157,10 @@ impl Reconciler {
         }
         result?;
         is_stored?;
-        if !plan.effects.is_empty() {
+        if !is_finished {
             return Ok(Next::After(Duration::ZERO));
         }
-        Ok(plan.requeue.map_or(Next::Change, |at| Next::After(until(now, at))))
+        Ok(requeue.map_or(Next::Change, |at| Next::After(until(now, at))))
     }
 
     /// Scripts may use their whole budget of time, which is too long for a thread of the runtime.
@@ -204,6 +211,34 @@ impl Reconciler {
                 Err(_) => tracing::debug!("event not published in time"),
             }
         }
+    }
+}
+
+/// Says that a write failed; the same failure again is no news.
+fn stall(
+    status: &mut RolloutStatus,
+    events: &mut Vec<Event>,
+    before: &Rollout,
+    reason: &'static str,
+    message: String,
+    now: Timestamp,
+) {
+    let known = before.status.as_ref().and_then(|s| conditions::find(&s.conditions, types::STALLED));
+    let is_news = known.is_none_or(|c| c.reason != reason || c.message != message);
+    conditions::remove(&mut status.conditions, types::STALLED);
+    status.conditions.extend(known.cloned());
+    conditions::set(&mut status.conditions, types::STALLED, true, reason, &message, now);
+    if is_news {
+        events.push(Event { is_warning: true, reason, message: message.clone() });
+    }
+    status.message = message;
+}
+
+fn log_progress(before: &Rollout, status: &RolloutStatus) {
+    let old = before.status.as_ref();
+    if old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
+        let (step, state) = (status.current_step_index, status.current_step_state.as_str());
+        tracing::info!(phase = status.phase, step, state, "{}", status.message);
     }
 }
 
