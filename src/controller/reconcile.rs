@@ -110,6 +110,8 @@ impl Reconciler {
         let mut is_finished = false;
         for _ in 0..MAX_ROUNDS {
             let Some(snapshot) = collect(&self.cache, present.clone(), now, &self.engine, &self.settings) else {
+                // A kind is being read for the first time; its arrival brings us back.
+                is_finished = true;
                 break;
             };
             let Some(plan) = self.plan(snapshot).await else { return Ok(Next::After(MAX_BACKOFF)) };
