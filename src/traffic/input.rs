@@ -123,6 +123,11 @@ impl Original {
     }
 
     /// The parts that a script may change.
+    pub fn into_parts(self) -> Parts {
+        Parts { spec: self.spec, labels: self.labels, annotations: self.annotations }
+    }
+
+    /// A copy of the parts that a script may change.
     pub fn parts(&self) -> Parts {
         Parts { spec: self.spec.clone(), labels: self.labels.clone(), annotations: self.annotations.clone() }
     }

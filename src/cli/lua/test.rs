@@ -3,8 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{Color, print, report, usage, watch};
-use crate::lua::Engine;
 use crate::lua::testcase::{Report, ScriptSource, discover, load_script, run as run_cases};
+use crate::lua::{Engine, Limits};
 
 const HELP: &str = "\
 Cases: a YAML file with the keys rollout or trafficRouting, original, and expected (a list with one object for each
@@ -63,7 +63,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(usage("--watch reports as text: remove --output"));
     }
     let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let engine = Engine::new(jobs);
+    // Every input is a new one: results are not kept. What a script may use is as in production.
+    let engine = Engine::with_limits(jobs, Limits { results: 0, ..Limits::default() });
     if !args.watch {
         return once(args, &engine, jobs);
     }

@@ -58,27 +58,29 @@ impl Case {
     /// # Errors
     /// As [`Case::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Case, CaseError> {
-        let result = yaml::from_str(text).map_err(|e| e.to_string()).and_then(|v| parse(&v));
+        let result = yaml::from_str(text).map_err(|e| e.to_string()).and_then(parse);
         let (plan, original, expected) = result.map_err(|message| CaseError { path: path.to_owned(), message })?;
         Ok(Case { path: path.to_owned(), plan, original, expected })
     }
 }
 
-fn parse(document: &Value) -> Result<(Plan, Original, Vec<Expected>), String> {
-    let map = document.as_object().ok_or("is not a map with the keys rollout or trafficRouting, original, expected")?;
+fn parse(document: Value) -> Result<(Plan, Original, Vec<Expected>), String> {
+    let Value::Object(mut map) = document else {
+        return Err("is not a map with the keys rollout or trafficRouting, original, expected".to_owned());
+    };
     if let Some(key) = map.keys().find(|k| !KEYS.contains(&k.as_str())) {
         return Err(format!("unknown key {key:?}; the keys are rollout or trafficRouting, original, and expected"));
     }
-    let plan = match (map.get("rollout"), map.get("trafficRouting")) {
-        (Some(rollout), None) => Plan::of_rollout(rollout).map_err(|e| format!("rollout.{e}"))?,
-        (None, Some(routing)) => Plan::of_traffic_routing(routing).map_err(|e| format!("trafficRouting.{e}"))?,
+    let plan = match (map.remove("rollout"), map.remove("trafficRouting")) {
+        (Some(rollout), None) => Plan::of_rollout(&rollout).map_err(|e| format!("rollout.{e}"))?,
+        (None, Some(routing)) => Plan::of_traffic_routing(&routing).map_err(|e| format!("trafficRouting.{e}"))?,
         (None, None) => return Err("rollout or trafficRouting is missing".to_owned()),
         (Some(_), Some(_)) => return Err("rollout and trafficRouting exclude each other: remove one".to_owned()),
     };
-    let original = Original::from_object(required(map, "original")?).map_err(|e| format!("original.{e}"))?;
-    let entries = required(map, "expected")?
-        .as_array()
-        .ok_or("expected is not a list with one object for each step (or for the TrafficRouting)")?;
+    let original = Original::from_object(&required(&mut map, "original")?).map_err(|e| format!("original.{e}"))?;
+    let Value::Array(entries) = required(&mut map, "expected")? else {
+        return Err("expected is not a list with one object for each step (or for the TrafficRouting)".to_owned());
+    };
     if entries.len() != plan.steps.len() {
         return Err(format!(
             "expected has {} for {}: there must be one for each",
@@ -86,19 +88,19 @@ fn parse(document: &Value) -> Result<(Plan, Original, Vec<Expected>), String> {
             counted(plan.steps.len(), "step", "steps")
         ));
     }
-    let expected = entries.iter().enumerate().map(|(i, e)| expectation(i, e)).collect::<Result<_, _>>()?;
+    let expected = entries.into_iter().enumerate().map(|(i, e)| expectation(i, e)).collect::<Result<_, _>>()?;
     Ok((plan, original, expected))
 }
 
-fn required<'a>(map: &'a Map<String, Value>, key: &str) -> Result<&'a Value, String> {
-    map.get(key).ok_or_else(|| format!("{key} is missing"))
+fn required(map: &mut Map<String, Value>, key: &str) -> Result<Value, String> {
+    map.remove(key).ok_or_else(|| format!("{key} is missing"))
 }
 
 fn counted(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-fn expectation(index: usize, entry: &Value) -> Result<Expected, String> {
+fn expectation(index: usize, entry: Value) -> Result<Expected, String> {
     if let Some(map) = entry.as_object()
         && let Some(error) = map.get("error")
     {
@@ -107,8 +109,8 @@ fn expectation(index: usize, entry: &Value) -> Result<Expected, String> {
             _ => Err(format!("expected[{index}].error must be the only key of its entry and a non-empty text")),
         };
     }
-    let object = Original::from_object(entry).map_err(|e| format!("expected[{index}].{e}"))?;
-    Ok(Expected::Parts(object.parts()))
+    let object = Original::from_object(&entry).map_err(|e| format!("expected[{index}].{e}"))?;
+    Ok(Expected::Parts(object.into_parts()))
 }
 
 #[cfg(test)]

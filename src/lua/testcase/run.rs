@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Number, Value, json};
+use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::{
@@ -239,26 +239,23 @@ fn judge(run: Result<Value, ScriptError>, expected: &Expected) -> Verdict {
         (Ok(Err(bad)), _) => Verdict::BadOutput(bad.to_string()),
         (Ok(Ok(found)), Expected::Error(text)) => Verdict::ErrorMissing { expected: text.clone(), found },
         (Ok(Ok(found)), Expected::Parts(parts)) => {
-            let same = canonical(&parts.spec) == canonical(&found.spec)
+            let equal = same(&parts.spec, &found.spec)
                 && parts.labels == found.labels
                 && parts.annotations == found.annotations;
-            if same { Verdict::Passed } else { Verdict::Differs { expected: parts.clone(), found } }
+            if equal { Verdict::Passed } else { Verdict::Differs { expected: parts.clone(), found } }
         }
     }
 }
 
-/// Numbers by value: 100 and 100.0 are one number in Kubernetes' JSON.
-fn canonical(value: &Value) -> Value {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match value {
-        Value::Number(n) => match n.as_f64() {
-            #[allow(clippy::cast_possible_truncation)]
-            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() <= EXACT => Value::Number(Number::from(f as i64)),
-            _ => value.clone(),
-        },
-        Value::Array(list) => Value::Array(list.iter().map(canonical).collect()),
-        Value::Object(map) => Value::Object(map.iter().map(|(k, v)| (k.clone(), canonical(v))).collect()),
-        _ => value.clone(),
+/// Equality with numbers by value: 100 and 100.0 are one number in Kubernetes' JSON.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || ((a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64()),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| same(value, other)))
+        }
+        _ => a == b,
     }
 }
 
