@@ -36,6 +36,17 @@ impl World {
         self.objects != before
     }
 
+    /// Every pod is unready for a moment, and no endpoint.
+    pub fn flap(&mut self) {
+        for rs in self.keys("ReplicaSet") {
+            let replicas = number(&self.objects[&rs], &["spec", "replicas"], 0);
+            self.set_status(&rs, json!({"replicas": replicas, "readyReplicas": 0}));
+        }
+        for service in self.keys("Service") {
+            self.tick_service(&service);
+        }
+    }
+
     /// Lets the cluster come to rest.
     pub fn settle(&mut self) {
         for _ in 0..200 {
