@@ -112,7 +112,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(Op::Freeze),
         1 => (-1i8..5).prop_map(Op::Jump),
         1 => (0usize..4).prop_map(Op::EditPlan),
-        1 => Just(Op::Flap),
+        3 => Just(Op::Flap),
         1 => Just(Op::DeleteCanary),
         1 => Just(Op::Put),
     ]

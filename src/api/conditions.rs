@@ -182,3 +182,67 @@ pub fn remove(conditions: &mut Vec<Condition>, r#type: &str) {
 pub fn find<'a>(conditions: &'a [Condition], r#type: &str) -> Option<&'a Condition> {
     conditions.iter().find(|c| c.r#type == r#type)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// Type, status, reason, second of the last update and of the last transition.
+    fn shown(conditions: &[Condition]) -> Vec<(&str, &str, &str, i64, i64)> {
+        let second = |t: &Option<Time>| t.as_ref().unwrap().0.as_second();
+        conditions
+            .iter()
+            .map(|c| {
+                let times = (second(&c.last_update_time), second(&c.last_transition_time));
+                (c.r#type.as_str(), c.status.as_str(), c.reason.as_str(), times.0, times.1)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn times_follow_what_changed() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, "B", true, "First", "m", at(1));
+        assert_eq!(shown(&conditions), [("B", "True", "First", 1, 1)]);
+        set(&mut conditions, "B", true, "First", "m", at(2));
+        assert_eq!(shown(&conditions), [("B", "True", "First", 1, 1)], "nothing changed");
+        set(&mut conditions, "B", true, "Second", "m", at(3));
+        assert_eq!(shown(&conditions), [("B", "True", "Second", 3, 1)], "the status is the same");
+        set(&mut conditions, "B", true, "Second", "n", at(4));
+        assert_eq!(shown(&conditions), [("B", "True", "Second", 4, 1)], "the message is another");
+        set(&mut conditions, "B", false, "Second", "n", at(5));
+        assert_eq!(shown(&conditions), [("B", "False", "Second", 5, 5)], "the status is another");
+    }
+
+    #[test]
+    fn conditions_stay_sorted_and_are_one_a_type() {
+        let mut conditions = Vec::new();
+        for name in ["C", "A", "B", "C", "A"] {
+            set(&mut conditions, name, true, "", "", at(1));
+        }
+        assert_eq!(conditions.iter().map(|c| c.r#type.as_str()).collect::<Vec<_>>(), ["A", "B", "C"]);
+        remove(&mut conditions, "B");
+        assert!(find(&conditions, "B").is_none() && find(&conditions, "C").is_some());
+        remove(&mut conditions, "B");
+        assert_eq!(conditions.len(), 2);
+    }
+
+    #[test]
+    fn a_condition_without_times_gets_them() {
+        let mut conditions = vec![Condition { r#type: "A".into(), status: "True".into(), ..Condition::default() }];
+        set(&mut conditions, "A", true, "R", "", at(7));
+        assert_eq!(shown(&conditions), [("A", "True", "R", 7, 7)]);
+    }
+
+    #[test]
+    fn step_states_read_back() {
+        for state in StepState::ALL {
+            assert_eq!(StepState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(StepState::parse("stepready"), None);
+    }
+}

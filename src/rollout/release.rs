@@ -366,3 +366,6 @@ pub fn owner_reference(rollout: &Rollout) -> Value {
         "blockOwnerDeletion": true,
     })
 }
+
+#[cfg(test)]
+mod tests;
