@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -84,15 +84,24 @@ struct Job {
     digest: Key,
     /// None: compile only.
     input: Option<Value>,
-    /// Set by a caller that waits no longer.
-    abandoned: Arc<AtomicBool>,
+    state: Arc<AtomicU8>,
     reply: mpsc::Sender<Event>,
 }
 
 enum Event {
-    Started,
     Compiled(Compiled),
     Done(vm::Run),
+}
+
+/// States of a job. Caller and worker agree by them on who still waits for whom.
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const DONE: u8 = 2;
+const GIVEN_UP: u8 = 3;
+
+/// Takes the job from one state to the next; false if the other side was first.
+fn turn(state: &AtomicU8, from: u8, to: u8) -> bool {
+    state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,7 +180,7 @@ impl Engine {
         let (answer, weight) = match event? {
             Event::Done(run) => run,
             Event::Compiled(Err(e)) => (Err(syntax_error(script, &e, limits)), 0),
-            Event::Started | Event::Compiled(Ok(_)) => (Err(fault(script, limits, "no result")), 0),
+            Event::Compiled(Ok(_)) => (Err(fault(script, limits, "no result")), 0),
         };
         if limits.results > 0 && answer.as_ref().err().is_none_or(|e| e.kind.is_deterministic()) {
             let answer = Arc::new(answer.clone());
@@ -192,7 +201,7 @@ impl Engine {
             Some(compiled) => compiled,
             None => match self.submit(script, digest, None)? {
                 Event::Compiled(compiled) => compiled,
-                Event::Started | Event::Done(_) => return Err(fault(script, self.limits(), "no result")),
+                Event::Done(_) => return Err(fault(script, self.limits(), "no result")),
             },
         };
         compiled.map(|_| ()).map_err(|e| syntax_error(script, &e, self.limits()))
@@ -212,11 +221,11 @@ impl Engine {
     fn submit(&self, script: &Script, digest: Key, input: Option<Value>) -> Result<Event, ScriptError> {
         let shared = &self.inner.shared;
         let limits = &shared.limits;
-        let abandoned = Arc::new(AtomicBool::new(false));
+        let state = Arc::new(AtomicU8::new(WAITING));
         let (reply, events) = mpsc::channel();
         {
             let mut queue = lock(&shared.queue);
-            let job = Job { script: script.clone(), digest, input, abandoned: Arc::clone(&abandoned), reply };
+            let job = Job { script: script.clone(), digest, input, state: Arc::clone(&state), reply };
             queue.jobs.push_back(job);
             if queue.workers == 0 {
                 drop(queue);
@@ -225,27 +234,24 @@ impl Engine {
         }
         shared.wake.notify_one();
 
-        match events.recv_timeout(limits.queue) {
-            Ok(Event::Started) => {}
-            Ok(event) => return Ok(event),
-            Err(RecvTimeoutError::Disconnected) => return Err(fault(script, limits, "the worker ended")),
-            Err(RecvTimeoutError::Timeout) => {
-                abandoned.store(true, Ordering::Relaxed);
+        let mut answer = events.recv_timeout(limits.queue);
+        if let Err(RecvTimeoutError::Timeout) = answer {
+            if turn(&state, WAITING, GIVEN_UP) {
                 let message = format!("no script worker was free for {:?}", limits.queue);
                 return Err(ScriptError::new(ErrorKind::Time, script, None, &message, limits.error_bytes));
             }
+            answer = events.recv_timeout(limits.wall + GRACE);
         }
-        match events.recv_timeout(limits.wall + GRACE) {
-            Ok(event) => Ok(event),
-            Err(RecvTimeoutError::Disconnected) => Err(fault(script, limits, "the worker ended")),
-            Err(RecvTimeoutError::Timeout) => {
-                abandoned.store(true, Ordering::Relaxed);
+        if let Err(RecvTimeoutError::Timeout) = answer {
+            if turn(&state, RUNNING, GIVEN_UP) {
                 replace_worker(shared);
                 let message =
                     format!("the script could not be stopped after {:?}; its thread was given up", limits.wall);
-                Err(ScriptError::new(ErrorKind::Time, script, None, &message, limits.error_bytes))
+                return Err(ScriptError::new(ErrorKind::Time, script, None, &message, limits.error_bytes));
             }
+            answer = events.recv().map_err(RecvTimeoutError::from);
         }
+        answer.map_err(|_| fault(script, limits, "the worker ended"))
     }
 }
 
@@ -284,13 +290,13 @@ fn replace_worker(shared: &Arc<Shared>) {
 fn work(shared: &Shared) {
     let mut ready: Vec<Vm> = Vec::with_capacity(READY);
     while let Some(job) = next_job(shared, &mut ready) {
-        if job.abandoned.load(Ordering::Relaxed) || job.reply.send(Event::Started).is_err() {
+        if !turn(&job.state, WAITING, RUNNING) {
             continue;
         }
         // The used VM is dropped after the reply.
         let (event, _used) = catch_unwind(AssertUnwindSafe(|| execute(shared, &job, &mut ready)))
             .unwrap_or_else(|panic| (failed(shared, &job, panic_text(&*panic)), None));
-        if job.abandoned.load(Ordering::Relaxed) {
+        if !turn(&job.state, RUNNING, DONE) {
             // Another worker has taken this one's place.
             return;
         }

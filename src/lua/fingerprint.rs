@@ -8,6 +8,9 @@ use super::{
     places::{Step, path},
 };
 
+/// Bytes hashed at a time.
+const CHUNK: usize = 4096;
+
 /// Checks size and depth of an input and returns a hash of its content.
 ///
 /// # Errors
@@ -15,15 +18,21 @@ use super::{
 pub(super) fn fingerprint(value: &Value, limits: &Limits) -> Result<[u8; 32], String> {
     struct Walk<'l> {
         hash: Sha256,
+        /// What is still to be hashed: nodes are small, and each update has its price.
+        pending: Vec<u8>,
         bytes: usize,
         limits: &'l Limits,
     }
     impl Walk<'_> {
         fn add(&mut self, tag: u8, bytes: &[u8]) {
-            self.hash.update([tag]);
-            self.hash.update((bytes.len() as u64).to_le_bytes());
-            self.hash.update(bytes);
+            self.pending.push(tag);
+            self.pending.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            self.pending.extend_from_slice(bytes);
             self.bytes += bytes.len() + 3;
+            if self.pending.len() >= CHUNK {
+                self.hash.update(&self.pending);
+                self.pending.clear();
+            }
         }
 
         fn walk(&mut self, value: &Value, depth: usize) -> Result<(), String> {
@@ -64,7 +73,7 @@ pub(super) fn fingerprint(value: &Value, limits: &Limits) -> Result<[u8; 32], St
         let dot = if below.is_empty() || below.starts_with('[') { "" } else { "." };
         format!("{}{dot}{below}", path([step]))
     }
-    let mut walk = Walk { hash: Sha256::new(), bytes: 0, limits };
+    let mut walk = Walk { hash: Sha256::new(), pending: Vec::with_capacity(2 * CHUNK), bytes: 0, limits };
     walk.walk(value, 0).map_err(|path| {
         let shown: String = path.chars().take(200).collect();
         format!("the input is nested deeper than {} levels, at {shown}", limits.depth)
@@ -75,5 +84,6 @@ pub(super) fn fingerprint(value: &Value, limits: &Limits) -> Result<[u8; 32], St
             walk.bytes, limits.input_bytes
         ));
     }
+    walk.hash.update(&walk.pending);
     Ok(walk.hash.finalize().into())
 }
