@@ -387,7 +387,7 @@ fn run_errors_name_script_and_line() {
         ("return (", "error: s.lua:1: "),
         ("while true do end", "error: s.lua:1: "),
         ("pcall(function() while true do end end) return obj.data", "error: s.lua:1: "),
-        ("return ('x'):rep(2^30)", "error: s.lua: the script asked for more than its 64 MiB of memory"),
+        ("return ('x'):rep(2^30)", "error: s.lua:1: the script asked for more than its 64 MiB of memory"),
         ("return 5", "error: s.lua: "),
         ("return {}", "error: s.lua: spec of the script's result is "),
         ("obj.data.labels = {a = 1} return obj.data", "error: s.lua: labels[\"a\"] of the script's result is a number"),
