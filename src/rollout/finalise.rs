@@ -8,6 +8,7 @@ use super::{
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
     release::{Scope, digest},
+    snapshot::Hold,
 };
 use crate::{
     api::{
@@ -16,7 +17,7 @@ use crate::{
         object::{self, ObjectRef},
     },
     traffic::{routes, services},
-    workload::deployment::Deployment,
+    workload::deployment::{Deployment, canary_template},
 };
 
 /// Why a release is wound up.
@@ -141,10 +142,22 @@ impl Machine<'_> {
         let stable = self.sub().stable_revision.clone();
         Ok(match ending {
             Ending::Success if workload.is_at(&stable) => Some(Ending::Rollback),
-            Ending::Success if digest(&workload.template()) != self.sub().canary_revision => Some(Ending::Restart),
+            Ending::Success if !self.is_released(workload) => Some(Ending::Restart),
             Ending::Rollback if !workload.is_at(&stable) => Some(Ending::Restart),
             _ => None,
         })
+    }
+
+    /// Whether the workload still has the template that went through the steps. Any one sign will do: an API server
+    /// that was upgraded meanwhile may show every template with new defaults, and a plan may be edited.
+    fn is_released(&mut self, workload: &Deployment) -> bool {
+        let patch = self.release().ok().and_then(|r| r.patch);
+        let is_canarys =
+            self.canary.as_ref().is_some_and(|c| c.template() == canary_template(workload, patch.as_ref()));
+        // With the hold in force a new template takes this word away from the mark in the same write.
+        let is_let_through =
+            self.snap.hold == Hold::InForce && workload.in_progressing().is_some_and(|mark| mark.released);
+        is_canarys || is_let_through || digest(&workload.template()) == self.sub().canary_revision
     }
 
     fn wind_up(&mut self, ending: Ending, scope: &Scope, workload: Option<&Deployment>) -> Turn {
