@@ -342,17 +342,21 @@ impl<'a> View<'a> {
         if room <= 0 { current } else { current + room.min(self.replicas - current) }
     }
 
+    /// Sets the size of a ReplicaSet, and with it the size that the Deployment has now. A set that has its size already
+    /// keeps its annotations: the next proportional scaling reckons with them.
     fn resize(&self, set: &Value, to: i64) -> bool {
-        let annotated = annotation(set, DESIRED) == self.replicas.to_string()
-            && annotation(set, MAX) == (self.replicas + self.surge).to_string();
         let scaled = spec_replicas(set) != to;
-        if scaled || !annotated {
-            self.access.update(REPLICA_SETS, &self.key.namespace, json::name(set), |s| {
-                json::set(s, &["spec", "replicas"], to);
-                self.annotate_size(s);
-            });
+        if scaled {
+            self.resize_and_annotate(set, to);
         }
         scaled
+    }
+
+    fn resize_and_annotate(&self, set: &Value, to: i64) {
+        self.access.update(REPLICA_SETS, &self.key.namespace, json::name(set), |s| {
+            json::set(s, &["spec", "replicas"], to);
+            self.annotate_size(s);
+        });
     }
 
     fn roll(&mut self) {
@@ -477,7 +481,7 @@ impl<'a> View<'a> {
             *first = (*first + add - added).max(0);
         }
         for (set, size) in order.iter().zip(sizes) {
-            self.resize(set, size.max(0));
+            self.resize_and_annotate(set, size.max(0));
         }
     }
 

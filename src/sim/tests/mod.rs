@@ -8,8 +8,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use super::*;
+use std::sync::Arc;
 
 mod api;
+mod deployments;
 mod faults;
 mod rolling;
 mod traffic;
