@@ -60,6 +60,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             let name = json::name(object).to_owned();
             json::set(object, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
         }
+        "CustomResourceDefinition" => default(object, &["spec", "conversion", "strategy"], "None"),
         "Secret" => default(object, &["type"], "Opaque"),
         "HorizontalPodAutoscaler" => default(object, &["spec", "minReplicas"], 1),
         "MutatingAdmissionPolicy" => {

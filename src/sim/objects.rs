@@ -46,6 +46,7 @@ impl Core {
         namespace: &str,
         mut object: Value,
     ) -> Result<Arc<Value>, Box<Status>> {
+        self.name_type(caller, kind, &mut object);
         self.check_type(caller, kind, &object)?;
         if kind.namespaced {
             match json::namespace(&object) {
@@ -74,7 +75,7 @@ impl Core {
         }
         let name = json::name(&object).to_owned();
         if !text(&object, "/metadata/resourceVersion").is_empty() {
-            return Err(status::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(status::failure(500, "", "resourceVersion should not be set on objects to be created"));
         }
         self.check_namespace(state, kind, namespace, &name)?;
 
@@ -90,7 +91,6 @@ impl Core {
             json::remove(&mut object, &["status"]);
         }
         self.shape(kind, caller, &mut object);
-        defaults::on_create(kind, &mut object);
         if !caller.internal {
             object = self.admit(state, caller, kind, Operation::Create, &name, object, None)?;
             self.shape(kind, caller, &mut object);
@@ -104,6 +104,7 @@ impl Core {
         if !caller.internal && managed_by_hand(&object).is_none() {
             managed::track(kind, caller, None, &mut object, &self.timestamp());
         }
+        defaults::on_create(kind, &mut object);
         self.store_version(kind, caller, &mut object);
         if caller.dry_run {
             return Ok(Arc::new(object));
@@ -129,6 +130,7 @@ impl Core {
         let stored = state.store.at(&key).cloned().ok_or_else(|| status::not_found(kind, name))?;
         let viewed = self.view_version(kind, caller, &stored);
         let (mut new, fields_done) = make(&viewed)?;
+        self.name_type(caller, kind, &mut new);
         self.check_type(caller, kind, &new)?;
         if json::name(&new) != name {
             return Err(status::bad_request(format!(
@@ -143,8 +145,8 @@ impl Core {
         }
         match text(&new, "/metadata/resourceVersion") {
             "" if kind.custom && caller.verb == super::core::Verb::Update => {
-                let field = FieldError::invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
-                return Err(status::invalid(kind, name, vec![field]));
+                let field = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+                return Err(status::invalid_as(&kind.plural, &kind.group, name, vec![field]));
             }
             "" => {}
             version if version != text(&viewed, "/metadata/resourceVersion") => {
@@ -187,7 +189,10 @@ impl Core {
                     "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
                     added.join(", ")
                 );
-                return Err(status::invalid(kind, name, vec![FieldError::forbidden("metadata.finalizers", &why)]));
+                // Custom resources are checked twice, and both say so.
+                let times = if kind.custom { 2 } else { 1 };
+                let errors = vec![FieldError::forbidden("metadata.finalizers", &why); times];
+                return Err(status::invalid(kind, name, errors));
             }
         } else {
             check_finalizers(kind, name, &new)?;
@@ -219,7 +224,10 @@ impl Core {
         if gone {
             let last = self.remove(state, caller, kind, key);
             self.undefine(state, kind, &new);
-            return Ok(last.unwrap_or_else(|| Arc::new(new)));
+            if let Some(last) = last {
+                json::restore(&mut new, &last, &["metadata", "resourceVersion"]);
+            }
+            return Ok(Arc::new(new));
         }
         Ok(self.put(state, caller, kind, key, new))
     }
@@ -334,6 +342,14 @@ impl Core {
         if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, json::name(new), errors)) }
     }
 
+    /// For built-in kinds the URL says what is missing in the body.
+    fn name_type(&self, caller: &Caller, kind: &Kind, object: &mut Value) {
+        if !kind.custom && object.is_object() {
+            json::default(object, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
+            json::default(object, &["kind"], kind.kind.clone());
+        }
+    }
+
     fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
         if !object.is_object() {
             return Err(status::bad_request("the request's body is not an object"));
@@ -343,8 +359,15 @@ impl Core {
         if version == expected && name == kind.kind {
             return Ok(());
         }
-        if version.is_empty() && name.is_empty() {
-            return Err(status::bad_request("Object 'Kind' is missing in the request's body"));
+        if !kind.custom && version == expected {
+            return Err(status::bad_request(format!(
+                "{name} in version \"{}\" cannot be handled as a {}: converting ({}.{name}) to ({}.{}): unknown conversion",
+                caller.version,
+                kind.kind,
+                caller.version,
+                if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() },
+                kind.kind
+            )));
         }
         Err(status::bad_request(format!(
             "the API version in the data ({version}, Kind={name}) does not match the expected API version ({expected}, Kind={})",
@@ -525,14 +548,14 @@ fn check_preconditions(kind: &Kind, name: &str, stored: &Value, options: &Delete
         let why = format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated"
         );
-        return Err(status::conflict(kind, name, &why));
+        return Err(status::precondition(kind, name, &why));
     }
     let have = text(stored, "/metadata/resourceVersion");
     if let Some(version) = options.resource_version.as_deref().filter(|v| *v != have) {
         let why = format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({have}). The object might have been modified"
         );
-        return Err(status::conflict(kind, name, &why));
+        return Err(status::precondition(kind, name, &why));
     }
     Ok(())
 }

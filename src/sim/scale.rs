@@ -33,7 +33,7 @@ pub(crate) fn set(kind: &Kind, name: &str, object: &Value, scale: &Value) -> Res
     let replicas = int(scale, "/spec/replicas").unwrap_or(0);
     if replicas < 0 {
         let field = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(status::invalid(kind, name, vec![field]));
+        return Err(status::invalid_as("Scale", "autoscaling", name, vec![field]));
     }
     let version = text(scale, "/metadata/resourceVersion");
     if !version.is_empty() && version != text(object, "/metadata/resourceVersion") {

@@ -29,7 +29,10 @@ impl Labels {
                 continue;
             }
             rules.push(Self::rule(part).ok_or_else(|| {
-                status::bad_request(format!("unable to parse requirement: found '{part}', expected: a label selector"))
+                let found = part.split_whitespace().nth(1).unwrap_or(part);
+                status::bad_request(format!(
+                    "unable to parse requirement: found '{found}', expected: in, notin, =, ==, !=, gt, lt"
+                ))
             })?);
         }
         Ok(Self(rules))
@@ -170,7 +173,9 @@ impl Fields {
                 _ => plural == "events" && (key.starts_with("involvedObject.") || key.starts_with("regarding.")),
             };
             if !known {
-                return Err(status::bad_request(format!("field label not supported: {key}")));
+                return Err(status::bad_request(format!(
+                    "\"{key}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                )));
             }
             rules.push((key.to_owned(), equal, value.to_owned()));
         }
@@ -247,6 +252,8 @@ mod tests {
         ] {
             assert_eq!(Fields::parse(selector, "pods").unwrap().selects(&pod), expected, "{selector}");
         }
-        assert!(Fields::parse("spec.x=1", "pods").unwrap_err().message.contains("not supported: spec.x"));
+        assert!(
+            Fields::parse("spec.x=1", "pods").unwrap_err().message.contains("\"spec.x\" is not a known field selector")
+        );
     }
 }

@@ -90,6 +90,14 @@ pub(crate) fn status_value(status: &Status) -> Value {
 }
 
 fn refuse(status: &Status) -> Answer {
+    if status.code == 404 && status.message == status::NO_ROUTE {
+        let bytes = Bytes::from(format!("{}\n", status.message));
+        let mut response = Response::new(Full::new(bytes).map_err(|e| match e {}).boxed_unsync());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        let plain = header::HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        return response;
+    }
     let mut answer = json_answer(status.code, &status_value(status));
     if let Some(seconds) = status.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0) {
         answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
@@ -360,8 +368,7 @@ impl Connection {
         let force = asked.query.get("force").is_some_and(|f| f == "true");
         if content == "application/apply-patch+yaml" {
             if asked.query.get("fieldManager").is_none_or(String::is_empty) {
-                let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-                return Err(status::failure(422, "Invalid", why));
+                return Err(status::manager_required());
             }
             if scaling {
                 return Err(status::unsupported("apply", &format!("{}/scale", kind.qualified())));
@@ -401,7 +408,7 @@ impl Connection {
                 .map(|o| (o, 200));
         }
         let patched = |target: &Value| match content {
-            "application/json-patch+json" => patch::json::patch(kind, name, target, &change),
+            "application/json-patch+json" => patch::json::patch(target, &change),
             "application/merge-patch+json" => {
                 if !change.is_object() {
                     return Err(status::bad_request("the merge patch is not an object"));
@@ -411,13 +418,7 @@ impl Connection {
                 Ok(result)
             }
             "application/strategic-merge-patch+json" => patch::strategic::patch(kind, target, &change),
-            other => Err(status::failure(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format ({other}) - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
-                ),
-            )),
+            _ => Err(status::unsupported_media()),
         };
         core.update(state, caller, kind, namespace, name, |old| {
             if scaling {
@@ -474,7 +475,13 @@ impl Connection {
             if i > 0 {
                 bytes.push(b',');
             }
-            put(&selection.show(&self.core, &asked.caller, object), &mut bytes);
+            let shown = selection.show(&self.core, &asked.caller, object);
+            if kind.custom || asked.metadata_only {
+                put(&shown, &mut bytes);
+            } else {
+                // Elements of a list of a built-in kind do not repeat what the list says.
+                let _ = serde_json::to_writer(&mut bytes, &Untyped(&shown));
+            }
         }
         bytes.extend_from_slice(b"]}");
         let mut response = Response::new(Full::new(Bytes::from(bytes)).map_err(|e| match e {}).boxed_unsync());
@@ -593,6 +600,16 @@ impl Connection {
             "apiVersion": api_version(&asked.kind.group, &asked.caller.version),
             "metadata": {"resourceVersion": version}, "items": list});
         (json_answer(200, &body), false)
+    }
+}
+
+/// An object without `apiVersion` and `kind`.
+struct Untyped<'a>(&'a Value);
+
+impl serde::Serialize for Untyped<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.0.as_object().into_iter().flatten();
+        serializer.collect_map(fields.filter(|(k, _)| !matches!(k.as_str(), "apiVersion" | "kind")))
     }
 }
 

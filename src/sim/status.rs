@@ -53,6 +53,14 @@ pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Box<Status> {
         .with(details(kind, name))
 }
 
+/// A precondition of a deletion failed; here the API server names the kind, not the resource.
+pub(crate) fn precondition(kind: &Kind, name: &str, why: &str) -> Box<Status> {
+    let mut about = details(kind, name);
+    about.kind = kind.kind.clone();
+    let what = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+    failure(409, "Conflict", format!("Operation cannot be fulfilled on {what} \"{name}\": {why}")).with(about)
+}
+
 /// The optimistic lock failed.
 pub(crate) fn modified(kind: &Kind, name: &str) -> Box<Status> {
     conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
@@ -60,18 +68,26 @@ pub(crate) fn modified(kind: &Kind, name: &str) -> Box<Status> {
 
 /// One or several fields are invalid; each is (field, reason such as `FieldValueInvalid`, message).
 pub(crate) fn invalid(kind: &Kind, name: &str, errors: Vec<FieldError>) -> Box<Status> {
-    let lines: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
+    invalid_as(&kind.kind, &kind.group, name, errors)
+}
+
+/// The same for something that goes by another kind.
+pub(crate) fn invalid_as(kind: &str, group: &str, name: &str, errors: Vec<FieldError>) -> Box<Status> {
+    let mut lines: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
+    lines.dedup();
     let text = match lines.as_slice() {
         [one] => one.clone(),
         many => format!("[{}]", many.join(", ")),
     };
-    let mut body = details(kind, name);
-    body.kind = kind.kind.clone();
+    let mut body = no_details();
+    body.name = name.to_owned();
+    body.group = group.to_owned();
+    body.kind = kind.to_owned();
     body.causes = errors
         .into_iter()
         .map(|e| StatusCause { reason: e.reason.to_owned(), message: e.message, field: e.field })
         .collect();
-    let what = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+    let what = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
     failure(422, "Invalid", format!("{what} \"{name}\" is invalid: {text}")).with(body)
 }
 
@@ -125,34 +141,52 @@ pub(crate) fn unsupported(verb: &str, resource: &str) -> Box<Status> {
     failure(501, "NotImplemented", format!("the in-memory API server does not support {verb} on {resource}"))
 }
 
+/// Nothing is served at the path. The API server answers plain text here.
+pub(crate) const NO_ROUTE: &str = "404 page not found";
+
 pub(crate) fn no_route() -> Box<Status> {
-    let mut status = failure(404, "NotFound", "the server could not find the requested resource");
-    status.details = Some(StatusDetails {
-        name: String::new(),
-        group: String::new(),
-        kind: String::new(),
-        uid: String::new(),
-        causes: vec![StatusCause {
-            reason: "UnexpectedServerResponse".into(),
-            message: "404 page not found".into(),
-            field: String::new(),
-        }],
-        retry_after_seconds: 0,
-    });
-    status
+    failure(404, "NotFound", NO_ROUTE)
 }
 
-pub(crate) fn too_many_requests(retry_after: u32) -> Box<Status> {
-    let mut status = failure(429, "TooManyRequests", "too many requests, please try again later");
-    status.details = Some(StatusDetails {
+/// Details that say nothing yet.
+pub(crate) fn no_details() -> StatusDetails {
+    StatusDetails {
         name: String::new(),
         group: String::new(),
         kind: String::new(),
         uid: String::new(),
         causes: Vec::new(),
-        retry_after_seconds: retry_after,
-    });
-    status
+        retry_after_seconds: 0,
+    }
+}
+
+/// The patch is of a kind that nothing here takes.
+pub(crate) fn unsupported_media() -> Box<Status> {
+    failure(415, "UnsupportedMediaType", "415: Unsupported Media Type").with(no_details())
+}
+
+/// The patch is of a kind that custom resources do not take.
+pub(crate) fn strategic_patch_of_custom() -> Box<Status> {
+    let message = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+    failure(415, "UnsupportedMediaType", message)
+}
+
+/// An apply patch without `fieldManager`.
+pub(crate) fn manager_required() -> Box<Status> {
+    let why = "Required value: is required for apply patch";
+    let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: {why}");
+    let mut about = no_details();
+    about.group = "meta.k8s.io".into();
+    about.kind = "PatchOptions".into();
+    about.causes =
+        vec![StatusCause { reason: "FieldValueRequired".into(), message: why.into(), field: "fieldManager".into() }];
+    failure(422, "Invalid", message).with(about)
+}
+
+pub(crate) fn too_many_requests(retry_after: u32) -> Box<Status> {
+    let mut about = no_details();
+    about.retry_after_seconds = retry_after;
+    failure(429, "TooManyRequests", "too many requests, please try again later").with(about)
 }
 
 pub(crate) fn internal(why: &str) -> Box<Status> {

@@ -35,10 +35,6 @@ fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<Fiel
         }
     }
     let selector = new.pointer("/spec/selector");
-    if old.and_then(|o| o.pointer("/spec/selector")).is_some_and(|o| Some(o) != selector) {
-        let value = selector.map(Value::to_string).unwrap_or_default();
-        errors.push(FieldError::invalid("spec.selector", value, "field is immutable"));
-    }
     let labels = new.pointer("/spec/template/metadata/labels");
     match Labels::of_object(selector) {
         None => errors.push(FieldError::required("spec.selector", "")),
@@ -51,6 +47,10 @@ fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<Fiel
             ));
         }
         Some(_) => {}
+    }
+    if old.and_then(|o| o.pointer("/spec/selector")).is_some_and(|o| Some(o) != selector) {
+        let value = selector.map(Value::to_string).unwrap_or_default();
+        errors.push(FieldError::invalid("spec.selector", value, "field is immutable"));
     }
     if items(new, "/spec/template/spec/containers").is_empty() {
         errors.push(FieldError::required("spec.template.spec.containers", ""));

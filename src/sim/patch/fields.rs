@@ -105,18 +105,18 @@ impl Set {
     /// Paths of all members, as conflict messages write them: `.spec.containers[name="web"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
-        self.collect(&mut String::new(), &mut out);
+        self.write_paths(&mut String::new(), &mut out);
         out
     }
 
-    fn collect(&self, path: &mut String, out: &mut Vec<String>) {
+    fn write_paths(&self, path: &mut String, out: &mut Vec<String>) {
         if self.member {
             out.push(path.clone());
         }
         for (key, kid) in &self.kids {
             let length = path.len();
             path.push_str(&readable(key));
-            kid.collect(path, out);
+            kid.write_paths(path, out);
             path.truncate(length);
         }
     }
@@ -166,19 +166,27 @@ pub(crate) fn elements<'v>(shape: Shape<'_>, list: &'v [Value]) -> Option<Vec<(S
 
 /// All fields that a value sets.
 pub(crate) fn of_value<'v>(shape: Shape<'v>, value: &'v Value, set: &mut Set) {
+    collect(shape, value, set, false);
+}
+
+/// `containers`: objects and lists that were not there before are members themselves.
+fn collect<'v>(shape: Shape<'v>, value: &'v Value, set: &mut Set, containers: bool) {
+    let mark = containers && !shape.always_there();
     match value {
         Value::Object(map) if !map.is_empty() && !shape.atomic_map() => {
+            set.member |= mark;
             for (key, value) in map {
-                of_value(shape.child(key), value, set.add(format!("f:{key}")));
+                collect(shape.child(key), value, set.add(format!("f:{key}")), containers);
             }
         }
         Value::Array(list) if !list.is_empty() => match elements(shape, list) {
             Some(elements) => {
+                set.member |= mark;
                 for (key, item) in elements {
                     let kid = set.add(key);
                     kid.member = true;
                     if item.is_object() {
-                        of_value(shape.item(), item, kid);
+                        collect(shape.item(), item, kid, containers);
                     }
                 }
             }
@@ -227,11 +235,19 @@ fn walk<'v>(shape: Shape<'v>, old: &'v Value, new: &'v Value, changed: &mut Set,
                         Some(before) => {
                             walk(shape.item(), before, value, changed.add(path.clone()), removed.add(path.clone()));
                         }
-                        None => appeared(shape.item(), value, changed.add(path.clone())),
+                        None => {
+                            let set = changed.add(path.clone());
+                            set.member = true;
+                            appeared(shape.item(), value, set);
+                        }
                     }
                 }
                 for (path, value) in a.iter().filter(|(k, _)| !b.contains_key(*k)) {
-                    appeared(shape.item(), value, removed.add(path.clone()));
+                    {
+                        let set = removed.add(path.clone());
+                        set.member = true;
+                        appeared(shape.item(), value, set);
+                    };
                 }
             }
             _ => changed.member = true,
@@ -241,6 +257,7 @@ fn walk<'v>(shape: Shape<'v>, old: &'v Value, new: &'v Value, changed: &mut Set,
 }
 
 fn appeared<'v>(shape: Shape<'v>, value: &'v Value, set: &mut Set) {
-    of_value(shape, value, set);
-    set.member = true;
+    collect(shape, value, set, true);
+    let container = value.as_object().is_some_and(|m| !m.is_empty()) || value.as_array().is_some_and(|l| !l.is_empty());
+    set.member |= !(container && shape.always_there());
 }

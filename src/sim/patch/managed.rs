@@ -69,7 +69,9 @@ pub(crate) fn read(object: &Value) -> Vec<Manager> {
 
 /// Writes the managers that own anything into an object.
 pub(crate) fn write(object: &mut Value, managers: &[Manager]) {
-    let list: Vec<Value> = managers.iter().filter(|m| !m.set.is_empty()).map(Manager::write).collect();
+    let mut sorted: Vec<&Manager> = managers.iter().filter(|m| !m.set.is_empty()).collect();
+    sorted.sort_by_key(|m| (&m.operation, &m.time, &m.name, &m.api_version, &m.subresource));
+    let list: Vec<Value> = sorted.into_iter().map(Manager::write).collect();
     if list.is_empty() {
         json::remove(object, &["metadata", "managedFields"]);
     } else {
@@ -118,8 +120,12 @@ pub(crate) fn track(kind: &Kind, caller: &Caller, old: Option<&Value>, new: &mut
     let empty = json!({});
     let shape = Shape::of(kind, &caller.version);
     let mut difference = fields::compare(shape, old.unwrap_or(&empty), new);
-    strip(&mut difference.changed);
-    strip(&mut difference.removed);
+    for set in [&mut difference.changed, &mut difference.removed] {
+        strip(set);
+        if kind.status && caller.subresource.is_none() {
+            set.kids.remove("f:status");
+        }
+    }
     if difference.changed.is_empty() && difference.removed.is_empty() {
         return;
     }

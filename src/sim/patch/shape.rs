@@ -40,7 +40,10 @@ impl<'a> Shape<'a> {
 
     pub fn child(self, key: &'a str) -> Self {
         match self {
-            Shape::BuiltIn { kind, field, .. } => Shape::BuiltIn { kind, parent: field, field: key },
+            Shape::BuiltIn { kind, parent, field } => {
+                // An element of a list has no name of its own: its fields belong to the list's.
+                Shape::BuiltIn { kind, parent: if field.is_empty() { parent } else { field }, field: key }
+            }
             Shape::CustomRoot(_) if key == "metadata" => Shape::BuiltIn { kind: "", parent: "", field: "metadata" },
             Shape::CustomRoot(schema) | Shape::Custom(schema) => Shape::Custom(schema.and_then(|s| {
                 s.get("properties")
@@ -81,6 +84,19 @@ impl<'a> Shape<'a> {
             Shape::Custom(schema) | Shape::CustomRoot(schema) => {
                 schema.is_some_and(|s| text(s, "/x-kubernetes-map-type") == "atomic")
             }
+        }
+    }
+
+    /// True where the server's own types always have the object or list here, so that it cannot be added.
+    pub fn always_there(self) -> bool {
+        match self {
+            Shape::BuiltIn { field, .. } => {
+                matches!(
+                    field,
+                    "spec" | "metadata" | "status" | "template" | "strategy" | "updateStrategy" | "containers"
+                )
+            }
+            Shape::Custom(_) | Shape::CustomRoot(_) => false,
         }
     }
 

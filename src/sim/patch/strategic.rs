@@ -7,14 +7,10 @@ use super::super::registry::Kind;
 use super::super::status;
 
 /// Applies a patch to a built-in object. Understands `$patch` (`delete`, `replace`), `$retainKeys`,
-/// `$setElementOrder` (order is not changed) and `$deleteFromPrimitiveList`.
+/// `$setElementOrder` and `$deleteFromPrimitiveList`.
 pub(crate) fn patch(kind: &Kind, target: &Value, patch: &Value) -> Result<Value, Box<Status>> {
     if kind.custom {
-        return Err(status::failure(
-            415,
-            "UnsupportedMediaType",
-            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-        ));
+        return Err(status::strategic_patch_of_custom());
     }
     let Value::Object(patch) = patch else {
         return Err(status::bad_request("the patch is not an object"));
@@ -88,7 +84,10 @@ fn merge_object(kind: &str, field: &str, target: &mut Value, patch: &Map<String,
                     map.remove(key);
                 }
             }
-            Value::Array(list) => merge_list(kind, field, key, map, list)?,
+            Value::Array(list) => {
+                let order = patch.get(&format!("$setElementOrder/{key}")).and_then(Value::as_array);
+                merge_list(kind, field, key, map, list, order.map_or(&[], Vec::as_slice))?;
+            }
             scalar => {
                 map.insert(key.clone(), scalar.clone());
             }
@@ -103,6 +102,7 @@ fn merge_list(
     field: &str,
     map: &mut Map<String, Value>,
     list: &[Value],
+    order: &[Value],
 ) -> Result<(), Box<Status>> {
     let strip = |v: &Value| {
         let mut v = v.clone();
@@ -133,10 +133,16 @@ fn merge_list(
         *slot = Value::Array(Vec::new());
     }
     let Value::Array(have) = slot else { return Ok(()) };
+    let server: Vec<Value> = have.iter().filter_map(|h| h.get(key)).cloned().collect();
+    let mut named: Vec<Value> = order.iter().filter_map(|o| o.get(key)).cloned().collect();
     for item in list {
         let Some(id) = item.get(key) else {
-            return Err(status::bad_request(format!("map: {item} does not contain declared merge key: {key}")));
+            let message = format!("map: {} does not contain declared merge key: {key}", go(item));
+            return Err(status::failure(500, "", message));
         };
+        if order.is_empty() {
+            named.push(id.clone());
+        }
         let at = have.iter().position(|h| h.get(key) == Some(id));
         let delete = item.get("$patch").and_then(Value::as_str) == Some("delete");
         match (at, delete, item) {
@@ -158,7 +164,39 @@ fn merge_list(
             }
         }
     }
+    arrange(have, key, &named, &server);
     Ok(())
+}
+
+/// Brings a merged list into the server's order: what the patch names keeps the patch's order, the rest keeps its own,
+/// and each named element comes before the first other one that stood behind it on the server. New ones come first.
+fn arrange(list: &mut Vec<Value>, key: &str, named: &[Value], server: &[Value]) {
+    let place = |v: &Value, order: &[Value]| v.get(key).and_then(|id| order.iter().position(|o| o == id));
+    let (mut left, mut right): (Vec<Value>, Vec<Value>) =
+        std::mem::take(list).into_iter().partition(|v| place(v, named).is_some());
+    left.sort_by_key(|v| place(v, named));
+    let mut from = 0;
+    for item in left {
+        let mine = place(&item, server);
+        let behind = |other: &Value| place(other, server) > mine;
+        let at = right.iter().skip(from).position(behind).map_or(right.len(), |i| from + i);
+        right.insert(at, item);
+        from = at + 1;
+    }
+    *list = right;
+}
+
+/// A flat map as Go prints it.
+fn go(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let fields: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go(v))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        Value::Array(list) => format!("[{}]", list.iter().map(go).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +219,7 @@ mod tests {
             (
                 containers(json!([{"name": "a"}, {"name": "b"}])),
                 containers(json!([{"$patch": "delete", "name": "a"}, {"name": "c"}])),
-                containers(json!([{"name": "b"}, {"name": "c"}])),
+                containers(json!([{"name": "c"}, {"name": "b"}])),
             ),
             (
                 containers(json!([{"name": "a"}, {"name": "b"}])),
@@ -196,13 +234,19 @@ mod tests {
                     json!([{"name": "a", "ports": [{"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}]),
                 ),
                 containers(
-                    json!([{"name": "a", "ports": [{"containerPort": 80}, {"containerPort": 81}], "env": [{"name": "X", "value": "2"}]}]),
+                    json!([{"name": "a", "ports": [{"containerPort": 81}, {"containerPort": 80}], "env": [{"name": "X", "value": "2"}]}]),
                 ),
             ),
             (
                 json!({"status": {"conditions": [{"type": "Available", "status": "True"}]}}),
                 json!({"status": {"conditions": [{"type": "Available", "status": "False"}, {"type": "P"}]}}),
                 json!({"status": {"conditions": [{"type": "Available", "status": "False"}, {"type": "P"}]}}),
+            ),
+            (
+                containers(json!([{"name": "a"}, {"name": "b"}, {"name": "c"}])),
+                json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "c"}, {"name": "n"}, {"name": "a"}],
+                    "containers": [{"name": "n"}]}}}}),
+                containers(json!([{"name": "b"}, {"name": "c"}, {"name": "n"}, {"name": "a"}])),
             ),
             (
                 json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}}),
@@ -229,6 +273,6 @@ mod tests {
         let registry = Registry::new();
         let kind = registry.get(DEPLOYMENTS).unwrap();
         let change = json!({"spec": {"containers": [{"image": "x"}]}});
-        assert_eq!(patch(kind, &json!({}), &change).unwrap_err().code, 400);
+        assert_eq!(patch(kind, &json!({}), &change).unwrap_err().code, 500);
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 mod api;
 mod deployments;
+mod differential;
 mod faults;
 mod rolling;
 mod traffic;
