@@ -93,7 +93,14 @@ impl<'a> Shape<'a> {
             Shape::BuiltIn { field, .. } => {
                 matches!(
                     field,
-                    "spec" | "metadata" | "status" | "template" | "strategy" | "updateStrategy" | "containers"
+                    "spec"
+                        | "metadata"
+                        | "status"
+                        | "template"
+                        | "strategy"
+                        | "updateStrategy"
+                        | "containers"
+                        | "names"
                 )
             }
             Shape::Custom(_) | Shape::CustomRoot(_) => false,

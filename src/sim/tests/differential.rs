@@ -242,6 +242,162 @@ fn steps() -> Vec<Step> {
         Step("GET", &*format!("{d}?labelSelector=app%20of%20(web)").leak(), JSON, none.clone()),
         Step("GET", &*format!("{d}?fieldSelector=spec.x%3D1").leak(), JSON, none.clone()),
         Step("GET", "/apis/none.io/v1/things", JSON, none.clone()),
+        // More of the kinds.
+        Step(
+            "POST",
+            "/api/v1/namespaces/diff/services",
+            JSON,
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "name": "http"}, {"port": 81, "name": "b", "targetPort": "x"}]}}),
+        ),
+        Step(
+            "PATCH",
+            "/api/v1/namespaces/diff/services/s",
+            STRATEGIC,
+            json!({"spec": {"ports": [{"port": 82, "name": "c"}]}}),
+        ),
+        Step("PATCH", "/api/v1/namespaces/diff/services/s", MERGE, json!({"spec": {"selector": {"extra": "1"}}})),
+        Step("PATCH", "/api/v1/namespaces/diff/services/s", MERGE, json!({"spec": {"clusterIP": "10.96.1.1"}})),
+        Step(
+            "PATCH",
+            "/api/v1/namespaces/diff/services/s?fieldManager=tide",
+            APPLY,
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+            "spec": {"selector": {"mine": "1"}}}),
+        ),
+        Step(
+            "POST",
+            "/api/v1/namespaces/diff/services",
+            JSON,
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "headless"},
+            "spec": {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}}),
+        ),
+        Step(
+            "POST",
+            "/api/v1/namespaces/diff/pods",
+            JSON,
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": "p"}},
+            "spec": {"containers": [{"name": "main", "image": "web:1", "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                "readinessProbe": {"httpGet": {"port": 80}}}]}}),
+        ),
+        Step(
+            "PATCH",
+            "/api/v1/namespaces/diff/pods/p/status",
+            MERGE,
+            json!({"status": {"phase": "Running", "podIP": "10.1.1.1", "conditions": [{"type": "Ready", "status": "True"}]}}),
+        ),
+        Step(
+            "PATCH",
+            "/api/v1/namespaces/diff/pods/p/status",
+            STRATEGIC,
+            json!({"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "Other", "status": "True"}]}}),
+        ),
+        Step("DELETE", "/api/v1/namespaces/diff/pods/p", JSON, none.clone()),
+        Step("GET", "/api/v1/namespaces/diff/pods/p", JSON, none.clone()),
+        Step(
+            "POST",
+            "/apis/apps/v1/namespaces/diff/statefulsets",
+            JSON,
+            json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "st"},
+            "spec": {"serviceName": "headless", "selector": {"matchLabels": {"app": "st"}}, "template": {"metadata": {"labels": {"app": "st"}}, "spec": {"containers": [{"name": "m", "image": "x"}]}}}}),
+        ),
+        Step(
+            "POST",
+            "/apis/apps/v1/namespaces/diff/daemonsets",
+            JSON,
+            json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "ds"},
+            "spec": {"selector": {"matchLabels": {"app": "ds"}}, "template": {"metadata": {"labels": {"app": "ds"}}, "spec": {"containers": [{"name": "m", "image": "x:latest"}]}}}}),
+        ),
+        Step(
+            "POST",
+            "/apis/apps/v1/namespaces/diff/replicasets",
+            JSON,
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs"},
+            "spec": {"selector": {"matchLabels": {"app": "rs"}}, "template": {"metadata": {"labels": {"app": "rs"}}, "spec": {"containers": [{"name": "m", "image": "x@sha256:0123456789012345678901234567890123456789012345678901234567890123"}]}}}}),
+        ),
+        Step(
+            "POST",
+            d,
+            JSON,
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "bad"},
+            "spec": {"selector": {"matchLabels": {"app": "rs"}}, "template": {"metadata": {"labels": {"app": "other"}}, "spec": {"containers": []}}}}),
+        ),
+        Step(
+            "POST",
+            "/apis/coordination.k8s.io/v1/namespaces/diff/leases",
+            JSON,
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"},
+            "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}}),
+        ),
+        Step(
+            "POST",
+            "/apis/autoscaling/v2/namespaces/diff/horizontalpodautoscalers",
+            JSON,
+            json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
+        ),
+        Step(
+            "POST",
+            "/apis/policy/v1/namespaces/diff/poddisruptionbudgets",
+            JSON,
+            json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}}),
+        ),
+        Step(
+            "POST",
+            "/apis/networking.k8s.io/v1/namespaces/diff/ingresses",
+            JSON,
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "i"},
+            "spec": {"rules": [{"host": "x.io", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}}),
+        ),
+        Step(
+            "POST",
+            "/apis/discovery.k8s.io/v1/namespaces/diff/endpointslices",
+            JSON,
+            json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "es"},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["10.1.1.1"]}], "ports": [{"port": 80}]}),
+        ),
+        Step(
+            "POST",
+            "/apis/events.k8s.io/v1/namespaces/diff/events",
+            JSON,
+            json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+            "eventTime": "2026-01-01T00:00:00.000000Z", "reason": "R", "action": "A", "type": "Normal", "reportingController": "c.io/x", "reportingInstance": "i",
+            "regarding": {"kind": "Deployment", "name": "web", "namespace": "diff"}}),
+        ),
+        Step(
+            "POST",
+            "/api/v1/namespaces/diff/secrets",
+            JSON,
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sec"}, "data": {"a": "Yg=="}}),
+        ),
+        Step(
+            "POST",
+            "/api/v1/namespaces/diff/secrets",
+            JSON,
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "sec2"}, "stringData": {"a": "b"}}),
+        ),
+        Step(
+            "PUT",
+            &*format!("{web}/scale").leak(),
+            JSON,
+            json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web", "namespace": "diff"}, "spec": {"replicas": 3}}),
+        ),
+        Step("DELETE", "/api/v1/namespaces/diff/configmaps?labelSelector=x%3Dnothing", JSON, none.clone()),
+        Step("DELETE", "/api/v1/namespaces/diff/configmaps?fieldSelector=metadata.name%3Db", JSON, none.clone()),
+        Step(
+            "POST",
+            cm,
+            JSON,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gen-", "finalizers": ["bad"]}}),
+        ),
+        Step("POST", cm, JSON, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "Bad_Name"}})),
+        Step(
+            "POST",
+            cm,
+            JSON,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "lab", "labels": {"a": "not ok!"}}}),
+        ),
     ]
 }
 
@@ -367,7 +523,7 @@ fn answers_are_those_of_a_real_server() {
             if theirs != mine {
                 different += 1;
                 let text = |v: &(u16, Value)| format!("{}\n{}", v.0, crate::yaml::to_string(&v.1).unwrap());
-                let diff = similar::TextDiff::from_lines(&text(&theirs), &text(&mine))
+                let diff = similar::TextDiff::from_lines(text(&theirs), text(&mine))
                     .unified_diff()
                     .context_radius(2)
                     .to_string();
