@@ -43,16 +43,22 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
                 default(object, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"], 1);
                 default(object, &["spec", "updateStrategy", "rollingUpdate", "maxSurge"], 0);
             }
+            default(object, &["metadata", "annotations", "deprecated.daemonset.template.generation"], "1");
             template(object);
         }
         "Pod" => {
+            for condition in list_mut(object, "/status/conditions") {
+                for field in ["lastProbeTime", "lastTransitionTime"] {
+                    json::object_mut(condition, &[]).entry(field).or_insert(Value::Null);
+                }
+            }
+            let ip = text(object, "/status/podIP").to_owned();
+            if !ip.is_empty() {
+                default(object, &["status", "podIPs"], json!([{"ip": ip}]));
+            }
             if let Some(spec) = object.get_mut("spec") {
                 pod_spec(spec);
-                default(spec, &["serviceAccountName"], "default");
-                default(spec, &["serviceAccount"], "default");
                 default(spec, &["enableServiceLinks"], true);
-                default(spec, &["preemptionPolicy"], "PreemptLowerPriority");
-                default(spec, &["priority"], 0);
             }
         }
         "Service" => service(object),
@@ -61,8 +67,31 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             json::set(object, &["metadata", "labels", "kubernetes.io/metadata.name"], name);
         }
         "CustomResourceDefinition" => default(object, &["spec", "conversion", "strategy"], "None"),
-        "Secret" => default(object, &["type"], "Opaque"),
-        "HorizontalPodAutoscaler" => default(object, &["spec", "minReplicas"], 1),
+        "Secret" => {
+            default(object, &["type"], "Opaque");
+            if let Some(Value::Object(plain)) = json::remove(object, &["stringData"]) {
+                for (key, value) in plain {
+                    let text = value.as_str().unwrap_or_default();
+                    json::set(object, &["data", &key], base64(text.as_bytes()));
+                }
+            }
+        }
+        "HorizontalPodAutoscaler" => {
+            default(object, &["spec", "minReplicas"], 1);
+            let target = json!({"averageUtilization": 80, "type": "Utilization"});
+            let metric = json!({"resource": {"name": "cpu", "target": target}, "type": "Resource"});
+            default(object, &["spec", "metrics"], json!([metric]));
+        }
+        "EndpointSlice" => {
+            for endpoint in list_mut(object, "/endpoints") {
+                default(endpoint, &["conditions"], json!({}));
+            }
+            for port in list_mut(object, "/ports") {
+                default(port, &["name"], "");
+                default(port, &["protocol"], "TCP");
+            }
+        }
+
         "MutatingAdmissionPolicy" => {
             default(object, &["spec", "failurePolicy"], "Fail");
             default(object, &["spec", "matchConstraints", "matchPolicy"], "Equivalent");
@@ -83,13 +112,39 @@ pub(crate) fn on_create(kind: &Kind, object: &mut Value) {
         "Pod" => {
             default(object, &["status", "phase"], "Pending");
             default(object, &["status", "qosClass"], "BestEffort");
+            default(object, &["spec", "preemptionPolicy"], "PreemptLowerPriority");
+            default(object, &["spec", "priority"], 0);
+            let missing =
+                |key: &str| json!({"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": 300});
+            let gone = [missing("node.kubernetes.io/not-ready"), missing("node.kubernetes.io/unreachable")];
+            default(object, &["spec", "tolerations"], json!(gone));
         }
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
+        "Deployment"
+        | "ReplicaSet"
+        | "StatefulSet"
+        | "DaemonSet"
+        | "HorizontalPodAutoscaler"
+        | "PodDisruptionBudget"
+        | "Ingress" => {
             default(object, &["status"], initial_status(&kind.kind));
+        }
+        "Event" if kind.group == "events.k8s.io" => {
+            default(object, &["deprecatedSource"], json!({}));
+            for field in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+                json::object_mut(object, &[]).entry(field).or_insert(Value::Null);
+            }
         }
         "Service" => {
             default(object, &["status", "loadBalancer"], json!({}));
-            if text(object, "/spec/type") != "ExternalName" && text(object, "/spec/clusterIP").is_empty() {
+            if text(object, "/spec/type") == "ExternalName" {
+                return;
+            }
+            default(object, &["spec", "ipFamilies"], json!(["IPv4"]));
+            default(object, &["spec", "ipFamilyPolicy"], "SingleStack");
+            let headless = text(object, "/spec/clusterIP") == "None";
+            if headless {
+                json::set(object, &["spec", "clusterIPs"], json!(["None"]));
+            } else if text(object, "/spec/clusterIP").is_empty() {
                 let id = rng::hash(json::uid(object).as_bytes());
                 let ip = format!("10.96.{}.{}", (id >> 8) & 0xff, 1 + id % 254);
                 json::set(object, &["spec", "clusterIP"], ip.clone());
@@ -107,6 +162,11 @@ fn initial_status(kind: &str) -> Value {
         "DaemonSet" => json!({
             "currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0
         }),
+        "HorizontalPodAutoscaler" => json!({"currentMetrics": null, "desiredReplicas": 0}),
+        "PodDisruptionBudget" => {
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
+        }
+        "Ingress" => json!({"loadBalancer": {}}),
         _ => json!({}),
     }
 }
@@ -121,6 +181,24 @@ pub(crate) fn on_update(kind: &Kind, object: &mut Value) {
     }
 }
 
+fn list_mut<'a>(object: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for i in 0..4 {
+            let digit = ALPHABET.get((group >> (18 - 6 * i)) as usize & 63).copied().map_or('=', char::from);
+            out.push(if i <= chunk.len() { digit } else { '=' });
+        }
+    }
+    out
+}
+
 fn service(object: &mut Value) {
     default(object, &["spec", "sessionAffinity"], "None");
     default(object, &["spec", "type"], "ClusterIP");
@@ -128,8 +206,6 @@ fn service(object: &mut Value) {
         return;
     }
     default(object, &["spec", "internalTrafficPolicy"], "Cluster");
-    default(object, &["spec", "ipFamilies"], json!(["IPv4"]));
-    default(object, &["spec", "ipFamilyPolicy"], "SingleStack");
     if let Some(Value::Array(ports)) = object.pointer_mut("/spec/ports") {
         for port in ports {
             default(port, &["protocol"], "TCP");

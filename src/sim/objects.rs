@@ -95,6 +95,9 @@ impl Core {
             object = self.admit(state, caller, kind, Operation::Create, &name, object, None)?;
             self.shape(kind, caller, &mut object);
         }
+        if !caller.internal {
+            validate::metadata(kind, &object)?;
+        }
         check_finalizers(kind, &name, &object)?;
         self.validate(kind, caller, &object, None)?;
         let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, &name);
@@ -197,6 +200,9 @@ impl Core {
         } else {
             check_finalizers(kind, name, &new)?;
         }
+        if !caller.internal {
+            validate::metadata(kind, &new)?;
+        }
         self.validate(kind, caller, &new, Some(&viewed))?;
 
         let same = same_but_bookkeeping(&new, &viewed);
@@ -277,7 +283,18 @@ impl Core {
             }
             let last = self.remove(state, caller, kind, key).unwrap_or_else(|| stored.clone());
             self.undefine(state, kind, &stored);
-            return Ok(Deleted::Gone(last));
+            if kind.id != PODS {
+                return Ok(Deleted::Gone(last));
+            }
+            // A pod that goes at once is answered as one that was marked first.
+            let mut marked = Value::clone(&last);
+            json::default(&mut marked, &["metadata", "deletionTimestamp"], self.timestamp());
+            json::set(&mut marked, &["metadata", "deletionGracePeriodSeconds"], 0);
+            if !deleting(&stored) {
+                let generation = int(&marked, "/metadata/generation").unwrap_or(0) + 1;
+                json::set(&mut marked, &["metadata", "generation"], generation);
+            }
+            return Ok(Deleted::Gone(Arc::new(marked)));
         }
         if deleting(&stored) {
             let left = int(&stored, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);

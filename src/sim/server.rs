@@ -595,7 +595,15 @@ impl Connection {
             }
         }
         let version = self.core.lock().store.version().to_string();
-        let list: Vec<&Value> = found.iter().map(Arc::as_ref).collect();
+        let untyped = |o: &Arc<Value>| {
+            let mut shown = Value::clone(o);
+            if !asked.kind.custom {
+                json::remove(&mut shown, &["apiVersion"]);
+                json::remove(&mut shown, &["kind"]);
+            }
+            shown
+        };
+        let list: Vec<Value> = found.iter().map(untyped).collect();
         let body = json!({"kind": format!("{}List", asked.kind.kind),
             "apiVersion": api_version(&asked.kind.group, &asked.caller.version),
             "metadata": {"resourceVersion": version}, "items": list});

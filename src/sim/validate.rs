@@ -1,11 +1,12 @@
 //! The rules of built-in kinds that a progressive delivery may run into.
 
+use kube::core::Status;
 use serde_json::Value;
 
-use super::json::{int, items, text};
+use super::json::{self, int, items, text};
 use super::registry::Kind;
 use super::selector::Labels;
-use super::status::FieldError;
+use super::status::{self, FieldError};
 
 /// Collects what is wrong with an object.
 pub(crate) fn built_in(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
@@ -26,6 +27,38 @@ pub(crate) fn built_in(kind: &Kind, new: &Value, old: Option<&Value>, errors: &m
         }
         _ => {}
     }
+}
+
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+/// Checks the name and the labels of an object. Names that must be DNS labels (Services, Namespaces) are held to the
+/// wider rule of subdomains.
+pub(crate) fn metadata(kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
+    let name = json::name(object);
+    let mut errors = Vec::new();
+    let part = |p: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ends(p.chars().next()) && ends(p.chars().last()) && p.chars().all(inside)
+    };
+    if !name.split('.').all(part) {
+        errors.push(FieldError::invalid("metadata.name", format!("\"{name}\""), SUBDOMAIN));
+    } else if name.len() > 253 {
+        errors.push(FieldError::invalid("metadata.name", format!("\"{name}\""), "must be no more than 253 bytes"));
+    }
+    for value in json::object_of(object, "/metadata/labels").into_iter().flatten().filter_map(|(_, v)| v.as_str()) {
+        let ends = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+        let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let fine = ends(value.chars().next()) && ends(value.chars().last()) && value.chars().all(inside);
+        if !fine {
+            errors.push(FieldError::invalid("metadata.labels", format!("\"{value}\""), LABEL_VALUE));
+        } else if value.len() > 63 {
+            let why = "must be no more than 63 bytes";
+            errors.push(FieldError::invalid("metadata.labels", format!("\"{value}\""), why));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, name, errors)) }
 }
 
 fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {

@@ -76,8 +76,9 @@ impl<'a> Shape<'a> {
                             | "secretKeyRef"
                             | "configMapKeyRef"
                             | "targetRef"
-                            | "scaleTargetRef"
                             | "involvedObject"
+                            | "regarding"
+                            | "related"
                     )
                     || (kind == "PodDisruptionBudget" && field == "selector")
             }
@@ -101,6 +102,7 @@ impl<'a> Shape<'a> {
                         | "updateStrategy"
                         | "containers"
                         | "names"
+                        | "scaleTargetRef"
                 )
             }
             Shape::Custom(_) | Shape::CustomRoot(_) => false,

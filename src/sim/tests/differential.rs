@@ -389,7 +389,7 @@ fn steps() -> Vec<Step> {
             "POST",
             cm,
             JSON,
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gen-", "finalizers": ["bad"]}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gen", "finalizers": ["bad"]}}),
         ),
         Step("POST", cm, JSON, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "Bad_Name"}})),
         Step(
@@ -454,7 +454,14 @@ fn normal(value: &mut Value) {
             }
             map.values_mut().for_each(normal);
         }
-        Value::Array(list) => list.iter_mut().for_each(normal),
+        Value::Array(list) => {
+            list.iter_mut().for_each(normal);
+            // The order in which fields are found wrong is not fixed.
+            if list.iter().any(|v| v.get("field").is_some() && v.get("reason").is_some()) {
+                list.sort_by_key(Value::to_string);
+            }
+        }
+        Value::String(text) if text.starts_with("10.96.") => *text = "*".into(),
         Value::String(text) => {
             let words: Vec<String> =
                 text.split_inclusive([' ', '(', ')'])
@@ -508,6 +515,11 @@ fn answers_are_those_of_a_real_server() {
             }
             let (mut theirs, mut mine) = (ask(&real, &namespace, step).await, ask(&ours, &namespace, step).await);
             // By design: here a definition is served, and says so, in the write that makes it.
+            for v in [&mut theirs.1, &mut mine.1] {
+                if v.pointer("/details/causes").and_then(Value::as_array).is_some_and(|c| c.len() > 1) {
+                    super::json::remove(v, &["message"]);
+                }
+            }
             if step.1.ends_with("/customresourcedefinitions") {
                 for v in [&mut theirs.1, &mut mine.1] {
                     super::json::remove(v, &["status"]);
