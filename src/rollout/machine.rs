@@ -186,7 +186,6 @@ impl<'a> Machine<'a> {
             self.close_record();
             self.status.phase = phases::DISABLED.to_owned();
         }
-        self.ensure_label(&workload)?;
         let is_progressing = self.status.phase == phases::PROGRESSING;
         if is_progressing && self.is_another_workload(&workload) {
             self.abandon(&scope)?;
@@ -196,6 +195,7 @@ impl<'a> Machine<'a> {
             // At once: every moment the Deployment's own controller replaces more pods.
             return self.hold_late(&workload);
         }
+        self.ensure_label(&workload)?;
         if !object::is_observed(workload.object()) {
             if self.status.phase == phases::HEALTHY {
                 // Nothing of ours waits for it.
@@ -344,10 +344,11 @@ impl<'a> Machine<'a> {
                 self.sub().message = GONE.to_owned();
             }
             self.finish(super::finalise::Ending::WorkloadGone, scope)?;
-            self.warn(
-                reasons::WORKLOAD_NOT_FOUND,
-                "the workload of the release is gone; routes and Services are put back",
-            );
+            let (reason, what) = match &self.snap.workload {
+                None => (reasons::WORKLOAD_NOT_FOUND, "the workload is gone"),
+                Some(_) => (reasons::LATE_HOLD, "the workload was made anew, or rolled out by other means"),
+            };
+            self.warn(reason, format!("the release ends: {what}; routes and Services are put back"));
         }
         conditions::remove(&mut self.status.conditions, types::PROGRESSING);
         self.status.phase = phases::INITIAL.to_owned();
