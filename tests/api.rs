@@ -8,7 +8,7 @@
     clippy::disallowed_methods
 )]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::LazyLock};
 
 use serde_json::{Value, json};
 use tidegate::api::{crd, v1beta1::Rollout};
@@ -17,11 +17,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-fn schema_of(kind: &str, version: &str) -> Value {
-    let crds = crd::all().unwrap();
-    let crd = crds.iter().find(|c| c["spec"]["names"]["kind"] == kind).expect(kind);
+static CRDS: LazyLock<Vec<Value>> = LazyLock::new(|| crd::all().unwrap());
+
+fn schema_of(kind: &str, version: &str) -> &'static Value {
+    let crd = CRDS.iter().find(|c| c["spec"]["names"]["kind"] == kind).expect(kind);
     let versions = crd["spec"]["versions"].as_array().unwrap();
-    versions.iter().find(|v| v["name"] == version).expect(version)["schema"]["openAPIV3Schema"].clone()
+    &versions.iter().find(|v| v["name"] == version).expect(version)["schema"]["openAPIV3Schema"]
 }
 
 /// What an API server would say of `value`, apart from CEL rules and patterns, including the fields it would drop.
@@ -199,7 +200,7 @@ fn nodes(schema: &Value, path: String, visit: &mut impl FnMut(&str, &Value)) {
 
 #[test]
 fn the_schema_keeps_kubernetes_conventions() {
-    for crd in crd::all().unwrap() {
+    for crd in CRDS.iter() {
         for version in crd["spec"]["versions"].as_array().unwrap() {
             assert_eq!(version["subresources"]["status"], json!({}), "status is a subresource");
             let schema = &version["schema"]["openAPIV3Schema"];
@@ -227,8 +228,7 @@ fn the_schema_keeps_kubernetes_conventions() {
 
 #[test]
 fn versions_defaults_and_columns_are_the_contracts() {
-    let crds = crd::all().unwrap();
-    let rollout = crds.iter().find(|c| c["spec"]["names"]["kind"] == "Rollout").unwrap();
+    let rollout = CRDS.iter().find(|c| c["spec"]["names"]["kind"] == "Rollout").unwrap();
     let names = json!({"kind": "Rollout", "listKind": "RolloutList", "plural": "rollouts", "singular": "rollout"});
     assert_eq!(rollout["spec"]["names"], names);
     assert_eq!(rollout["spec"]["conversion"], json!({"strategy": "None", "webhook": null}));
@@ -251,4 +251,80 @@ fn versions_defaults_and_columns_are_the_contracts() {
         let grace = &canary["trafficRoutings"]["items"]["properties"]["gracePeriodSeconds"];
         assert!(grace.get("default").is_none(), "absent means: by evidence");
     }
+}
+
+/// What the controller makes of a Rollout: the same whatever words it is said in.
+fn meaning(rollout: &Value) -> String {
+    let rollout: Rollout = serde_json::from_value(rollout.clone()).unwrap();
+    let scope = tidegate::rollout::release::scope(&rollout);
+    let release = tidegate::rollout::release::release(&rollout);
+    format!("{scope:?} {:?}", release.map(|r| (r.steps, r.failure_threshold, r.patch, r.is_paused)))
+}
+
+#[test]
+fn a_rollout_means_the_same_in_the_words_of_either_version() {
+    use tidegate::api::convert::{to_v1alpha1, to_v1beta1};
+    let mut rollouts = tidegate::yaml::from_str_multi(&read("tests/api/accepted.yaml")).unwrap();
+    rollouts.retain(|o| o["kind"] == "Rollout");
+    for refused in tidegate::yaml::from_str::<Vec<Value>>(&read("tests/api/refused.yaml")).unwrap() {
+        rollouts.push(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout", "metadata": {"name": "r"},
+                             "spec": refused["spec"]}));
+    }
+    for style in ["", "canary", "Partition", "other"] {
+        for rollout in &mut rollouts.clone() {
+            if !style.is_empty() {
+                rollout["metadata"]["annotations"] = json!({"rollouts.kruise.io/rolling-style": style});
+            }
+            let (alpha, beta) = (to_v1alpha1(rollout), to_v1beta1(rollout));
+            assert_eq!(
+                (to_v1alpha1(&alpha), to_v1beta1(&beta)),
+                (alpha.clone(), beta.clone()),
+                "said twice: {rollout}"
+            );
+            assert_eq!(to_v1alpha1(&beta)["spec"]["objectRef"], alpha["spec"]["objectRef"]);
+            let accepted = verdict(rollout).is_empty() && rollout["metadata"]["name"] != "r";
+            for other in [&alpha, &beta, &to_v1alpha1(&beta), &to_v1beta1(&alpha)] {
+                if accepted {
+                    assert_eq!(verdict(other), [""; 0], "{other}");
+                    assert_eq!(meaning(other), meaning(rollout), "{rollout}\nas {other}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_story_in_the_words_of_v1beta1() {
+    use tidegate::api::convert::{to_v1alpha1, to_v1beta1};
+    let stories = tidegate::yaml::from_str_multi(&read("tests/api/accepted.yaml")).unwrap();
+    let mut expected = json!({
+        "apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+        "metadata": {"name": "story", "annotations": {"rollouts.kruise.io/rolling-style": "canary"}},
+        "spec": {
+            "disabled": false,
+            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "nginx-deployment"},
+            "strategy": {"canary": {
+                "enableExtraWorkloadForCanary": true,
+                "disableGenerateCanaryService": true,
+                "steps": [
+                    {"traffic": "20%", "replicas": "20%"},
+                    {"replicas": 1, "matches": [{"headers": [{"type": "Exact", "name": "version", "value": "canary"}]}]},
+                ],
+                "trafficRoutings": [{"service": "nginx-service", "customNetworkRefs": [
+                    {"apiVersion": "networking.istio.io/v1alpha3", "kind": "VirtualService", "name": "nginx-vs"},
+                    {"apiVersion": "networking.istio.io/v1beta1", "kind": "DestinationRule", "name": "nginx-dr"},
+                ]}],
+                "patchPodTemplateMetadata": {"labels": {"version": "canary"}},
+            }},
+        },
+    });
+    assert_eq!(to_v1beta1(&stories[0]), expected);
+    // And back: every field has its place in v1alpha1.
+    let canary = &mut expected["spec"]["strategy"]["canary"];
+    canary.as_object_mut().unwrap().remove("enableExtraWorkloadForCanary");
+    canary["steps"][0] = json!({"weight": 20, "replicas": "20%"});
+    let workload = expected["spec"].as_object_mut().unwrap().remove("workloadRef").unwrap();
+    expected["spec"]["objectRef"] = json!({"workloadRef": workload});
+    expected["apiVersion"] = json!("rollouts.kruise.io/v1alpha1");
+    assert_eq!(to_v1alpha1(&to_v1beta1(&stories[0])), expected);
 }

@@ -17,6 +17,7 @@
 //! | hold | keep a changed template from rolling out by itself |
 
 pub mod conditions;
+pub mod convert;
 pub mod crd;
 pub mod keys;
 pub mod object;
