@@ -56,6 +56,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "kubectl_patch_approves", story::kubectl_patch_approves),
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),
         trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
+        trial(handle, rig, "others_change_routes_meanwhile", story::others_change_routes_meanwhile),
         trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),

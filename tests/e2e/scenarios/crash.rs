@@ -64,7 +64,7 @@ pub async fn hold_without_controller(rig: Arc<Rig>) -> Result<()> {
     controller.stop().await.map(drop)
 }
 
-/// The controller is killed at a random moment of each step, and comes back.
+/// The controller is killed twice at random moments of each step, and comes back.
 pub async fn killed_in_every_step(rig: Arc<Rig>) -> Result<()> {
     let _stage = rig.alone().await?;
     let mut random = Random::for_scenario("killed_in_every_step");
@@ -76,15 +76,18 @@ pub async fn killed_in_every_step(rig: Arc<Rig>) -> Result<()> {
             1 => story.release().await?,
             _ => story.approve()?,
         }
-        let moment = random.up_to(BETWEEN_STOPS);
-        tokio::time::sleep(moment).await;
-        controller.kill()?;
-        moments.push(moment);
-        controller = Controller::start(&rig).await?;
+        // The second kill falls into what the first one left half done.
+        for limit in [BETWEEN_STOPS, BETWEEN_STOPS / 4] {
+            let moment = random.up_to(limit);
+            tokio::time::sleep(moment).await;
+            controller.kill()?;
+            moments.push(moment);
+            controller = Controller::start(&rig).await?;
+        }
         if step == 3 {
             break;
         }
-        story.paused_at(step).await.with_context(|| format!("killed {moment:?} into step {step}"))?;
+        story.paused_at(step).await.with_context(|| format!("killed after {moments:?}"))?;
         match step {
             1 => story.a_fifth_goes_to_the_canary(500).await?,
             _ => story.the_header_goes_to_the_canary(200).await?,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidegate::api::keys::{CANARY_DEPLOYMENT, IN_PROGRESSING, WORKLOAD_TYPE};
+use tidegate::api::keys::{CANARY_DEPLOYMENT, FIELD_MANAGER, IN_PROGRESSING, WORKLOAD_TYPE};
 
 use crate::rig::{
     Rig,
@@ -136,6 +136,9 @@ impl Story {
     /// What holds at both steps: one canary pod of the new version, labelled; five untouched stable pods; one subset more.
     async fn canary_beside_stable(&self) -> Result<()> {
         let canary = self.canary().await?.context("no canary Deployment")?;
+        let managers = canary["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let applied = managers.iter().any(|m| m["manager"] == FIELD_MANAGER && m["operation"] == "Apply");
+        ensure!(applied, "the canary was not made by server-side apply: {managers:?}");
         ensure!(
             canary["spec"]["replicas"] == 1 && canary["status"]["readyReplicas"] == 1,
             "canary: {}",
@@ -196,9 +199,9 @@ impl Story {
         Ok(())
     }
 
-    /// As `kubectl patch --subresource status` approves.
-    pub async fn approve_by_patch(&self) -> Result<()> {
-        let api = self.space.rig.objects.api("rollouts.kruise.io/v1beta1", "Rollout", &self.space.name);
+    /// As `kubectl patch --subresource status` approves, and the original plugin, which may speak either version.
+    pub async fn approve_by_patch(&self, version: &str) -> Result<()> {
+        let api = self.space.rig.objects.api(&format!("rollouts.kruise.io/{version}"), "Rollout", &self.space.name);
         let patch = Patch::Merge(json!({"status": {"canaryStatus": {"currentStepState": "StepReady"}}}));
         api.patch_status(ROLLOUT, &PatchParams::default(), &patch).await?;
         Ok(())
@@ -284,10 +287,10 @@ pub async fn kubectl_patch_approves(rig: Arc<Rig>) -> Result<()> {
     let story = Story::begin(&rig, "kubectl-patch").await?;
     story.release().await?;
     story.paused_at(1).await?;
-    story.approve_by_patch().await?;
+    story.approve_by_patch("v1alpha1").await?;
     story.paused_at(2).await?;
     story.the_header_goes_to_the_canary(200).await?;
-    story.approve_by_patch().await?;
+    story.approve_by_patch("v1beta1").await?;
     story.ended(CANARY).await
 }
 
@@ -357,5 +360,33 @@ pub async fn leaving_midway_restores(rig: Arc<Rig>) -> Result<()> {
     Ok(())
 }
 
+/// What others change in the routes during a release is still there after it.
+pub async fn others_change_routes_meanwhile(rig: Arc<Rig>) -> Result<()> {
+    let _controller = rig.with_controller().await?;
+    let mut story = Story::begin(&rig, "others").await?;
+    story.release().await?;
+    story.paused_at(1).await?;
+    let metadata = json!({"labels": {"team": "web"}, "annotations": {"note": "kept"}});
+    let policy = json!({"connectionPool": {"http": {"maxRetries": 7}}});
+    let changes = [json!({"metadata": metadata}), json!({"metadata": metadata, "spec": {"trafficPolicy": policy}})];
+    for ((before, (version, kind, name)), change) in story.originals.iter_mut().zip(changes) {
+        story.space.merge(version, kind, name, change.clone()).await?;
+        for part in ["labels", "annotations"] {
+            for (key, value) in change["metadata"][part].as_object().into_iter().flatten() {
+                before[part][key] = value.clone();
+            }
+        }
+        if let Some(policy) = change["spec"]["trafficPolicy"].as_object() {
+            before["spec"]["trafficPolicy"]["connectionPool"] = policy["connectionPool"].clone();
+        }
+    }
+    story.a_fifth_goes_to_the_canary(500).await?;
+    story.approve()?;
+    story.paused_at(2).await?;
+    story.the_header_goes_to_the_canary(200).await?;
+    story.approve()?;
+    story.ended(CANARY).await
+}
+
 /// How long a release goes from one stop to the next; a kill falls somewhere in there.
-pub const BETWEEN_STOPS: Duration = Duration::from_secs(8);
+pub const BETWEEN_STOPS: Duration = Duration::from_secs(6);
