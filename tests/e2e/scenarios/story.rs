@@ -389,4 +389,4 @@ pub async fn others_change_routes_meanwhile(rig: Arc<Rig>) -> Result<()> {
 }
 
 /// How long a release goes from one stop to the next; a kill falls somewhere in there.
-pub const BETWEEN_STOPS: Duration = Duration::from_secs(6);
+pub const BETWEEN_STOPS: Duration = Duration::from_secs(3);
