@@ -15,6 +15,10 @@ pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
 /// Label on the extra Deployment of canary style; value: the name of the stable Deployment.
 pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";
 
+/// Annotation on the extra Deployment of canary style: a digest of the template that it was made with. What admission
+/// added to it later is not taken for another version.
+pub const CANARY_TEMPLATE: &str = "rollouts.kruise.io/canary-template";
+
 /// Annotation on a Rollout: `canary` or `partition`, any case.
 pub const ROLLING_STYLE: &str = "rollouts.kruise.io/rolling-style";
 

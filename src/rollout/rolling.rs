@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{
         conditions::{StepState, reasons},
-        object,
+        keys, object,
     },
     traffic::{
         Strategy,
@@ -73,7 +73,11 @@ impl<'a> Machine<'a> {
     fn is_of_another_template(&mut self, workload: &Deployment, release: &Release) -> bool {
         let revision = digest(&workload.template());
         let stale = match &self.canary {
-            Some(canary) => canary.template() != canary_template(workload, release.patch.as_ref()),
+            Some(canary) => {
+                let wanted = canary_template(workload, release.patch.as_ref());
+                let made_with = object::annotation(canary.object(), keys::CANARY_TEMPLATE);
+                canary.template() != wanted && made_with != Some(digest(&wanted).as_str())
+            }
             None => self.sub().canary_revision != revision,
         };
         if !stale {
@@ -266,7 +270,11 @@ impl<'a> Machine<'a> {
         let Some(canary) = self.canary.clone() else {
             self.check_canary_name(workload)?;
             let owner = owner_reference(&self.snap.rollout);
-            let object = canary_deployment(workload, release.patch.as_ref(), owner, target);
+            let mut object = canary_deployment(workload, release.patch.as_ref(), owner, target);
+            let made_with = digest(&canary_template(workload, release.patch.as_ref()));
+            if let Some(metadata) = object.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+                metadata.insert("annotations".to_owned(), json!({keys::CANARY_TEMPLATE: made_with}));
+            }
             return self.effect(Effect::Apply { purpose: Purpose::ScaleCanary, object });
         };
         if object::is_deleting(canary.object()) {
