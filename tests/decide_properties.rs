@@ -503,10 +503,14 @@ impl History {
         if self.deployment()["spec"]["replicas"] == json!(0) {
             self.play(&Op::Scale(2))?;
         }
+        // Without a release there is nothing to take back, and the old template would be a release like any other.
+        let is_releasing = self.world.rollout().and_then(|r| r.status).is_some_and(|s| s.phase == "Progressing");
+        let approves = matches!(end, End::Approvals) || matches!(end, End::Rollback) && !is_releasing;
         match end {
             End::Approvals => {}
             // As a person in a hurry: at once, whatever is going on, and without anybody's approval.
-            End::Rollback => self.roll_back(),
+            End::Rollback if is_releasing => self.roll_back(),
+            End::Rollback => {}
             End::Disable => self.play(&Op::Disable(true))?,
             End::Delete => self.play(&Op::Delete)?,
         }
@@ -521,7 +525,7 @@ impl History {
             if let Some(time) = plan.requeue {
                 ensure!(self, time > self.now, "requeue for a moment that has passed");
                 self.now = time;
-            } else if is_waiting && matches!(end, End::Approvals) {
+            } else if is_waiting && approves {
                 self.play(&Op::Approve)?;
             } else {
                 break;

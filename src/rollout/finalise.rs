@@ -184,7 +184,7 @@ impl Machine<'_> {
                         self.resume_workload(ending, workload)?;
                     }
                 }
-                Part::ReleaseWorkloadControl => self.remove_canary()?,
+                Part::ReleaseWorkloadControl => self.remove_canary(workload)?,
             }
         }
         Ok(())
@@ -278,8 +278,18 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn remove_canary(&mut self) -> Turn {
+    fn remove_canary(&mut self, workload: Option<&Deployment>) -> Turn {
         let Some(canary) = &self.canary else { return Ok(()) };
+        if let Some(workload) = workload
+            && canary.ready() > 0
+            && !workload.has_enough()
+        {
+            // Without a routing step its pods answer for the Service like any other.
+            return Err(Wait::on(format!(
+                "waiting for pods of Deployment {} to be available before the canary goes",
+                object::name(workload.object())
+            )));
+        }
         let canary = canary.object();
         if object::is_deleting(canary) {
             return Err(Wait::on("waiting for the canary Deployment to go"));

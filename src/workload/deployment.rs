@@ -161,8 +161,12 @@ impl Deployment {
         object::is_observed(&self.object)
             && self.updated() >= self.replicas()
             && self.existing() <= self.updated()
-            && self.available() + self.max_unavailable() >= self.replicas()
-            && (self.replicas() == 0 || self.available() > 0)
+            && self.has_enough()
+    }
+
+    /// As many pods are available as its strategy promises, and one at least.
+    pub fn has_enough(&self) -> bool {
+        self.available() + self.max_unavailable() >= self.replicas() && (self.replicas() == 0 || self.available() > 0)
     }
 
     /// What the Deployment's own controller says of trouble, if it does: the message of a failed `Progressing` or
