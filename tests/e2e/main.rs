@@ -60,6 +60,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
+        trial(handle, rig, "api_server_away", crash::api_server_away),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ]
 }

@@ -31,6 +31,16 @@ pub struct Cluster {
     pub daemons: Vec<Daemon>,
 }
 
+impl Cluster {
+    /// The API server hangs for a while: no answer, no refusal.
+    pub async fn without_api_server(&self, time: Duration) -> Result<()> {
+        let api = self.daemons.iter().find(|d| d.name == "kube-apiserver").context("no kube-apiserver")?;
+        api.signal("STOP")?;
+        tokio::time::sleep(time).await;
+        api.signal("CONT")
+    }
+}
+
 /// A client with the identity of the kubeconfig's user.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;

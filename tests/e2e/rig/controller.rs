@@ -101,13 +101,19 @@ impl Controller {
     pub async fn stop(self) -> Result<Duration> {
         self.daemon.alive()?;
         let begin = Instant::now();
-        self.daemon.terminate()?;
+        self.daemon.signal("TERM")?;
         let status = until("the controller stops after SIGTERM", Duration::from_secs(30), async || {
             self.daemon.ended()?.context("still running")
         })
         .await?;
         ensure!(status.success(), "the controller left with {status}:\n{}", self.daemon.tail(15));
         Ok(begin.elapsed())
+    }
+
+    /// An error unless the process says that it is well; a server that is away is no reason to be restarted.
+    pub async fn healthy(&self) -> Result<()> {
+        self.daemon.alive()?;
+        get(HEALTH, "/healthz").await.map(drop)
     }
 
     pub fn alive(&self) -> Result<()> {

@@ -58,12 +58,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// SIGTERM. The caller waits with [`Daemon::ended`].
-    pub fn terminate(&self) -> Result<()> {
+    /// Sends a signal, such as `TERM`, `STOP` or `CONT`.
+    pub fn signal(&self, signal: &str) -> Result<()> {
         let pid = self.child().id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status()?;
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status()?;
         if !status.success() {
-            bail!("cannot send SIGTERM to {}", self.name);
+            bail!("cannot send SIG{signal} to {}", self.name);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The controller away, for a while or in the wrong moment.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -28,7 +28,7 @@ pub async fn hold_without_controller(rig: Arc<Rig>) -> Result<()> {
             ensure!(!deployment["metadata"]["annotations"][IN_PROGRESSING].is_null(), "no mark after {after}");
             let sets = rig.objects.list("apps/v1", "ReplicaSet", &space.name, "app=nginx").await?;
             ensure!(sets.len() == 1, "{} ReplicaSets after {after}", sets.len());
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         story.gateway().send(50).await.only("nginx-configmap-base")
     };
@@ -95,5 +95,30 @@ pub async fn killed_in_every_step(rig: Arc<Rig>) -> Result<()> {
     }
     story.ended(CANARY).await.with_context(|| format!("killed after {moments:?}"))?;
     eprintln!("e2e: killed_in_every_step: killed after {moments:?}");
+    controller.stop().await.map(drop)
+}
+
+/// Longer than the controller waits for any answer.
+const AWAY: Duration = Duration::from_secs(17);
+
+/// The API server hangs at a random moment of two steps. Users notice nothing, and the release goes on by itself.
+pub async fn api_server_away(rig: Arc<Rig>) -> Result<()> {
+    let _stage = rig.alone().await?;
+    let mut random = Random::for_scenario("api_server_away");
+    let controller = Controller::start(&rig).await?;
+    let story = Story::begin(&rig, "away").await?;
+    for step in [1, 2] {
+        match step {
+            1 => story.release().await?,
+            _ => story.approve()?,
+        }
+        tokio::time::sleep(random.up_to(BETWEEN_STOPS / 2)).await;
+        rig.cluster.without_api_server(AWAY).await?;
+        controller.healthy().await?;
+        story.paused_at(step).await.with_context(|| format!("the API server was away in step {step}"))?;
+    }
+    story.the_header_goes_to_the_canary(200).await?;
+    story.approve()?;
+    story.ended(CANARY).await?;
     controller.stop().await.map(drop)
 }

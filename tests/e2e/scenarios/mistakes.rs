@@ -70,7 +70,12 @@ pub async fn missing_network_ref(rig: Arc<Rig>) -> Result<()> {
     story.space.apply(&late).await?;
     story.paused_at(1).await.context("the networkRef is there now")?;
     story.a_fifth_goes_to_the_canary(500).await?;
+
+    // In the middle it goes again, and comes back.
+    rig.objects.kill(DESTINATION_RULE.0, DESTINATION_RULE.1, &story.space.name, "nginx-dr-late").await?;
     story.approve()?;
+    stalled(&story, reasons::NETWORK_REF_NOT_FOUND, &["DestinationRule", "nginx-dr-late"]).await?;
+    story.space.apply(&late).await?;
     story.paused_at(2).await?;
     story.approve()?;
     story.ended(CANARY).await
