@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Options;
 use super::admission::Mutator;
+use super::builder::Options;
 use super::clock::{Clock, rfc3339};
 use super::controllers::Queue;
 use super::faults::Faults;

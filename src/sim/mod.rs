@@ -4,23 +4,38 @@
 //! that a whole controller runs in it unchanged. Under tokio's paused clock on a current-thread runtime everything is
 //! a function of the seed: no wall clock is read and nothing iterates in random order.
 //!
-//! Served are the kinds of [`registry`] and those of CustomResourceDefinitions, with create, get, list, watch, update,
+//! Served are the built-in kinds that a release meets and those of CustomResourceDefinitions, with create, get, list, watch, update,
 //! the four patches, delete, deletecollection, status and scale, dry run, managed fields, finalizers and owner
 //! references. What is not supported is answered with 501 and named.
 //!
-//! Deployments, ReplicaSets, pods, EndpointSlices, namespaces and garbage are looked after by [`controllers`].
+//! Deployments, ReplicaSets, pods, EndpointSlices, namespaces and garbage are looked after by built-in controllers.
+//!
+//! # Where it differs from a real server
+//!
+//! `tests/differential.rs` sends the same requests to this server and to a real one and compares the answers, managed
+//! fields included. What stays different:
+//!
+//! - A CustomResourceDefinition is served, and says so in its status, in the write that makes it. Its schema prunes,
+//!   defaults, and checks types, `required`, `enum`, bounds and lengths; CEL rules, `pattern` and `oneOf` are not
+//!   checked. Conversion is `None`.
+//! - Built-in kinds are not checked by a schema: unknown fields and wrong types are kept. Checked are the rules for
+//!   names, labels, finalizers, and what a workload's update may run into. `fieldValidation` is ignored.
+//! - `events` and `events.k8s.io` are two kinds. Tables, OpenAPI, protobuf, `eviction`, `binding`, `exec`, `log` and
+//!   tokens are not served.
+//! - A list shows the present state, whatever `resourceVersion` it asks for, and its pages are of the present as well.
+//! - The built-in controllers skip admission, leave no managed fields and write no events. StatefulSets and DaemonSets
+//!   have no controller yet.
+//! - One request is one step: nobody sees a write half done, and a client's request never waits for another's.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::core::Status;
 use serde_json::Value;
 
 mod admission;
+mod builder;
 mod clock;
 mod controllers;
 mod core;
@@ -46,6 +61,7 @@ mod watch;
 mod tests;
 
 pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_deployments};
+pub use self::builder::{Builder, Delays};
 pub use self::clock::Clock;
 pub use self::controllers::kubelet::{NEVER_READY, READY_AFTER};
 pub use self::core::{Verb, Write};
@@ -54,185 +70,9 @@ pub use self::registry::Gvr;
 pub use self::rng::Rng;
 pub use self::server::Connection;
 
-use self::core::{Caller, Core, Observer};
+use self::core::{Caller, Core};
 use self::registry::KindId;
 use self::store::Key;
-
-/// How long things take in the cluster. Each moment is drawn from its range by the seed.
-#[derive(Debug, Clone)]
-pub struct Delays {
-    /// From a change to the built-in controller's look at it.
-    pub controller: RangeInclusive<Duration>,
-    /// From a pod's creation until it runs.
-    pub pod_start: RangeInclusive<Duration>,
-    /// From there until it is ready.
-    pub pod_ready: RangeInclusive<Duration>,
-    /// From a pod's deletion until it is gone; its grace period if that is shorter.
-    pub pod_stop: RangeInclusive<Duration>,
-}
-
-impl Default for Delays {
-    fn default() -> Self {
-        let ms = Duration::from_millis;
-        Self {
-            controller: ms(1)..=ms(20),
-            pod_start: ms(500)..=ms(2000),
-            pod_ready: ms(500)..=ms(3000),
-            pod_stop: ms(500)..=ms(2000),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Options {
-    pub seed: u64,
-    pub start: Timestamp,
-    pub delays: Delays,
-    pub nodes: u32,
-    pub history: usize,
-}
-
-/// Prepares a [`Cluster`].
-#[must_use]
-pub struct Builder {
-    options: Options,
-    mutators: Vec<Mutator>,
-    observers: Vec<Observer>,
-    namespaces: Vec<String>,
-    definitions: Vec<Value>,
-    objects: Vec<Value>,
-}
-
-impl Default for Builder {
-    fn default() -> Self {
-        Self {
-            options: Options {
-                seed: 0,
-                // 2026-01-01T00:00:00Z
-                start: Timestamp::constant(1_767_225_600, 0),
-                delays: Delays::default(),
-                nodes: 3,
-                history: 10_000,
-            },
-            mutators: Vec::new(),
-            observers: Vec::new(),
-            namespaces: ["default", "kube-system", "kube-public", "kube-node-lease"].map(String::from).to_vec(),
-            definitions: Vec::new(),
-            objects: Vec::new(),
-        }
-    }
-}
-
-impl Builder {
-    /// A cluster with seed 0 that starts at 2026-01-01T00:00:00Z with the namespaces of a fresh cluster.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The seed of names, UIDs, delays and faults.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.options.seed = seed;
-        self
-    }
-
-    /// What the clock shows at the start.
-    pub fn start(mut self, start: Timestamp) -> Self {
-        self.options.start = start;
-        self
-    }
-
-    /// How long things take.
-    pub fn delays(mut self, delays: Delays) -> Self {
-        self.options.delays = delays;
-        self
-    }
-
-    /// Number of nodes over which pods are spread.
-    pub fn nodes(mut self, nodes: u32) -> Self {
-        self.options.nodes = nodes;
-        self
-    }
-
-    /// Number of changes of a kind that watches may look back; older versions get 410.
-    pub fn history(mut self, changes: usize) -> Self {
-        self.options.history = changes;
-        self
-    }
-
-    /// A function that sees, changes or refuses the writes of clients.
-    pub fn admission(
-        mut self,
-        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync + 'static,
-    ) -> Self {
-        self.mutators.push(Box::new(mutator));
-        self
-    }
-
-    /// Managed Deployments are held by the rule of [`crate::workload::hold`], as on a server with our admission policy.
-    pub fn hold(self) -> Self {
-        self.admission(hold_deployments)
-    }
-
-    /// A function that sees every committed write, right after it. It may read the cluster through a [`View`].
-    pub fn on_write(mut self, observer: Box<dyn FnMut(&Write) + Send>) -> Self {
-        self.observers.push(observer);
-        self
-    }
-
-    /// A further namespace.
-    pub fn namespace(mut self, name: &str) -> Self {
-        self.namespaces.push(name.to_owned());
-        self
-    }
-
-    /// A CustomResourceDefinition (`apiextensions.k8s.io/v1`, conversion `None`).
-    pub fn definition(mut self, definition: Value) -> Self {
-        self.definitions.push(definition);
-        self
-    }
-
-    /// A kind without a schema: everything in it is kept. Versions: the first is the stored one.
-    pub fn kind(self, group: &str, versions: &[&str], plural: &str, kind: &str, namespaced: bool) -> Self {
-        let list: Vec<Value> = versions
-            .iter()
-            .enumerate()
-            .map(|(i, v)| {
-                serde_json::json!({"name": v, "served": true, "storage": i == 0, "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
-            })
-            .collect();
-        let definition = serde_json::json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{plural}.{group}")},
-            "spec": {"group": group, "scope": if namespaced { "Namespaced" } else { "Cluster" },
-                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
-                "versions": list}});
-        self.definition(definition)
-    }
-
-    /// An object that is there from the start, written as by a user. Without a namespace it goes into `default`.
-    pub fn object(mut self, object: Value) -> Self {
-        self.objects.push(object);
-        self
-    }
-
-    /// Starts the cluster. Call it inside a tokio runtime: the built-in controllers are one task of it, which ends
-    /// when the last [`Cluster`] and client is dropped.
-    ///
-    /// # Errors
-    /// The API server's answer to the first object that it refused.
-    pub fn build(self) -> Result<Cluster, Box<Status>> {
-        let core = Arc::new(Core::new(self.options, self.mutators, self.observers));
-        let cluster = Cluster { core: core.clone() };
-        for name in self.namespaces {
-            cluster.create(serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
-        }
-        for object in self.definitions.into_iter().chain(self.objects) {
-            cluster.create(object)?;
-        }
-        tokio::spawn(controllers::run(Arc::downgrade(&core)));
-        Ok(cluster)
-    }
-}
 
 /// An in-memory cluster. Clones are the same cluster.
 #[derive(Clone)]

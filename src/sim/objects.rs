@@ -15,6 +15,9 @@ use super::status::{self, FieldError};
 use super::store::Key;
 use super::{crd, defaults, validate};
 
+use self::checks::{check_finalizers, check_preconditions};
+use self::versions::{bumps_generation, same_but_bookkeeping};
+
 /// What a deletion asks for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
@@ -32,6 +35,10 @@ pub(crate) enum Deleted {
     /// It waits for finalizers or its grace period.
     Waiting(Arc<Value>),
 }
+
+mod checks;
+mod definitions;
+mod versions;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -320,97 +327,6 @@ impl Core {
         Ok(Deleted::Waiting(self.put(state, caller, kind, key, new)))
     }
 
-    /// The object in the caller's version; conversion `None` rewrites `apiVersion` only.
-    pub fn view_version(&self, kind: &Kind, caller: &Caller, object: &Arc<Value>) -> Arc<Value> {
-        if caller.version == kind.storage {
-            return object.clone();
-        }
-        let mut viewed = Value::clone(object);
-        json::set(&mut viewed, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
-        self.shape(kind, caller, &mut viewed);
-        Arc::new(viewed)
-    }
-
-    fn store_version(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
-        json::set(object, &["apiVersion"], kind.storage_api_version());
-        if let (true, Some(schema)) =
-            (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone()))
-        {
-            crd::default_and_prune(&schema, object);
-        }
-    }
-
-    /// Prunes and defaults a custom resource by its schema, and defaults built-in kinds.
-    fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
-        if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
-            crd::default_and_prune(schema, object);
-        } else if !kind.custom {
-            defaults::fill(kind, object);
-        }
-    }
-
-    fn validate(&self, kind: &Kind, caller: &Caller, new: &Value, old: Option<&Value>) -> Result<(), Box<Status>> {
-        let mut errors = Vec::new();
-        match kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
-            Some(schema) => crd::validate(schema, new, &mut errors),
-            None if !kind.custom && !caller.internal => validate::built_in(kind, new, old, &mut errors),
-            None => {}
-        }
-        if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, json::name(new), errors)) }
-    }
-
-    /// For built-in kinds the URL says what is missing in the body.
-    fn name_type(&self, caller: &Caller, kind: &Kind, object: &mut Value) {
-        if !kind.custom && object.is_object() {
-            json::default(object, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
-            json::default(object, &["kind"], kind.kind.clone());
-        }
-    }
-
-    fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
-        if !object.is_object() {
-            return Err(status::bad_request("the request's body is not an object"));
-        }
-        let expected = registry::api_version(&kind.group, &caller.version);
-        let (version, name) = (text(object, "/apiVersion"), text(object, "/kind"));
-        if version == expected && name == kind.kind {
-            return Ok(());
-        }
-        if !kind.custom && version == expected {
-            return Err(status::bad_request(format!(
-                "{name} in version \"{}\" cannot be handled as a {}: converting ({}.{name}) to ({}.{}): unknown conversion",
-                caller.version,
-                kind.kind,
-                caller.version,
-                if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() },
-                kind.kind
-            )));
-        }
-        Err(status::bad_request(format!(
-            "the API version in the data ({version}, Kind={name}) does not match the expected API version ({expected}, Kind={})",
-            kind.kind
-        )))
-    }
-
-    fn check_namespace(&self, state: &State, kind: &Kind, namespace: &str, name: &str) -> Result<(), Box<Status>> {
-        if !kind.namespaced {
-            return Ok(());
-        }
-        let all = state.store.registry.get(NAMESPACES).cloned();
-        match (state.store.get(NAMESPACES, "", namespace), all) {
-            (Some(found), _) if deleting(found) => Err(status::failure(
-                403,
-                "Forbidden",
-                format!(
-                    "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
-                    kind.qualified()
-                ),
-            )),
-            (Some(_), _) | (None, None) => Ok(()),
-            (None, Some(namespaces)) => Err(status::not_found(&namespaces, namespace)),
-        }
-    }
-
     #[allow(clippy::too_many_arguments)]
     fn admit(
         &self,
@@ -442,89 +358,6 @@ impl Core {
         }
         Ok(object)
     }
-
-    /// Puts back what a write of this (sub)resource may not change.
-    fn keep_outside(&self, kind: &Kind, caller: &Caller, new: &mut Value, old: &Value) {
-        match caller.subresource {
-            Some("status") => {
-                let status = new.get("status").cloned();
-                let managed = new.pointer("/metadata/managedFields").cloned();
-                *new = old.clone();
-                match status {
-                    Some(status) => json::set(new, &["status"], status),
-                    None => {
-                        json::remove(new, &["status"]);
-                    }
-                }
-                if let Some(managed) = managed {
-                    json::set(new, &["metadata", "managedFields"], managed);
-                }
-            }
-            _ if caller.internal => {}
-            _ => {
-                if kind.status {
-                    json::restore(new, old, &["status"]);
-                }
-                for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-                    json::restore(new, old, &["metadata", field]);
-                }
-            }
-        }
-        for field in [
-            "name",
-            "namespace",
-            "uid",
-            "creationTimestamp",
-            "generation",
-            "resourceVersion",
-            "selfLink",
-            "generateName",
-        ] {
-            json::restore(new, old, &["metadata", field]);
-        }
-    }
-
-    /// A definition was written: serve its kind, and say so in its status.
-    fn define(&self, state: &mut State, definition: &mut Value) -> Result<(), Box<Status>> {
-        let kind = registry::kind_of_definition(definition).map_err(status::bad_request)?;
-        let stored = json!([kind.storage]);
-        state.store.registry.add(kind);
-        let now = self.timestamp();
-        let condition = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": "True",
-            "lastTransitionTime": now, "reason": reason, "message": message})
-        };
-        let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
-        let before = definition.get("status").cloned();
-        if before.as_ref().is_none_or(|s| s.pointer("/acceptedNames") != Some(&names)) {
-            json::set(
-                definition,
-                &["status"],
-                json!({
-                "acceptedNames": names, "storedVersions": stored,
-                "conditions": [
-                    condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                    condition("Established", "InitialNamesAccepted", "the initial names have been accepted")]}),
-            );
-        }
-        Ok(())
-    }
-
-    fn undefine(&self, state: &mut State, kind: &Kind, object: &Value) {
-        if kind.id != registry::DEFINITIONS {
-            return;
-        }
-        let (group, plural) = (text(object, "/spec/group"), text(object, "/spec/names/plural"));
-        let Some(id) = state.store.registry.find(group, plural).map(|k| k.id) else { return };
-        let Some(of) = state.store.registry.get(id).cloned() else { return };
-        let keys: Vec<Key> =
-            state.store.list(id, None).map(|o| Key::new(id, json::namespace(o), json::name(o))).collect();
-        let caller = Caller::controller("customresourcecleanup", &of.storage);
-        for key in keys {
-            self.remove(state, &caller, &of, key);
-        }
-        state.store.registry.remove(group, plural);
-    }
 }
 
 impl Caller {
@@ -546,37 +379,6 @@ fn managed_by_hand(object: &Value) -> Option<&Vec<Value>> {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).filter(|m| !m.is_empty())
 }
 
-fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Box<Status>> {
-    for (i, finalizer) in items(object, "/metadata/finalizers").iter().enumerate() {
-        let value = finalizer.as_str().unwrap_or_default();
-        let known = matches!(value, ORPHAN | FOREGROUND | "kubernetes");
-        if value.is_empty() || (!value.contains('/') && !known && !kind.custom) {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            let field = format!("metadata.finalizers[{i}]");
-            return Err(status::invalid(kind, name, vec![FieldError::invalid(field, format!("\"{value}\""), why)]));
-        }
-    }
-    Ok(())
-}
-
-fn check_preconditions(kind: &Kind, name: &str, stored: &Value, options: &DeleteOptions) -> Result<(), Box<Status>> {
-    if let Some(uid) = options.uid.as_deref().filter(|u| *u != json::uid(stored)) {
-        let have = json::uid(stored);
-        let why = format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({have}). The object might have been deleted and then recreated"
-        );
-        return Err(status::precondition(kind, name, &why));
-    }
-    let have = text(stored, "/metadata/resourceVersion");
-    if let Some(version) = options.resource_version.as_deref().filter(|v| *v != have) {
-        let why = format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({have}). The object might have been modified"
-        );
-        return Err(status::precondition(kind, name, &why));
-    }
-    Ok(())
-}
-
 fn grace_period(kind: &Kind, stored: &Value, options: &DeleteOptions) -> i64 {
     if kind.id != PODS {
         return 0;
@@ -586,46 +388,4 @@ fn grace_period(kind: &Kind, stored: &Value, options: &DeleteOptions) -> i64 {
         return 0;
     }
     options.grace.or_else(|| int(stored, "/spec/terminationGracePeriodSeconds")).unwrap_or(30).max(0)
-}
-
-/// Equal but for what the server itself keeps about writes.
-fn same_but_bookkeeping(new: &Value, old: &Value) -> bool {
-    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
-    let rest = |m: &serde_json::Map<String, Value>| m.iter().filter(|(k, _)| *k != "metadata").count();
-    if rest(a) != rest(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
-        return false;
-    }
-    let none = serde_json::Map::new();
-    let meta = |m: &'_ serde_json::Map<String, Value>| {
-        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default()
-    };
-    let (mut a, mut b) = (meta(a), meta(b));
-    for m in [&mut a, &mut b] {
-        m.remove("managedFields");
-        m.remove("resourceVersion");
-        // Empty and absent are the same to the API server's types.
-        for field in ["labels", "annotations"] {
-            if m.get(field).and_then(Value::as_object) == Some(&none) {
-                m.remove(field);
-            }
-        }
-        for field in ["finalizers", "ownerReferences"] {
-            if m.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                m.remove(field);
-            }
-        }
-    }
-    a == b
-}
-
-fn bumps_generation(kind: &Kind, new: &Value, old: &Value) -> bool {
-    match kind.generation {
-        Generation::None => false,
-        Generation::Spec => new.get("spec") != old.get("spec"),
-        Generation::AllButMetadata => {
-            let counts = |k: &str| k != "metadata" && k != "apiVersion" && !(kind.status && k == "status");
-            let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
-            a.iter().any(|(k, v)| counts(k) && b.get(k) != Some(v)) || b.keys().any(|k| counts(k) && !a.contains_key(k))
-        }
-    }
 }

@@ -1,0 +1,117 @@
+//! Versions of a kind, and what a write may change in an object.
+
+use super::*;
+
+impl Core {
+    /// The object in the caller's version; conversion `None` rewrites `apiVersion` only.
+    pub fn view_version(&self, kind: &Kind, caller: &Caller, object: &Arc<Value>) -> Arc<Value> {
+        if caller.version == kind.storage {
+            return object.clone();
+        }
+        let mut viewed = Value::clone(object);
+        json::set(&mut viewed, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
+        self.shape(kind, caller, &mut viewed);
+        Arc::new(viewed)
+    }
+
+    pub(super) fn store_version(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+        json::set(object, &["apiVersion"], kind.storage_api_version());
+        if let (true, Some(schema)) =
+            (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone()))
+        {
+            crd::default_and_prune(&schema, object);
+        }
+    }
+
+    /// Prunes and defaults a custom resource by its schema, and defaults built-in kinds.
+    pub(super) fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+        if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
+            crd::default_and_prune(schema, object);
+        } else if !kind.custom {
+            defaults::fill(kind, object);
+        }
+    }
+
+    /// Puts back what a write of this (sub)resource may not change.
+    pub(super) fn keep_outside(&self, kind: &Kind, caller: &Caller, new: &mut Value, old: &Value) {
+        match caller.subresource {
+            Some("status") => {
+                let status = new.get("status").cloned();
+                let managed = new.pointer("/metadata/managedFields").cloned();
+                *new = old.clone();
+                match status {
+                    Some(status) => json::set(new, &["status"], status),
+                    None => {
+                        json::remove(new, &["status"]);
+                    }
+                }
+                if let Some(managed) = managed {
+                    json::set(new, &["metadata", "managedFields"], managed);
+                }
+            }
+            _ if caller.internal => {}
+            _ => {
+                if kind.status {
+                    json::restore(new, old, &["status"]);
+                }
+                for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+                    json::restore(new, old, &["metadata", field]);
+                }
+            }
+        }
+        for field in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "resourceVersion",
+            "selfLink",
+            "generateName",
+        ] {
+            json::restore(new, old, &["metadata", field]);
+        }
+    }
+}
+
+/// Equal but for what the server itself keeps about writes.
+pub(super) fn same_but_bookkeeping(new: &Value, old: &Value) -> bool {
+    let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
+    let rest = |m: &serde_json::Map<String, Value>| m.iter().filter(|(k, _)| *k != "metadata").count();
+    if rest(a) != rest(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
+        return false;
+    }
+    let none = serde_json::Map::new();
+    let meta = |m: &'_ serde_json::Map<String, Value>| {
+        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default()
+    };
+    let (mut a, mut b) = (meta(a), meta(b));
+    for m in [&mut a, &mut b] {
+        m.remove("managedFields");
+        m.remove("resourceVersion");
+        // Empty and absent are the same to the API server's types.
+        for field in ["labels", "annotations"] {
+            if m.get(field).and_then(Value::as_object) == Some(&none) {
+                m.remove(field);
+            }
+        }
+        for field in ["finalizers", "ownerReferences"] {
+            if m.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
+                m.remove(field);
+            }
+        }
+    }
+    a == b
+}
+
+pub(super) fn bumps_generation(kind: &Kind, new: &Value, old: &Value) -> bool {
+    match kind.generation {
+        Generation::None => false,
+        Generation::Spec => new.get("spec") != old.get("spec"),
+        Generation::AllButMetadata => {
+            let counts = |k: &str| k != "metadata" && k != "apiVersion" && !(kind.status && k == "status");
+            let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };
+            a.iter().any(|(k, v)| counts(k) && b.get(k) != Some(v)) || b.keys().any(|k| counts(k) && !a.contains_key(k))
+        }
+    }
+}
