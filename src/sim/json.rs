@@ -2,24 +2,35 @@
 
 use serde_json::{Map, Value};
 
+/// The value at a JSON pointer. Unlike `Value::pointer` it allocates nothing for keys without `~`.
+pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    let Some(path) = pointer.strip_prefix('/') else { return pointer.is_empty().then_some(value) };
+    path.split('/').try_fold(value, |value, key| match value {
+        Value::Object(map) if key.contains('~') => map.get(&key.replace("~1", "/").replace("~0", "~")),
+        Value::Object(map) => map.get(key),
+        Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
 /// The string at a JSON pointer, or the empty string.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The integer at a JSON pointer.
 pub(crate) fn int(value: &Value, pointer: &str) -> Option<i64> {
-    value.pointer(pointer).and_then(Value::as_i64)
+    at(value, pointer).and_then(Value::as_i64)
 }
 
 /// The boolean at a JSON pointer; false if absent.
 pub(crate) fn flag(value: &Value, pointer: &str) -> bool {
-    value.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
+    at(value, pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The elements of the list at a JSON pointer.
 pub(crate) fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    at(value, pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The object at a path of keys; whatever is missing or of another type on the way becomes an object.
@@ -95,7 +106,7 @@ pub(crate) fn uid(value: &Value) -> &str {
 
 /// True once the object waits for its finalizers or its grace period.
 pub(crate) fn deleting(value: &Value) -> bool {
-    value.pointer("/metadata/deletionTimestamp").is_some()
+    at(value, "/metadata/deletionTimestamp").is_some()
 }
 
 /// The owner reference whose `controller` is true.
@@ -110,5 +121,5 @@ pub(crate) fn condition<'a>(value: &'a Value, kind: &str) -> Option<&'a Value> {
 
 /// The object at a JSON pointer.
 pub(crate) fn object_of<'a>(value: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
-    value.pointer(pointer).and_then(Value::as_object)
+    at(value, pointer).and_then(Value::as_object)
 }

@@ -176,13 +176,13 @@ impl Core {
             _ => {}
         }
 
-        if managed_by_hand(&new).is_none() {
+        if !caller.internal && managed_by_hand(&new).is_none() {
             json::restore(&mut new, &viewed, &["metadata", "managedFields"]);
         }
-        self.keep_outside(kind, caller, &mut new, &viewed);
-        self.shape(kind, caller, &mut new);
-        defaults::on_update(kind, &mut new);
         if !caller.internal {
+            self.keep_outside(kind, caller, &mut new, &viewed);
+            self.shape(kind, caller, &mut new);
+            defaults::on_update(kind, &mut new);
             new = self.admit(state, caller, kind, Operation::Update, name, new, Some(&viewed))?;
             self.keep_outside(kind, caller, &mut new, &viewed);
             self.shape(kind, caller, &mut new);

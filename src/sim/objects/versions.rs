@@ -32,7 +32,7 @@ impl Core {
         }
     }
 
-    /// Puts back what a write of this (sub)resource may not change.
+    /// Puts back what a client's write of this (sub)resource may not change.
     pub(super) fn keep_outside(&self, kind: &Kind, caller: &Caller, new: &mut Value, old: &Value) {
         match caller.subresource {
             Some("status") => {
@@ -49,7 +49,6 @@ impl Core {
                     json::set(new, &["metadata", "managedFields"], managed);
                 }
             }
-            _ if caller.internal => {}
             _ => {
                 if kind.status {
                     json::restore(new, old, &["status"]);
@@ -74,34 +73,28 @@ impl Core {
     }
 }
 
-/// Equal but for what the server itself keeps about writes.
+/// Equal but for what the server itself keeps about writes. Empty and absent metadata are the same to its types.
 pub(super) fn same_but_bookkeeping(new: &Value, old: &Value) -> bool {
+    fn hollow(value: &Value) -> bool {
+        value.as_object().is_some_and(|m| m.is_empty()) || value.as_array().is_some_and(Vec::is_empty)
+    }
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return new == old };
-    let rest = |m: &serde_json::Map<String, Value>| m.iter().filter(|(k, _)| *k != "metadata").count();
-    if rest(a) != rest(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
+    let others = |k: &String| k != "metadata";
+    if a.keys().filter(|k| others(k)).count() != b.keys().filter(|k| others(k)).count()
+        || a.iter().any(|(k, v)| others(k) && b.get(k) != Some(v))
+    {
         return false;
     }
     let none = serde_json::Map::new();
-    let meta = |m: &'_ serde_json::Map<String, Value>| {
-        m.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default()
+    let a = a.get("metadata").and_then(Value::as_object).unwrap_or(&none);
+    let b = b.get("metadata").and_then(Value::as_object).unwrap_or(&none);
+    let counts = |k: &str| !matches!(k, "managedFields" | "resourceVersion");
+    let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
+        a.iter()
+            .filter(|(k, _)| counts(k))
+            .all(|(k, v)| b.get(k).map_or(hollow(v), |w| w == v || (hollow(v) && hollow(w))))
     };
-    let (mut a, mut b) = (meta(a), meta(b));
-    for m in [&mut a, &mut b] {
-        m.remove("managedFields");
-        m.remove("resourceVersion");
-        // Empty and absent are the same to the API server's types.
-        for field in ["labels", "annotations"] {
-            if m.get(field).and_then(Value::as_object) == Some(&none) {
-                m.remove(field);
-            }
-        }
-        for field in ["finalizers", "ownerReferences"] {
-            if m.get(field).and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                m.remove(field);
-            }
-        }
-    }
-    a == b
+    covered(a, b) && covered(b, a)
 }
 
 pub(super) fn bumps_generation(kind: &Kind, new: &Value, old: &Value) -> bool {
