@@ -328,3 +328,26 @@ fn the_story_in_the_words_of_v1beta1() {
     expected["apiVersion"] = json!("rollouts.kruise.io/v1alpha1");
     assert_eq!(to_v1alpha1(&to_v1beta1(&stories[0])), expected);
 }
+
+/// The Rollouts that the documents show can be applied as they stand, and followed.
+#[test]
+fn rollouts_in_documents_are_right() {
+    let mut found = 0;
+    for page in ["README.md", "docs/cli.md", "docs/scripts.md", "examples/istio/README.md"] {
+        let text = read(page);
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            for object in tidegate::yaml::from_str_multi(block).unwrap_or_default() {
+                if object["kind"] != "Rollout" || object.get("spec").is_none() {
+                    continue;
+                }
+                assert_eq!(verdict(&object), Vec::<String>::new(), "{page}");
+                let rollout: Rollout = serde_json::from_value(object).unwrap();
+                tidegate::rollout::release::scope(&rollout).unwrap();
+                tidegate::rollout::release::release(&rollout).unwrap();
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 1, "no document shows a Rollout");
+}
