@@ -199,6 +199,13 @@ impl Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The controllers' task sees that the cluster is gone, and ends.
+        self.work.notify_one();
+    }
+}
+
 impl State {
     /// Number of writes committed so far.
     pub fn writes(&self) -> u64 {

@@ -249,3 +249,75 @@ async fn admission_may_refuse() {
     assert_eq!(code(refused), (403, "no".into()));
     maps.create(&PostParams::default(), &from(config_map("good", json!({})))).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_is_deleted_by_selector() {
+    let cluster = cluster();
+    let maps: Api<ConfigMap> = api(&cluster, "user");
+    for (name, label) in [("a", "1"), ("b", "1"), ("c", "2")] {
+        let mut object = config_map(name, json!({}));
+        object["metadata"]["labels"] = json!({"x": label});
+        maps.create(&PostParams::default(), &from(object)).await.unwrap();
+    }
+    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("x=1")).await.unwrap();
+    let left: Vec<String> = maps.list(&ListParams::default()).await.unwrap().iter().map(|m| m.name_any()).collect();
+    assert_eq!(left, ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_all_that_is_in_it() {
+    let mut web = deployment("web", 2, "web:1");
+    web["metadata"]["namespace"] = json!("shop");
+    let cluster = Cluster::builder().namespace("shop").object(web).build().unwrap();
+    settle().await;
+    let pods = Gvr::new("", "v1", "pods");
+    assert_eq!(cluster.list(&pods, Some("shop")).len(), 2);
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client("user"));
+    namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client("user"), "shop");
+    let late = maps.create(&PostParams::default(), &from(config_map("late", json!({})))).await;
+    assert_eq!(code(late).0, 403);
+    settle().await;
+    assert_eq!(code(namespaces.get("shop").await).0, 404);
+    for plural in ["deployments", "replicasets"] {
+        assert!(cluster.list(&Gvr::new("apps", "v1", plural), Some("shop")).is_empty(), "{plural}");
+    }
+    assert!(cluster.list(&pods, Some("shop")).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_come_in_pages() {
+    let cluster = cluster();
+    let maps: Api<ConfigMap> = api(&cluster, "user");
+    for i in 0..5 {
+        maps.create(&PostParams::default(), &from(config_map(&format!("m{i}"), json!({})))).await.unwrap();
+    }
+    let (mut seen, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = maps
+            .list(&ListParams { limit: Some(2), continue_token: Some(token), ..ListParams::default() })
+            .await
+            .unwrap();
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.iter().map(|m| m.name_any()));
+        match page.metadata.continue_.filter(|t| !t.is_empty()) {
+            Some(next) => token = next,
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["m0", "m1", "m2", "m3", "m4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_counted_by_client_and_verb() {
+    let cluster = cluster();
+    let maps: Api<ConfigMap> = api(&cluster, "controller");
+    maps.create(&PostParams::default(), &from(config_map("a", json!({})))).await.unwrap();
+    for _ in 0..2 {
+        maps.get("a").await.unwrap();
+    }
+    let counts = cluster.requests();
+    assert_eq!(counts.get(&(Arc::from("controller"), Verb::Get)), Some(&2));
+    assert_eq!(counts.get(&(Arc::from("controller"), Verb::Create)), Some(&1));
+    assert_eq!(counts.get(&(Arc::from("user"), Verb::Get)), None);
+}

@@ -1,6 +1,6 @@
 use kube::api::{Patch, PatchParams};
 
-use super::super::traffic::{Failure, Outcome, Request, route};
+use super::super::traffic::{Failure, Outcome, Protocol, Request, route};
 use super::*;
 
 const ISTIO: &str = "networking.istio.io";
@@ -116,4 +116,37 @@ async fn a_rolling_update_loses_no_request() {
     assert!(mixed > 100, "both versions served for a while");
     let outcome = route(&view, &Gvr::new("", "v1", "services"), "default", "web", &Request::get());
     assert!((outcome.by_label("v")["2"] - 1.0).abs() < 1e-9);
+}
+
+/// Other protocols have rules of their own.
+#[tokio::test(start_paused = true)]
+async fn tcp_and_tls_routes() {
+    let cluster = Cluster::builder()
+        .kind(ISTIO, &["v1beta1", "v1alpha3"], "virtualservices", "VirtualService", true)
+        .kind(ISTIO, &["v1beta1", "v1alpha3"], "destinationrules", "DestinationRule", true)
+        .object(service("web"))
+        .object(versioned("web-base", "base", 1))
+        .object(versioned("web-canary", "canary", 1))
+        .object(rule())
+        .object(json!({"apiVersion": "networking.istio.io/v1alpha3", "kind": "VirtualService", "metadata": {"name": "vs"}, "spec": {
+            "hosts": ["web.default.svc.cluster.local"],
+            "tls": [{"match": [{"port": 443, "sniHosts": ["*.shop.io"]}], "route": [to("canary", 100)]}],
+            "tcp": [{"match": [{"port": 5432}], "route": [to("base", 30), to("canary", 70)]}]}}))
+        .build()
+        .unwrap();
+    settle().await;
+    let gateway = Gvr::new(ISTIO, "v1beta1", "virtualservices");
+    let shares = |request: Request| route(&cluster.view(), &gateway, "default", "vs", &request).by_label("version");
+    let tcp = |port| Request { protocol: Protocol::Tcp, port, ..Request::default() };
+    let shared = shares(tcp(5432));
+    assert!((shared["base"] - 0.3).abs() < 1e-9 && (shared["canary"] - 0.7).abs() < 1e-9, "{shared:?}");
+    assert!(shares(tcp(1)).is_empty());
+    let tls = |host: &str| Request { protocol: Protocol::Tls, port: 443, ..Request::default() }.host(host);
+    assert_eq!(
+        route(&cluster.view(), &gateway, "default", "vs", &tls("a.shop.io")).failures,
+        [(1.0, Failure::NoRoute)]
+    );
+    let no_host = Request { protocol: Protocol::Tls, port: 443, ..Request::default() };
+    assert_eq!(shares(no_host).keys().collect::<Vec<_>>(), ["canary"]);
+    assert!(shares(Request::get().host("web")).is_empty(), "there is no http rule");
 }
