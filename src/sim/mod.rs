@@ -22,6 +22,7 @@
 //!   names, labels, finalizers, and what a workload's update may run into. `fieldValidation` is ignored.
 //! - `events` and `events.k8s.io` are two kinds. Tables, OpenAPI, protobuf, `eviction`, `binding`, `exec`, `log` and
 //!   tokens are not served.
+//! - A PUT of `scale` keeps the managed fields of an earlier writer of `scale`.
 //! - A list shows the present state, whatever `resourceVersion` it asks for, and its pages are of the present as well.
 //! - The built-in controllers skip admission, leave no managed fields and write no events. StatefulSets and DaemonSets
 //!   have no controller yet.

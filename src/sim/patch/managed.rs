@@ -27,7 +27,8 @@ impl Manager {
             operation: operation.to_owned(),
             api_version: api_version(&kind.group, &caller.version),
             subresource: caller.subresource.unwrap_or_default().to_owned(),
-            time: time.to_owned(),
+            // The server's scale handler leaves no time.
+            time: if caller.subresource == Some("scale") { String::new() } else { time.to_owned() },
             set: Set::default(),
         }
     }
@@ -43,8 +44,11 @@ impl Manager {
     fn write(&self) -> Value {
         let mut entry = json!({
             "manager": self.name, "operation": self.operation, "apiVersion": self.api_version,
-            "time": self.time, "fieldsType": "FieldsV1", "fieldsV1": self.set.write(),
+            "fieldsType": "FieldsV1", "fieldsV1": self.set.write(),
         });
+        if !self.time.is_empty() {
+            json::set(&mut entry, &["time"], self.time.clone());
+        }
         if !self.subresource.is_empty() {
             json::set(&mut entry, &["subresource"], self.subresource.clone());
         }
@@ -138,7 +142,7 @@ pub(crate) fn track(kind: &Kind, caller: &Caller, old: Option<&Value>, new: &mut
     match managers.iter_mut().find(|m| m.is(&me)) {
         Some(mine) => {
             mine.set.union(&difference.changed);
-            mine.time = time.to_owned();
+            mine.time = me.time;
         }
         None => managers.push(Manager { set: difference.changed, ..me }),
     }
