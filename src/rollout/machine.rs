@@ -151,7 +151,7 @@ impl<'a> Machine<'a> {
             self.ensure_finalizer()?;
             return self.disable(&scope);
         }
-        if self.status.phase.is_empty() {
+        if self.status.phase.is_empty() || self.status.phase == phases::DISABLED {
             self.status.phase = phases::INITIAL.to_owned();
         }
         let scope = scope?;
@@ -267,7 +267,11 @@ impl<'a> Machine<'a> {
             self.status.phase = phases::DISABLING.to_owned();
             self.status.message = "Disabling rollout, release resources".to_owned();
         }
-        if self.status.phase != phases::DISABLED {
+        // The switch may be on again after a crash between switching it on and recording that.
+        let is_on = self
+            .workload()
+            .is_some_and(|w| w.in_progressing().is_some() || object::label(w.object(), keys::WORKLOAD_TYPE).is_some());
+        if self.status.phase != phases::DISABLED || (is_on && self.snap.rivals.is_empty()) {
             self.leave(super::finalise::Ending::Disabled, scope)?;
             self.close_record();
         }
