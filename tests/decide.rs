@@ -270,7 +270,10 @@ fn render(world: &World, plan: &Plan) -> Value {
 
 fn render_effect(world: &World, effect: &Effect) -> Value {
     let mut value = serde_json::to_value(effect).unwrap();
-    if let Effect::Routes { writes, .. } = effect {
+    if let Effect::Routes { writes, tried, .. } = effect {
+        if !tried.is_empty() {
+            value["tried"] = tried.iter().map(|w| w.target.to_string()).collect();
+        }
         value["writes"] = writes
             .iter()
             .map(|w| {

@@ -52,7 +52,7 @@ impl Writer {
                 }
                 Effect::Apply { purpose, object } => self.apply(*purpose, object).await?,
                 Effect::Delete { purpose, target, uid } => self.delete(*purpose, target, uid).await?,
-                Effect::Routes { purpose, writes } => self.routes(*purpose, writes).await?,
+                Effect::Routes { purpose, writes, tried } => self.routes(*purpose, writes, tried).await?,
             }
         }
         Ok(())
@@ -60,10 +60,10 @@ impl Writer {
 
     /// Nothing is written before the API server, with all its admission, has accepted everything. A later write that
     /// fails all the same leaves a step that is not done: the next pass writes what is missing.
-    async fn routes(&self, purpose: Purpose, writes: &[RouteWrite]) -> Result<(), Error> {
+    async fn routes(&self, purpose: Purpose, writes: &[RouteWrite], tried: &[RouteWrite]) -> Result<(), Error> {
         // A single write is all or nothing by itself.
-        if writes.len() > 1 {
-            for write in writes {
+        if writes.len() + tried.len() > 1 {
+            for write in writes.iter().chain(tried) {
                 self.patch(purpose, &write.target, &write.resource_version, &write.operations, true).await?;
             }
         }

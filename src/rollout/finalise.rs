@@ -226,13 +226,17 @@ impl Machine<'_> {
         let (definitions, routes): (Vec<_>, Vec<_>) =
             routes::plan_restore(&self.snap.networks)?.into_iter().partition(|w| w.is_definition);
         if !routes.is_empty() {
-            return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes });
+            return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes, tried: Vec::new() });
         }
         if self.canary.is_some() || !definitions.is_empty() {
             self.settle("requests leave the canary", Self::grace(traffic, true))?;
         }
         if !definitions.is_empty() {
-            return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: definitions });
+            return self.effect(Effect::Routes {
+                purpose: Purpose::RestoreRoutes,
+                writes: definitions,
+                tried: Vec::new(),
+            });
         }
         Ok(())
     }

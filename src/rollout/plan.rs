@@ -60,6 +60,9 @@ pub enum Effect {
         purpose: Purpose,
         /// The changes, in order.
         writes: Vec<RouteWrite>,
+        /// Changes that follow in a later pass; the API server must accept them now.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tried: Vec<RouteWrite>,
     },
 }
 

@@ -333,11 +333,33 @@ impl<'a> Machine<'a> {
                  the canary pods"
             )));
         }
+        // A gateway that hears of a subset and of the route to it at once may answer 503 until it knows the subset.
+        let (definitions, routes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|w| w.is_definition);
+        if definitions.is_empty() {
+            if self.is_first_route_to_definitions() {
+                self.settle("the gateways learn the canary's subset", Self::grace(traffic, true))?;
+            }
+            self.begin_routing();
+            return self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: routes, tried: Vec::new() });
+        }
+        self.begin_routing();
+        self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: definitions, tried: routes })
+    }
+
+    fn begin_routing(&mut self) {
         if self.sub().current_step_state == StepState::StepTrafficRouting.as_str() {
             self.sub().last_update_time = Some(Time(self.snap.now));
             self.sub().settling = None;
         }
-        self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes })
+    }
+
+    /// Whether some networkRefs define what others refer to, and some route was not written in this release yet. A route
+    /// that somebody has put back in a step that is in place needs no wait: what it refers to is known since long.
+    fn is_first_route_to_definitions(&mut self) -> bool {
+        let networks = &self.snap.networks;
+        self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
+            && networks.iter().any(|n| n.is_definition())
+            && networks.iter().any(|n| !n.is_definition() && !n.is_changed())
     }
 
     fn ensure_canary_service(

@@ -184,10 +184,10 @@ impl World {
         owned.iter().for_each(|k| self.remove(k));
     }
 
-    /// The single writes of an effect, in order. The first is preceded by a dry run of all.
+    /// The single writes of an effect, in order. The first is preceded by a dry run of all, also of those that follow later.
     pub fn writes(effect: &Effect) -> Vec<Effect> {
         match effect {
-            Effect::Routes { purpose, writes } => writes
+            Effect::Routes { purpose, writes, .. } => writes
                 .iter()
                 .map(|w| Effect::Patch {
                     purpose: *purpose,
@@ -232,8 +232,8 @@ impl World {
                     Some(_) => self.request_deletion(&key, now),
                 }
             }
-            Effect::Routes { writes, .. } => {
-                for w in writes {
+            Effect::Routes { writes, tried, .. } => {
+                for w in writes.iter().chain(tried) {
                     self.patched(&w.target, &w.resource_version, &w.operations)?;
                 }
                 for single in World::writes(effect) {
