@@ -2,6 +2,7 @@
 
 mod finalise;
 mod idle;
+mod leave;
 mod machine;
 mod rolling;
 

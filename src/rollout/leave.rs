@@ -1,0 +1,159 @@
+//! Letting go of a workload: the Rollout is disabled or deleted, or the workload is gone.
+
+use serde_json::json;
+
+use super::{
+    finalise::Ending,
+    is_releasing,
+    machine::{Machine, Turn, Wait},
+    plan::Purpose,
+    release::{self, Scope, SpecError},
+};
+use crate::{
+    api::{
+        conditions::{self, StepState, phases, reasons, types},
+        keys, object,
+    },
+    workload::deployment::Deployment,
+};
+
+impl Machine<'_> {
+    pub(super) fn terminate(&mut self, scope: Result<Scope, SpecError>) -> Turn {
+        let held = self.snap.rollout.metadata.finalizers.iter().flatten().any(|f| f == keys::ROLLOUT_FINALIZER);
+        if !held {
+            return Ok(());
+        }
+        if self.status.phase == phases::PROGRESSING {
+            self.begin_ending();
+        }
+        self.status.phase = phases::TERMINATING.to_owned();
+        self.set_condition(types::TERMINATING, true, reasons::IN_TERMINATING, "Rollout is in terminating");
+        match self.scope_to_leave(scope) {
+            Ok(scope) => self.leave(Ending::Deleted, &scope)?,
+            Err(wait) if is_releasing(&self.snap.rollout) => return Err(wait),
+            // Nothing was ever changed for a spec that names nothing.
+            Err(_) => {}
+        }
+        self.set_condition(types::TERMINATING, false, reasons::COMPLETED, "Rollout is in terminating");
+        let finalizers: Vec<&String> =
+            self.snap.rollout.metadata.finalizers.iter().flatten().filter(|f| *f != keys::ROLLOUT_FINALIZER).collect();
+        self.patch_rollout(
+            Purpose::RemoveFinalizer,
+            json!({"op": "replace", "path": "/metadata/finalizers", "value": finalizers}),
+        )
+    }
+
+    pub(super) fn disable(&mut self, scope: &Scope) -> Turn {
+        if self.status.phase == phases::PROGRESSING {
+            self.begin_ending();
+        }
+        if self.status.phase == phases::PROGRESSING || self.status.phase == phases::DISABLING {
+            self.status.phase = phases::DISABLING.to_owned();
+            self.status.message = "Disabling rollout, release resources".to_owned();
+        }
+        // The switch may be on again after a crash between switching it on and recording that.
+        let is_on = self
+            .workload()
+            .is_some_and(|w| w.in_progressing().is_some() || object::label(w.object(), keys::WORKLOAD_TYPE).is_some());
+        if self.status.phase != phases::DISABLED || (is_on && self.snap.rivals.is_empty()) {
+            self.leave(Ending::Disabled, scope)?;
+            self.close_record();
+        }
+        self.status.phase = phases::DISABLED.to_owned();
+        self.status.message = "Rollout is disabled".to_owned();
+        conditions::remove(&mut self.status.conditions, types::DEGRADED);
+        Ok(())
+    }
+
+    /// What can be put in order: with a wrong spec and no release going on, the workload alone.
+    pub(super) fn scope_to_leave(&self, scope: Result<Scope, SpecError>) -> Turn<Scope> {
+        scope.or_else(|error| {
+            if is_releasing(&self.snap.rollout) {
+                return Err(error.into());
+            }
+            release::bare_scope(&self.snap.rollout).map_err(Wait::from)
+        })
+    }
+
+    /// Winds up what this Rollout did. What another Rollout of the same workload does is none of its business.
+    fn leave(&mut self, ending: Ending, scope: &Scope) -> Turn {
+        if self.snap.rivals.is_empty() || self.canary.is_some() || is_releasing(&self.snap.rollout) {
+            return self.finish(ending, scope);
+        }
+        Ok(())
+    }
+
+    /// After an ending that the workload survived with the new version: what runs now is stable.
+    pub(super) fn close_record(&mut self) {
+        let current = self.workload().and_then(|w| w.current().map(|set| set.hash.clone()));
+        if conditions::find(&self.status.conditions, types::PROGRESSING).is_some_and(|c| c.status == "True") {
+            self.set_progressing(reasons::COMPLETED, "Rollout progressing has been canceled");
+            self.event(reasons::RESTORED, "routes, Services and workload are what they are without the Rollout");
+        }
+        if self.status.canary_status.is_some() {
+            self.set_state(StepState::Completed);
+            let sub = self.sub();
+            sub.paused_step_index = None;
+            (sub.canary_replicas, sub.canary_ready_replicas) = (0, 0);
+            if let Some(current) = current {
+                sub.pod_template_hash.clone_from(&current);
+                sub.stable_revision = current;
+            }
+        }
+    }
+
+    /// A release whose workload carries no mark and has no stable pods: it was made anew, or rolled out by other means.
+    pub(super) fn is_another_workload(&mut self, workload: &Deployment) -> bool {
+        let stable = self.sub().stable_revision.clone();
+        self.is_rolling()
+            && workload.in_progressing().is_none()
+            && workload.revision(&stable).is_none_or(|set| set.replicas == 0)
+    }
+
+    /// A release is going on and not being wound up.
+    pub(super) fn is_rolling(&self) -> bool {
+        !matches!(self.progressing_reason(), reasons::FINALISING | reasons::CANCELLING)
+    }
+
+    /// Another ending than the one that was going on, or the first: it begins at its first part.
+    fn begin_ending(&mut self) {
+        if let Some(sub) = &mut self.status.canary_status {
+            sub.finalising_step = String::new();
+            sub.settling = None;
+        }
+    }
+
+    /// Ends a release whose workload is gone.
+    pub(super) fn abandon(&mut self, scope: &Scope) -> Turn {
+        const GONE: &str = "the workload of the release is gone";
+        if self.status.phase == phases::PROGRESSING {
+            if self.sub().message != GONE {
+                self.begin_ending();
+                self.sub().message = GONE.to_owned();
+            }
+            self.finish(Ending::WorkloadGone, scope)?;
+            let (reason, what) = match &self.snap.workload {
+                None => (reasons::WORKLOAD_NOT_FOUND, "the workload is gone"),
+                Some(_) => (reasons::LATE_HOLD, "the workload was made anew, or rolled out by other means"),
+            };
+            self.warn(reason, format!("the release ends: {what}; routes and Services are put back"));
+        }
+        conditions::remove(&mut self.status.conditions, types::PROGRESSING);
+        self.status.phase = phases::INITIAL.to_owned();
+        self.status.canary_status = None;
+        self.status.current_step_index = 0;
+        self.status.current_step_state = String::new();
+        Ok(())
+    }
+
+    pub(super) fn without_workload(&mut self, scope: &Scope) -> Turn {
+        self.abandon(scope)?;
+        Err(Wait::stall(
+            reasons::WORKLOAD_NOT_FOUND,
+            format!(
+                "Workload Not Found: {} does not exist; create it, or correct spec.workloadRef",
+                scope.workload_name()
+            ),
+        ))
+    }
+}
