@@ -100,7 +100,7 @@ impl Reconciler {
             tracing::error!("the Rollout cannot be read; mend or delete it");
             return Ok(Next::Change);
         };
-        let now = (self.clock)();
+        let mut now = (self.clock)();
         let mut version = object::resource_version(&object).to_owned();
         // The Rollout with the status that will be stored: once, when nothing more is to be written.
         let mut present = rollout.clone();
@@ -109,6 +109,8 @@ impl Reconciler {
         let mut requeue = None;
         let mut is_finished = false;
         for _ in 0..MAX_ROUNDS {
+            // Writes take time, and a wait that begins after one must not begin before it.
+            now = (self.clock)();
             let Some(snapshot) = collect(&self.cache, present.clone(), now, &self.engine, &self.settings) else {
                 // A kind is being read for the first time; its arrival brings us back.
                 is_finished = true;
