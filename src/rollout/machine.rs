@@ -153,6 +153,7 @@ impl<'a> Machine<'a> {
         }
         if self.status.phase.is_empty() || self.status.phase == phases::DISABLED {
             self.status.phase = phases::INITIAL.to_owned();
+            self.status.message = "the workload is being looked at".to_owned();
         }
         let scope = scope?;
         self.ensure_finalizer()?;
@@ -338,8 +339,10 @@ impl<'a> Machine<'a> {
         let since = match &sub.settling {
             Some(Settling { what: known, since: Some(Time(since)) }) if known == what => *since,
             _ => {
-                sub.settling = Some(Settling { what: what.to_owned(), since: Some(Time(now)) });
-                now
+                // Stored in whole seconds: rounded down, the wait would be short by up to one.
+                let since = whole_second_after(now);
+                sub.settling = Some(Settling { what: what.to_owned(), since: Some(Time(since)) });
+                since
             }
         };
         let until = since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
@@ -378,6 +381,12 @@ impl<'a> Machine<'a> {
     pub(super) fn own_canary_service(&self) -> Option<&'a Value> {
         self.snap.canary_service.as_deref().filter(|s| is_ours(self.snap, s))
     }
+}
+
+/// The first whole second that is not before a moment.
+fn whole_second_after(moment: Timestamp) -> Timestamp {
+    let seconds = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
+    Timestamp::from_second(seconds).unwrap_or(moment)
 }
 
 /// Whether an object carries our owner reference.
