@@ -176,7 +176,12 @@ impl Machine<'_> {
             }
             self.status.message = format!("winding up: {}", part.as_str());
             match part {
-                Part::RestoreStableService => self.restore_stable_service(scope)?,
+                Part::RestoreStableService => {
+                    if ending == Ending::Rollback {
+                        self.await_canary_pods_gone(scope)?;
+                    }
+                    self.restore_stable_service(scope)?;
+                }
                 Part::RouteTrafficToStable => self.restore_routes(scope)?,
                 Part::RemoveCanaryService => self.remove_canary_service(scope)?,
                 Part::ResumeWorkload => {
@@ -186,6 +191,19 @@ impl Machine<'_> {
                 }
                 Part::ReleaseWorkloadControl => self.remove_canary(workload)?,
             }
+        }
+        Ok(())
+    }
+
+    /// The pods of a deleted Deployment outlive it: a stable Service that selects all pods would lead requests to a
+    /// version that was just taken back.
+    fn await_canary_pods_gone(&self, scope: &Scope) -> Turn {
+        let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
+        let service = &traffic.names.canary_service;
+        let is_pinned = self.snap.stable_service.as_deref().is_some_and(|s| services::pinned_to(s).is_some());
+        let left = services::count_ready(self.snap.endpoint_slices.iter().map(|s| s.as_ref()), service);
+        if is_pinned && left > 0 {
+            return Err(Wait::on(format!("waiting for {left} canary pods to leave Service {service}")));
         }
         Ok(())
     }

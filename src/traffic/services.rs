@@ -88,17 +88,26 @@ pub fn ready_endpoints<'a>(
     replica_set: &str,
 ) -> std::collections::BTreeSet<&'a str> {
     let prefix = format!("{replica_set}-");
-    slices
-        .into_iter()
-        .filter(|slice| object::label(slice, keys::SERVICE_NAME) == Some(service))
-        .flat_map(|slice| at(slice, &["endpoints"]).and_then(Value::as_array).into_iter().flatten())
-        // An unknown readiness counts as ready (EndpointSlice API).
-        .filter(|e| at(e, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true))
+    endpoints(slices, service)
         .filter(|e| text(e, &["targetRef", "kind"]) == "Pod")
         .map(|e| text(e, &["targetRef", "name"]))
         // `web-abc-` must not take the pods of a ReplicaSet `web-abc-def`: a pod's suffix has no dash.
         .filter(|pod| pod.strip_prefix(&prefix).is_some_and(|suffix| !suffix.contains('-')))
         .collect()
+}
+
+/// Number of ready endpoints of a Service.
+pub fn count_ready<'a>(slices: impl IntoIterator<Item = &'a Value>, service: &str) -> usize {
+    endpoints(slices, service).count()
+}
+
+fn endpoints<'a>(slices: impl IntoIterator<Item = &'a Value>, service: &str) -> impl Iterator<Item = &'a Value> {
+    slices
+        .into_iter()
+        .filter(move |slice| object::label(slice, keys::SERVICE_NAME) == Some(service))
+        .flat_map(|slice| at(slice, &["endpoints"]).and_then(Value::as_array).into_iter().flatten())
+        // An unknown readiness counts as ready (EndpointSlice API).
+        .filter(|e| at(e, &["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true))
 }
 
 #[cfg(test)]
