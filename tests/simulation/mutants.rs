@@ -176,7 +176,7 @@ fn labels_the_route(snapshot: &Snapshot) -> Plan {
 fn forgets_one_restore(snapshot: &Snapshot) -> Plan {
     let mut plan = decide(snapshot);
     for effect in &mut plan.effects {
-        if let Effect::Routes { purpose: Purpose::RestoreRoutes, writes } = effect {
+        if let Effect::Routes { purpose: Purpose::RestoreRoutes, writes, .. } = effect {
             for write in writes.iter_mut().filter(|w| w.is_definition) {
                 write.operations.retain(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/metadata")));
             }
