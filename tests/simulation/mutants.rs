@@ -140,9 +140,18 @@ fn routes_before_pods_are_ready(snapshot: &Snapshot) -> Plan {
         set["status"]["availableReplicas"] = set["spec"]["replicas"].clone();
         set["status"]["readyReplicas"] = set["spec"]["replicas"].clone();
     }
+    let canary_sets: Vec<String> = snapshot
+        .replica_sets
+        .iter()
+        .filter_map(|s| s["metadata"]["name"].as_str())
+        .filter(|name| name.starts_with(CANARY))
+        .map(str::to_owned)
+        .collect();
     for slice in &mut snapshot.endpoint_slices {
-        for endpoint in Arc::make_mut(slice)["endpoints"].as_array_mut().into_iter().flatten() {
-            endpoint["conditions"]["ready"] = json!(true);
+        if let Some(endpoints) = Arc::make_mut(slice)["endpoints"].as_array_mut() {
+            endpoints.extend(canary_sets.iter().map(|set| {
+                json!({"conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": format!("{set}-faked")}})
+            }));
         }
     }
     decide(&snapshot)
