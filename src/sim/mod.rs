@@ -4,29 +4,12 @@
 //! that a whole controller runs in it unchanged. Under tokio's paused clock on a current-thread runtime everything is
 //! a function of the seed: no wall clock is read and nothing iterates in random order.
 //!
-//! Served are the built-in kinds that a release meets and those of CustomResourceDefinitions, with create, get, list, watch, update,
-//! the four patches, delete, deletecollection, status and scale, dry run, managed fields, finalizers and owner
-//! references. What is not supported is answered with 501 and named.
+//! Served are the built-in kinds that a release meets and those of CustomResourceDefinitions, with create, get, list,
+//! watch, update, the four patches, delete, deletecollection, status and scale, dry run, managed fields, finalizers and
+//! owner references. What is not supported is answered with 501 and named. `docs/in-memory-cluster.md` says where it
+//! differs from a real server; an end-to-end scenario compares the two.
 //!
 //! Deployments, ReplicaSets, pods, EndpointSlices, namespaces and garbage are looked after by built-in controllers.
-//!
-//! # Where it differs from a real server
-//!
-//! `tests/differential.rs` sends the same requests to this server and to a real one and compares the answers, managed
-//! fields included. What stays different:
-//!
-//! - A CustomResourceDefinition is served, and says so in its status, in the write that makes it. Its schema prunes,
-//!   defaults, and checks types, `required`, `enum`, bounds and lengths; CEL rules, `pattern` and `oneOf` are not
-//!   checked. Conversion is `None`.
-//! - Built-in kinds are not checked by a schema: unknown fields and wrong types are kept. Checked are the rules for
-//!   names, labels, finalizers, and what a workload's update may run into. `fieldValidation` is ignored.
-//! - `events` and `events.k8s.io` are two kinds. Tables, OpenAPI, protobuf, `eviction`, `binding`, `exec`, `log` and
-//!   tokens are not served.
-//! - A PUT of `scale` keeps the managed fields of an earlier writer of `scale`.
-//! - A list shows the present state, whatever `resourceVersion` it asks for, and its pages are of the present as well.
-//! - The built-in controllers skip admission, leave no managed fields and write no events. StatefulSets and DaemonSets
-//!   have no controller yet.
-//! - One request is one step: nobody sees a write half done, and a client's request never waits for another's.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -134,6 +134,12 @@ pub(crate) fn track(kind: &Kind, caller: &Caller, old: Option<&Value>, new: &mut
         return;
     }
     let mut managers = old.map(read).unwrap_or_default();
+    // A Scale has owners only if its replicas had one: the server does not begin to track what it did not track.
+    if caller.subresource == Some("scale")
+        && managers.iter().all(|m| m.set.intersection(&difference.changed).is_empty())
+    {
+        return;
+    }
     for manager in &mut managers {
         manager.set.subtract(&difference.changed);
         manager.set.subtract_below(&difference.removed);

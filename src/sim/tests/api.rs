@@ -1,3 +1,4 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 
@@ -141,6 +142,29 @@ async fn status_and_scale_are_their_own() {
     let web = deployments.patch("web", &none, &Patch::Merge(json!({"status": {"readyReplicas": 7}}))).await.unwrap();
     assert_eq!(web.status.unwrap().ready_replicas, Some(1));
     assert_eq!(web.metadata.generation, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scale_takes_over_replicas_that_somebody_owns() {
+    let apply = |spec: Value| Patch::Apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}));
+    for (given_up, owner) in [(false, Some("Scaler")), (true, None)] {
+        let cluster = Cluster::builder().object(deployment("web", 2, "web:1")).build().unwrap();
+        cluster.enable_controller("deployment-controller", false);
+        let deployments: Api<Deployment> = api(&cluster, "user");
+        if given_up {
+            let force = PatchParams::apply("tide").force();
+            deployments.patch("web", &force, &apply(json!({"replicas": 3}))).await.unwrap();
+            deployments.patch("web", &force, &apply(json!({"paused": true}))).await.unwrap();
+        }
+        let scaler = PatchParams { field_manager: Some("Scaler".into()), ..PatchParams::default() };
+        deployments.patch_scale("web", &scaler, &Patch::Merge(json!({"spec": {"replicas": 4}}))).await.unwrap();
+        let web = deployments.get("web").await.unwrap();
+        assert_eq!(web.spec.unwrap().replicas, Some(4));
+        let owns =
+            |m: &&ManagedFieldsEntry| m.fields_v1.as_ref().is_some_and(|f| !f.0["f:spec"]["f:replicas"].is_null());
+        let managers = web.metadata.managed_fields.unwrap();
+        assert_eq!(managers.iter().find(owns).and_then(|m| m.manager.as_deref()), owner, "given up: {given_up}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 mod api;
 mod deployments;
-mod differential;
 mod faults;
 mod rolling;
 mod traffic;

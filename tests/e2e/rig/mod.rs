@@ -88,6 +88,11 @@ impl Rig {
         }
     }
 
+    /// Nobody stops the API server (or a controller) meanwhile.
+    pub async fn undisturbed(&self) -> impl Drop + '_ {
+        self.stage.read().await
+    }
+
     /// The stage for one scenario alone; no controller runs when this returns.
     pub async fn alone(self: &Arc<Self>) -> Result<RwLockWriteGuard<'_, Option<Controller>>> {
         self.installed().await?;

@@ -1,6 +1,7 @@
 //! What is proved, one file a subject.
 
 pub mod crash;
+pub mod in_memory;
 pub mod mistakes;
 pub mod plane;
 pub mod policy;
