@@ -51,7 +51,9 @@ impl Writer {
                     self.patch(*purpose, target, resource_version, operations, false).await?;
                 }
                 Effect::Apply { purpose, object } => self.apply(*purpose, object).await?,
-                Effect::Delete { purpose, target, uid } => self.delete(*purpose, target, uid).await?,
+                Effect::Delete { purpose, target, uid, foreground } => {
+                    self.delete(*purpose, target, uid, *foreground).await?;
+                }
                 Effect::Routes { purpose, writes, tried } => self.routes(*purpose, writes, tried).await?,
             }
         }
@@ -110,8 +112,8 @@ impl Writer {
         self.call(purpose, &target, false, call).await
     }
 
-    async fn delete(&self, purpose: Purpose, target: &ObjectRef, uid: &str) -> Result<(), Error> {
-        let params = DeleteParams::background()
+    async fn delete(&self, purpose: Purpose, target: &ObjectRef, uid: &str, foreground: bool) -> Result<(), Error> {
+        let params = if foreground { DeleteParams::foreground() } else { DeleteParams::background() }
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let api = self.api(target);
         let call = async {

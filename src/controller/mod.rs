@@ -10,10 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kube::{
-    Client,
-    runtime::events::{Recorder, Reporter},
-};
+use kube::Client;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -67,7 +64,6 @@ pub struct Options {
 /// Runs until `stop`; the write in hand is finished.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
     let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
-    let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
     let engine = Engine::new(options.script_workers);
     let metrics = options.metrics.clone();
     engine.observe(move |script, ok, took| {
@@ -82,7 +78,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         decide: options.decide.clone(),
         decides_in_place: options.decides_in_place,
         metrics: options.metrics.clone(),
-        recorder: Recorder::new(client, reporter),
+        client,
         failures: Mutex::default(),
     });
     let queue = Arc::new(Queue::default());

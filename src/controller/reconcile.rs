@@ -8,7 +8,10 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event as KubeEvent, EventType, Recorder};
+use kube::{
+    Client,
+    runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter},
+};
 
 use super::{Clock, Decide, queue::Key};
 use crate::{
@@ -41,7 +44,7 @@ pub struct Reconciler {
     pub(super) decide: Decide,
     pub(super) decides_in_place: bool,
     pub(super) metrics: Metrics,
-    pub(super) recorder: Recorder,
+    pub(super) client: Client,
     /// Consecutive failures by Rollout.
     pub(super) failures: Mutex<BTreeMap<Key, u32>>,
 }
@@ -162,7 +165,9 @@ impl Reconciler {
         result?;
         is_stored?;
         if !is_finished {
-            return Ok(Next::After(Duration::ZERO));
+            // A write that changes nothing would be made for ever.
+            tracing::warn!("after {MAX_ROUNDS} rounds of writes there still is something to write");
+            return Ok(Next::After(FIRST_BACKOFF));
         }
         Ok(requeue.map_or(Next::Change, |at| Next::After(until(now, at))))
     }
@@ -192,6 +197,7 @@ impl Reconciler {
             uid: rollout.metadata.uid.clone(),
             ..ObjectReference::default()
         };
+        let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
         for event in events {
             if event.is_warning {
                 tracing::warn!(reason = event.reason, "{}", event.message);
@@ -207,7 +213,10 @@ impl Reconciler {
                 action: event.reason.to_owned(),
                 secondary: None,
             };
-            let publishing = tokio::time::timeout(Duration::from_secs(5), self.recorder.publish(&event, &reference));
+            // A recorder of its own for each: one that lives on counts events of one reason as repetitions, whatever they
+            // say, and a plan tells nothing twice.
+            let recorder = Recorder::new(self.client.clone(), reporter.clone());
+            let publishing = tokio::time::timeout(Duration::from_secs(5), recorder.publish(&event, &reference));
             // An event is a courtesy; a release does not wait for it.
             match publishing.await {
                 Ok(Ok(())) => {}

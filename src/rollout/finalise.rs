@@ -129,6 +129,14 @@ impl Machine<'_> {
                 }
             };
         }
+        if self.sub().current_step_state == StepState::StepReady.as_str() {
+            self.sub().paused_step_index = None;
+            self.set_state(StepState::BeforeStepUpgrade);
+            self.warn(
+                reasons::APPROVAL_IGNORED,
+                "an approval came while the release was being wound up; no step waits for one",
+            );
+        }
         self.wind_up(ending, scope, Some(workload))?;
         if ending == Ending::Restart {
             return Ok(());
@@ -176,12 +184,7 @@ impl Machine<'_> {
             }
             self.status.message = format!("winding up: {}", part.as_str());
             match part {
-                Part::RestoreStableService => {
-                    if ending == Ending::Rollback {
-                        self.await_canary_pods_gone(scope)?;
-                    }
-                    self.restore_stable_service(scope)?;
-                }
+                Part::RestoreStableService => self.restore_stable_service(scope)?,
                 Part::RouteTrafficToStable => self.restore_routes(scope)?,
                 Part::RemoveCanaryService => self.remove_canary_service(scope)?,
                 Part::ResumeWorkload => {
@@ -191,19 +194,6 @@ impl Machine<'_> {
                 }
                 Part::ReleaseWorkloadControl => self.remove_canary(workload)?,
             }
-        }
-        Ok(())
-    }
-
-    /// The pods of a deleted Deployment outlive it: a stable Service that selects all pods would lead requests to a
-    /// version that was just taken back.
-    fn await_canary_pods_gone(&self, scope: &Scope) -> Turn {
-        let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
-        let service = &traffic.names.canary_service;
-        let is_pinned = self.snap.stable_service.as_deref().is_some_and(|s| services::pinned_to(s).is_some());
-        let left = services::count_ready(self.snap.endpoint_slices.iter().map(|s| s.as_ref()), service);
-        if is_pinned && left > 0 {
-            return Err(Wait::on(format!("waiting for {left} canary pods to leave Service {service}")));
         }
         Ok(())
     }
@@ -267,7 +257,7 @@ impl Machine<'_> {
         }
         let target = ObjectRef::new("v1", "Service", object::namespace(service), &traffic.names.canary_service);
         let uid = object::uid(service).to_owned();
-        self.effect(Effect::Delete { purpose: Purpose::DeleteCanaryService, target, uid })
+        self.effect(Effect::Delete { purpose: Purpose::DeleteCanaryService, target, uid, foreground: false })
     }
 
     /// Lets the workload's own controller roll it to its template, and waits until it has.
@@ -314,11 +304,12 @@ impl Machine<'_> {
         }
         let canary = canary.object();
         if object::is_deleting(canary) {
-            return Err(Wait::on("waiting for the canary Deployment to go"));
+            return Err(Wait::on("waiting for the canary Deployment and its pods to go"));
         }
         let target = ObjectRef::new("apps/v1", "Deployment", object::namespace(canary), object::name(canary));
         let uid = object::uid(canary).to_owned();
-        self.effect(Effect::Delete { purpose: Purpose::DeleteCanary, target, uid })
+        // Its pods answer for every Service that selects them until they have stopped, so it has to stay until then.
+        self.effect(Effect::Delete { purpose: Purpose::DeleteCanary, target, uid, foreground: true })
     }
 
     fn complete(&mut self, ending: Ending, workload: &Deployment) -> Turn {
@@ -336,6 +327,7 @@ impl Machine<'_> {
         sub.finalising_step = END.to_owned();
         sub.settling = None;
         sub.paused_step_index = None;
+        sub.observed_workload_generation = object::int(workload.object(), &["metadata", "generation"]);
         sub.canary_replicas = 0;
         sub.canary_ready_replicas = 0;
         sub.pod_template_hash.clone_from(&current);

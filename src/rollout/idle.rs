@@ -70,7 +70,6 @@ impl Machine<'_> {
         self.become_healthy();
         let release = self.release()?;
         let is_new = self.status.canary_status.is_none();
-        let id = workload.rollout_id().unwrap_or(revision).to_owned();
         let generation = object::int(workload.object(), &["metadata", "generation"]);
         if is_new {
             *self.sub() = CanaryStatus {
@@ -86,7 +85,8 @@ impl Machine<'_> {
         }
         let sub = self.sub();
         sub.observed_workload_generation = generation;
-        sub.observed_rollout_id = id;
+        // A release keeps its id after it has ended: platforms poll for both together.
+        sub.observed_rollout_id = workload.rollout_id().unwrap_or(&sub.canary_revision).to_owned();
         // What was said while something was waited for is over.
         let last = conditions::find(&self.status.conditions, types::PROGRESSING);
         self.status.message = match last.filter(|c| c.reason == reasons::COMPLETED) {

@@ -323,7 +323,8 @@ impl<'a> Machine<'a> {
         let sub = self.sub();
         if sub.current_step_state != state.as_str() {
             sub.current_step_state = state.as_str().to_owned();
-            sub.last_update_time = Some(Time(now));
+            // Stored in whole seconds: rounded down, a pause would be short by up to one.
+            sub.last_update_time = Some(Time(whole_second_after(now)));
             sub.settling = None;
         }
     }

@@ -53,6 +53,8 @@ pub enum Effect {
         target: ObjectRef,
         /// Only this very object.
         uid: String,
+        /// It stays, being deleted, until everything that it owns is gone.
+        foreground: bool,
     },
     /// Changes objects that route. All are tried by a dry run before the first is written.
     Routes {

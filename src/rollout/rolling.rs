@@ -90,6 +90,9 @@ impl<'a> Machine<'a> {
     fn restart(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
         if self.progressing_reason() != reasons::INITIALIZING || self.sub().finalising_step.is_empty() {
             self.sub().finalising_step = String::new();
+            // Nobody may approve a step of the version that goes.
+            self.sub().paused_step_index = None;
+            self.set_state(StepState::BeforeStepUpgrade);
             self.set_progressing(reasons::INITIALIZING, "Workload is continuous release");
             self.event(reasons::RESTARTED, "workload continuous publishing canaryRevision, then restart publishing");
         }

@@ -96,11 +96,6 @@ pub fn ready_endpoints<'a>(
         .collect()
 }
 
-/// Number of ready endpoints of a Service.
-pub fn count_ready<'a>(slices: impl IntoIterator<Item = &'a Value>, service: &str) -> usize {
-    endpoints(slices, service).count()
-}
-
 fn endpoints<'a>(slices: impl IntoIterator<Item = &'a Value>, service: &str) -> impl Iterator<Item = &'a Value> {
     slices
         .into_iter()

@@ -120,6 +120,7 @@ fn deletes_the_canary_first(snapshot: &Snapshot) -> Plan {
                 purpose: Purpose::DeleteCanary,
                 target: ObjectRef::new("apps/v1", "Deployment", NAMESPACE, CANARY),
                 uid: canary["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+                foreground: true,
             },
         );
     }

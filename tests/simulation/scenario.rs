@@ -92,20 +92,5 @@ scenarios! {
     "put-manifest", false, [(Paused(1), PutManifest), (Within(5000), PutManifest)];
 }
 
-/// Scenarios that end well but break a promise on the way, and how. They are named in every run until they are mended.
-pub const KNOWN_FAULTS: &[(&str, &str)] = &[(
-    "generated-rollback-early",
-    "pods of a canary Deployment that was just deleted get requests when the stable Service is unpinned, as long as \
-     there is no canary Service whose endpoints would tell that they are there",
-)];
-
-/// Those that must hold every promise.
-pub fn sound() -> Vec<&'static Scenario> {
-    for (name, what) in KNOWN_FAULTS {
-        println!("left out: {name}: {what}");
-    }
-    SCENARIOS.iter().filter(|s| KNOWN_FAULTS.iter().all(|(name, _)| *name != s.name)).collect()
-}
-
 /// How long a person thinks.
 pub const THINKING: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(40);
