@@ -99,27 +99,3 @@ fn a_rolling_update_is_bounded_at_every_moment() {
         });
     }
 }
-
-/// How fast whole rolling updates go: `cargo test --release --lib sim::tests::rolling::throughput -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::disallowed_methods, clippy::print_stdout)]
-fn throughput() {
-    let start = std::time::Instant::now();
-    let (runs, mut writes) = (100, 0);
-    for seed in 0..runs {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        writes += runtime.block_on(async {
-            let cluster = Cluster::builder().seed(seed).object(deployment("web", 5, "web:1")).build().unwrap();
-            settle().await;
-            let deployments: Api<Deployment> = api(&cluster, "user");
-            let change = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "web:2"}]}}}});
-            deployments.patch("web", &PatchParams::default(), &Patch::Strategic(change)).await.unwrap();
-            tokio::time::sleep(Duration::from_secs(120)).await;
-            assert_eq!(deployments.get("web").await.unwrap().status.unwrap().updated_replicas, Some(5));
-            cluster.writes()
-        });
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{:.0} rolling updates a second, {:.0} writes a second", runs as f64 / seconds, writes as f64 / seconds);
-}
