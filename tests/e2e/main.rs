@@ -34,8 +34,13 @@ where
     Trial::test(name, move || {
         let rig = rig.as_ref().as_ref().map_err(|e| Failed::from(format!("the rig did not come up: {e:#}")))?.clone();
         let outcome = handle.block_on(async {
-            let limited = tokio::time::timeout(LIMIT, scenario(rig.clone())).await;
-            limited.unwrap_or_else(|_| Err(anyhow!("not done within {LIMIT:?}")))
+            tokio::select! {
+                outcome = tokio::time::timeout(LIMIT, scenario(rig.clone())) => {
+                    outcome.unwrap_or_else(|_| Err(anyhow!("not done within {LIMIT:?}")))
+                }
+                // Without one of its programs the rig answers nothing; no scenario must wait for that.
+                dead = rig.dies() => Err(dead),
+            }
         });
         outcome.and(rig.alive()).map_err(|e| Failed::from(format!("{e:#}\nlogs: {}", rig.dir.display())))
     })
@@ -84,5 +89,9 @@ fn main() -> Result<()> {
     });
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let rig: Shared = Arc::new(runtime.block_on(Rig::start(&tools)));
-    libtest_mimic::run(&args, trials(runtime.handle(), &rig)).exit();
+    let conclusion = libtest_mimic::run(&args, trials(runtime.handle(), &rig));
+    if let Ok(rig) = rig.as_ref() {
+        rig.forget_data();
+    }
+    conclusion.exit();
 }

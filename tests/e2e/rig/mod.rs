@@ -23,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
@@ -69,6 +69,22 @@ impl Rig {
     /// An error when one of the programs has died.
     pub fn alive(&self) -> Result<()> {
         self.cluster.daemons.iter().chain(&self.gateway).try_for_each(Daemon::alive)
+    }
+
+    /// Returns when one of the programs has died, and says how.
+    pub async fn dies(&self) -> anyhow::Error {
+        loop {
+            if let Err(error) = self.alive() {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Removes the database; the logs stay.
+    pub fn forget_data(&self) {
+        // Only a matter of room: what cannot be removed now goes with its run.
+        let _ = fs::remove_dir_all(self.dir.join("etcd"));
     }
 
     /// The running controller, shared with other scenarios: nobody stops it meanwhile.
