@@ -11,31 +11,19 @@ use crate::{
     cli::policy,
     controller::{self, CACHES, Options},
     rollout,
-    sim::{Builder, Cluster, Operation},
+    sim::{Builder, Cluster},
     telemetry::{Health, Metrics},
-    workload::hold::hold,
 };
 
 /// Identity of the controller's client.
 pub const CONTROLLER: &str = "controller";
 
 /// Adds what an installation brings: the CRDs, and the hold with the policy that says so.
-// The error of an admission function is the API server's own answer.
-#[allow(clippy::result_large_err)]
 pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
     for definition in crd::all()? {
         builder = builder.definition(definition);
     }
-    Ok(builder.object(policy::policy()).object(policy::binding()).admission(|request| {
-        let is_deployment = request.gvr.group == "apps" && request.gvr.resource == "deployments";
-        let held = match request.old_object {
-            Some(old) if is_deployment && request.operation == Operation::Update && request.subresource.is_none() => {
-                hold(old, request.object)
-            }
-            _ => None,
-        };
-        Ok(held.unwrap_or_else(|| request.object.clone()))
-    }))
+    Ok(builder.object(policy::policy()).object(policy::binding()).hold())
 }
 
 /// Starts the controller on a cluster, with a client of its own.
