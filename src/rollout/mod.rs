@@ -5,6 +5,7 @@ mod idle;
 mod leave;
 mod machine;
 mod rolling;
+mod routing;
 
 pub mod plan;
 pub mod release;

@@ -1,7 +1,6 @@
 //! During a release: the steps, one state after the other.
 
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
@@ -16,18 +15,14 @@ use crate::{
         conditions::{StepState, reasons},
         keys, object,
     },
-    traffic::{
-        Strategy,
-        routes::{self, Context},
-        services,
-    },
+    traffic::{Strategy, services},
     workload::{
         deployment::{Deployment, canary_deployment, canary_template},
         replicas::{Round, percent, scaled},
     },
 };
 
-impl<'a> Machine<'a> {
+impl Machine<'_> {
     pub(super) fn rolling(&mut self, scope: &Scope, workload: &Deployment) -> Turn {
         let stable = self.sub().stable_revision.clone();
         if workload.is_at(&stable) {
@@ -312,114 +307,6 @@ impl<'a> Machine<'a> {
         Ok(false)
     }
 
-    /// Makes the routes what the step says. The share is raised only when the canary's pods are ready endpoints.
-    fn route(&mut self, traffic: &Traffic, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
-        let stable = self.stable_service(traffic)?;
-        let Some(set) = self.canary.as_ref().and_then(|c| c.current()).cloned() else {
-            return Err(Wait::on("waiting for the canary Deployment's ReplicaSet to be seen"));
-        };
-        if traffic.has_canary_service() {
-            self.ensure_canary_service(traffic, stable, release, &set.hash)?;
-        }
-        let writes = self.plan_routes(traffic, release, &step.strategy)?;
-        if writes.is_empty() {
-            return Ok(());
-        }
-        // Requests are never sent where there is nobody, such as to the canary of a workload that was scaled to 0.
-        let needed = needed(release, step.target(workload.replicas())).max(i32::from(step.strategy.asks()));
-        let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
-        let service = &traffic.names.canary_service;
-        let ready = services::ready_endpoints(slices, service, &set.name).len();
-        if i32::try_from(ready).unwrap_or(i32::MAX) < needed {
-            return Err(Wait::on(format!(
-                "waiting for canary endpoints of Service {service}: {ready} of {needed} ready; its selector must select \
-                 the canary pods"
-            )));
-        }
-        // A gateway that hears of a subset and of the route to it at once may answer 503 until it knows the subset.
-        let (definitions, routes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|w| w.is_definition);
-        if definitions.is_empty() {
-            if self.is_first_route_to_definitions() {
-                self.settle("the gateways learn the canary's subset", Self::grace(traffic, true))?;
-            }
-            self.begin_routing();
-            return self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: routes, tried: Vec::new() });
-        }
-        self.begin_routing();
-        self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: definitions, tried: routes })
-    }
-
-    fn begin_routing(&mut self) {
-        if self.sub().current_step_state == StepState::StepTrafficRouting.as_str() {
-            self.sub().last_update_time = Some(Time(self.snap.now));
-            self.sub().settling = None;
-        }
-    }
-
-    /// Whether some networkRefs define what others refer to, and some route was not written in this release yet. A route
-    /// that somebody has put back in a step that is in place needs no wait: what it refers to is known since long.
-    fn is_first_route_to_definitions(&mut self) -> bool {
-        let networks = &self.snap.networks;
-        self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
-            && networks.iter().any(|n| n.is_definition())
-            && networks.iter().any(|n| !n.is_definition() && !n.is_changed())
-    }
-
-    fn ensure_canary_service(
-        &mut self,
-        traffic: &Traffic,
-        stable: &serde_json::Value,
-        release: &Release,
-        revision: &str,
-    ) -> Turn {
-        let name = &traffic.names.canary_service;
-        self.check_canary_service(traffic)?;
-        let own = self.own_canary_service();
-        if own.is_some_and(object::is_deleting) {
-            return Err(Wait::on(format!("waiting for Service {name} to go, to make it anew")));
-        }
-        if own.is_some_and(|s| services::pinned_to(s) == Some(revision)) {
-            return Ok(());
-        }
-        let owner = owner_reference(&self.snap.rollout);
-        let object = services::canary_service(stable, name, revision, release.patch.as_ref(), owner);
-        self.effect(Effect::Apply { purpose: Purpose::CreateCanaryService, object })
-    }
-
-    fn check_canary_service(&self, traffic: &Traffic) -> Turn {
-        if traffic.has_canary_service() && self.own_canary_service().is_none() && self.snap.canary_service.is_some() {
-            let name = &traffic.names.canary_service;
-            return Err(Wait::stall(
-                reasons::NAME_TAKEN,
-                format!("Service {name} exists and does not belong to this Rollout; rename or delete it"),
-            ));
-        }
-        Ok(())
-    }
-
-    /// The writes that are missing for a strategy to be in place.
-    fn plan_routes(&self, traffic: &Traffic, release: &Release, strategy: &Strategy) -> Turn<Vec<routes::RouteWrite>> {
-        let context = Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine };
-        let mut writes = routes::plan_step(&self.snap.networks, &context, strategy)?;
-        writes.retain(|w| !w.operations.is_empty());
-        Ok(writes)
-    }
-
-    fn stable_service(&self, traffic: &Traffic) -> Turn<&'a serde_json::Value> {
-        let name = &traffic.names.stable_service;
-        let service = self.snap.stable_service.as_deref().ok_or_else(|| {
-            let text = format!("Service {name} does not exist; create it, or correct trafficRoutings[0].service");
-            Wait::stall(reasons::SERVICE_NOT_FOUND, text)
-        })?;
-        let selector = object::at(service, &["spec", "selector"]).and_then(serde_json::Value::as_object);
-        if selector.is_none_or(serde_json::Map::is_empty) {
-            let text =
-                format!("Service {name} has no selector, so stable and canary pods cannot be told apart; give it one");
-            return Err(Wait::stall(reasons::SERVICE_NOT_FOUND, text));
-        }
-        Ok(service)
-    }
-
     fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
         if is_free_passage(step, index, release) {
             return Ok(());
@@ -448,7 +335,7 @@ fn is_free_passage(step: &ReleaseStep, index: i32, release: &Release) -> bool {
 }
 
 /// Ready pods that a step needs: its target less what may be unready, but at least one.
-fn needed(release: &Release, target: i32) -> i32 {
+pub(super) fn needed(release: &Release, target: i32) -> i32 {
     let tolerated = release.failure_threshold.as_ref().and_then(|t| scaled(t, target, Round::Up)).unwrap_or(0);
     (target - tolerated.max(0)).clamp(target.min(1), target)
 }
