@@ -5,7 +5,7 @@ mod queue;
 mod reconcile;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -111,10 +111,9 @@ async fn listen(
     mut changes: mpsc::UnboundedReceiver<Change>,
     stop: CancellationToken,
 ) {
-    let interests = Mutex::new(Interests::default());
+    let mut interests = Interests::default();
     let mut is_ready = false;
     while let Some(Some(change)) = stop.run_until_cancelled(changes.recv()).await {
-        let mut interests = interests.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = match &change {
             Change::Object(target, object) if target.kind == "Rollout" => {
                 let key = (target.namespace.clone(), target.name.clone());

@@ -16,14 +16,16 @@ use kube::{
 use super::{Clock, Decide, queue::Key};
 use crate::{
     api::{
-        conditions::{self, types},
         object,
         v1beta1::{Rollout, RolloutStatus},
     },
     apply::{self, Class, Writer, rollout_ref},
     gather::{Cache, Objects, Settings, collect},
     lua::Engine,
-    rollout::{Event, Plan, Snapshot, plan::Purpose},
+    rollout::{
+        Event, Plan, Snapshot,
+        plan::{Purpose, stall},
+    },
     telemetry::Metrics,
 };
 
@@ -150,7 +152,7 @@ impl Reconciler {
         if let Err(error) = &result
             && let Some(reason) = error.reason()
         {
-            stall(&mut status, &mut events, &rollout, reason, error.to_string(), now);
+            events.extend(stall(&mut status, rollout.status.as_ref(), reason, &error.to_string(), now));
         }
         let is_stored = self.writer.store_status(&rollout, &version, &status).await;
         self.metrics.rollout_phase(&metric_key, Some(&status.phase).filter(|p| !p.is_empty()).map(String::as_str));
@@ -205,11 +207,11 @@ impl Reconciler {
                 tracing::info!(reason = event.reason, "{}", event.message);
             }
             // The API server cuts nothing off: it refuses notes of more than 1024 bytes.
-            let note: String = event.message.chars().take(1000).collect();
+            let note = event.message.get(..event.message.floor_char_boundary(1000)).map(str::to_owned);
             let event = KubeEvent {
                 type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
                 reason: event.reason.to_owned(),
-                note: Some(note),
+                note,
                 action: event.reason.to_owned(),
                 secondary: None,
             };
@@ -225,26 +227,6 @@ impl Reconciler {
             }
         }
     }
-}
-
-/// Says that a write failed; the same failure again is no news.
-fn stall(
-    status: &mut RolloutStatus,
-    events: &mut Vec<Event>,
-    before: &Rollout,
-    reason: &'static str,
-    message: String,
-    now: Timestamp,
-) {
-    let known = before.status.as_ref().and_then(|s| conditions::find(&s.conditions, types::STALLED));
-    let is_news = known.is_none_or(|c| c.reason != reason || c.message != message);
-    conditions::remove(&mut status.conditions, types::STALLED);
-    status.conditions.extend(known.cloned());
-    conditions::set(&mut status.conditions, types::STALLED, true, reason, &message, now);
-    if is_news {
-        events.push(Event { is_warning: true, reason, message: message.clone() });
-    }
-    status.message = message;
 }
 
 fn log_progress(before: &Rollout, status: &RolloutStatus) {

@@ -163,6 +163,8 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
     let mut rivals: Vec<String> = objects
         .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)
         .iter()
+        // Before any is read in full: a namespace may have a thousand.
+        .filter(|other| names_workload(other, &scope.workload.name))
         .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
         .filter(|other| other.metadata.name != rollout.metadata.name)
         .filter(|other| rank(other) < mine && rank(other).0 < IDLE)
@@ -178,6 +180,13 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
         .collect();
     rivals.sort();
     rivals
+}
+
+/// Whether a Rollout names a workload of this name, in either spelling.
+fn names_workload(rollout: &Value, name: &str) -> bool {
+    [&["spec", "workloadRef", "name"][..], &["spec", "objectRef", "workloadRef", "name"]]
+        .into_iter()
+        .any(|path| object::text(rollout, path) == name)
 }
 
 const IDLE: u8 = 2;

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{
-    plan::{Effect, Event, Plan, Purpose},
+    plan::{Effect, Event, Plan, Purpose, stall},
     release::{self, Release, Scope, SpecError, Style, Traffic},
     snapshot::{Hold, Snapshot},
 };
@@ -104,12 +104,7 @@ impl<'a> Machine<'a> {
         let before = self.snap.rollout.status.as_ref();
         match wait.stall {
             Some((reason, message)) => {
-                let old = before.and_then(|s| conditions::find(&s.conditions, types::STALLED));
-                if old.is_none_or(|c| c.reason != reason || c.message != message) {
-                    self.events.push(Event { is_warning: true, reason, message: message.clone() });
-                }
-                self.set_condition(types::STALLED, true, reason, &message);
-                self.status.message = message;
+                self.events.extend(stall(&mut self.status, before, reason, &message, self.snap.now));
             }
             None => {
                 conditions::remove(&mut self.status.conditions, types::STALLED);

@@ -5,7 +5,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    api::{object::ObjectRef, v1beta1::RolloutStatus},
+    api::{
+        conditions::{self, types},
+        object::ObjectRef,
+        v1beta1::RolloutStatus,
+    },
     traffic::routes::RouteWrite,
 };
 
@@ -123,4 +127,22 @@ pub struct Event {
     pub reason: &'static str,
     /// A sentence.
     pub message: String,
+}
+
+/// Says in a status that a person must mend something. The event is for the first time: the same trouble again is no
+/// news, and its condition stays as `before` has it.
+pub fn stall(
+    status: &mut RolloutStatus,
+    before: Option<&RolloutStatus>,
+    reason: &'static str,
+    message: &str,
+    now: Timestamp,
+) -> Option<Event> {
+    let known = before.and_then(|s| conditions::find(&s.conditions, types::STALLED));
+    conditions::remove(&mut status.conditions, types::STALLED);
+    status.conditions.extend(known.cloned());
+    conditions::set(&mut status.conditions, types::STALLED, true, reason, message, now);
+    message.clone_into(&mut status.message);
+    let is_news = known.is_none_or(|c| c.reason != reason || c.message != message);
+    is_news.then(|| Event { is_warning: true, reason, message: message.to_owned() })
 }
