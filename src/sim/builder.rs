@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub delays: Delays,
     pub nodes: u32,
     pub history: usize,
+    /// The server's feature `MaxUnavailableStatefulSet`.
+    pub stateful_max_unavailable: bool,
 }
 
 /// Prepares a [`Cluster`].
@@ -67,6 +69,7 @@ impl Default for Builder {
                 delays: Delays::default(),
                 nodes: 3,
                 history: 10_000,
+                stateful_max_unavailable: false,
             },
             mutators: Vec::new(),
             observers: Vec::new(),
@@ -110,6 +113,13 @@ impl Builder {
     /// Number of changes of a kind that watches may look back; older versions get 410.
     pub fn history(mut self, changes: usize) -> Self {
         self.options.history = changes;
+        self
+    }
+
+    /// A server with the feature gate `MaxUnavailableStatefulSet`, which is off by default up to Kubernetes 1.36: without
+    /// it, the field is dropped from every StatefulSet.
+    pub fn stateful_set_max_unavailable(mut self) -> Self {
+        self.options.stateful_max_unavailable = true;
         self
     }
 

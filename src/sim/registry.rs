@@ -34,6 +34,13 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KindId(pub usize);
 
+impl KindId {
+    /// Not from a CustomResourceDefinition.
+    pub fn is_built_in(self) -> bool {
+        self.0 < BUILT_IN.len()
+    }
+}
+
 /// How a write to a kind counts generations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Generation {
@@ -143,6 +150,8 @@ pub(crate) const PODS: KindId = KindId(1);
 pub(crate) const SERVICES: KindId = KindId(2);
 pub(crate) const DEPLOYMENTS: KindId = KindId(8);
 pub(crate) const REPLICA_SETS: KindId = KindId(9);
+pub(crate) const STATEFUL_SETS: KindId = KindId(10);
+pub(crate) const CONTROLLER_REVISIONS: KindId = KindId(12);
 pub(crate) const ENDPOINT_SLICES: KindId = KindId(13);
 pub(crate) const DEFINITIONS: KindId = KindId(20);
 
@@ -293,6 +302,8 @@ mod tests {
             (SERVICES, "services"),
             (DEPLOYMENTS, "deployments"),
             (REPLICA_SETS, "replicasets"),
+            (STATEFUL_SETS, "statefulsets"),
+            (CONTROLLER_REVISIONS, "controllerrevisions"),
             (ENDPOINT_SLICES, "endpointslices"),
             (DEFINITIONS, "customresourcedefinitions"),
         ] {

@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{crash, in_memory, mistakes, plane, policy, schema, script, story};
+use scenarios::{crash, in_memory, mistakes, plane, policy, schema, script, story, workloads};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -58,6 +58,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "mistakes_are_refused", schema::mistakes_are_refused),
         trial(handle, rig, "policy_equals_its_twin", policy::policy_equals_its_twin),
         trial(handle, rig, "in_memory_cluster_answers_alike", in_memory::in_memory_cluster_answers_alike),
+        trial(handle, rig, "stateful_sets_roll_alike", workloads::stateful_sets_roll_alike),
         trial(handle, rig, "istio_story", story::istio_story),
         trial(handle, rig, "kubectl_patch_approves", story::kubectl_patch_approves),
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),

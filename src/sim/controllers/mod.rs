@@ -24,6 +24,10 @@ pub(crate) mod gc;
 pub(crate) mod kubelet;
 pub(crate) mod pods;
 pub(crate) mod replica_set;
+pub(crate) mod workloads;
+
+use self::workloads::shell::Shell;
+use self::workloads::stateful_set;
 
 /// Names the keys that a change concerns.
 type Route = fn(&Store, &Change, &mut Vec<Key>);
@@ -54,6 +58,12 @@ pub(crate) const TABLE: &[Row] = &[
         name: "replicaset-controller",
         route: replica_set::route,
         make: || Box::new(replica_set::Controller),
+        prompt: false,
+    },
+    Row {
+        name: "statefulset-controller",
+        route: stateful_set::route,
+        make: || Box::new(Shell(&stateful_set::KIND)),
         prompt: false,
     },
     Row { name: "kubelet", route: kubelet::route, make: || Box::<kubelet::Kubelet>::default(), prompt: true },

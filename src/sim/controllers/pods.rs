@@ -1,5 +1,8 @@
 //! What controllers of pods share.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::json::{self, condition, deleting, int, text};
@@ -16,17 +19,37 @@ pub(crate) fn ready(pod: &Value) -> bool {
 
 /// When a pod became, or becomes, available: `Ok` for available, `Err(Some)` for the time left, `Err(None)` if it is
 /// not ready.
-pub(crate) fn available(access: &Access<'_>, pod: &Value, min_ready: i64) -> Result<(), Option<std::time::Duration>> {
+pub(crate) fn availability(now: Timestamp, pod: &Value, min_ready: i64) -> Result<(), Option<Duration>> {
     let Some(condition) = condition(pod, "Ready").filter(|c| text(c, "/status") == "True") else { return Err(None) };
     if min_ready <= 0 {
         return Ok(());
     }
-    let need = std::time::Duration::from_secs(min_ready.unsigned_abs());
-    match access.since(text(condition, "/lastTransitionTime")) {
-        Some(passed) if passed >= need => Ok(()),
-        Some(passed) => Err(Some(need - passed)),
-        None => Err(None),
+    let need = Duration::from_secs(min_ready.unsigned_abs());
+    let since: Timestamp = text(condition, "/lastTransitionTime").parse().map_err(|_| None)?;
+    match Duration::try_from(now.duration_since(since)) {
+        Ok(passed) if passed >= need => Ok(()),
+        Ok(passed) => Err(Some(need - passed)),
+        Err(_) => Err(None),
     }
+}
+
+/// [`availability`] by the cluster's clock.
+pub(crate) fn available(access: &Access<'_>, pod: &Value, min_ready: i64) -> Result<(), Option<Duration>> {
+    availability(access.core.clock.now(), pod, min_ready)
+}
+
+/// A pod of a template, with a generated name.
+pub(crate) fn pod_of(owner: &Value, template: &Value) -> Value {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+        "generateName": format!("{}-", json::name(owner)), "namespace": json::namespace(owner),
+        "ownerReferences": [owner_reference(owner)]}});
+    for field in ["labels", "annotations", "finalizers"] {
+        if let Some(value) = json::at(template, "/metadata").and_then(|m| m.get(field)) {
+            json::set(&mut pod, &["metadata", field], value.clone());
+        }
+    }
+    json::restore(&mut pod, template, &["spec"]);
+    pod
 }
 
 /// A reference from a controlled object to its controller.

@@ -11,7 +11,7 @@ use super::super::objects::DeleteOptions;
 use super::super::registry::{PODS, REPLICA_SETS};
 use super::super::selector::Labels;
 use super::super::store::{Change, Key, Store};
-use super::pods::{active, available, generation, owner_reference, ready};
+use super::pods::{active, available, generation, owner_reference, pod_of, ready};
 use super::{Access, Reconcile};
 
 /// Pods made in one look: the real controller doubles its batches up to this.
@@ -54,8 +54,9 @@ impl Reconcile for Controller {
         let wanted = int(&set, "/spec/replicas").unwrap_or(1).max(0) as usize;
         if !deleting(&set) {
             if pods.len() < wanted {
+                let template = set.pointer("/spec/template").cloned().unwrap_or_default();
                 for _ in pods.len()..wanted.min(pods.len() + BURST) {
-                    let Some(pod) = access.create(PODS, &key.namespace, pod_of(&set)) else { break };
+                    let Some(pod) = access.create(PODS, &key.namespace, pod_of(&set, &template)) else { break };
                     pods.push(pod);
                 }
             } else if pods.len() > wanted {
@@ -111,20 +112,6 @@ fn claim(access: &Access<'_>, set: &Value, key: &Key) -> Vec<Arc<Value>> {
         mine.extend(adopted);
     }
     mine
-}
-
-fn pod_of(set: &Value) -> Value {
-    let template = set.pointer("/spec/template").cloned().unwrap_or_default();
-    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
-        "generateName": format!("{}-", json::name(set)), "namespace": json::namespace(set),
-        "ownerReferences": [owner_reference(set)]}});
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template.pointer(&format!("/metadata/{field}")) {
-            json::set(&mut pod, &["metadata", field], value.clone());
-        }
-    }
-    json::restore(&mut pod, &template, &["spec"]);
-    pod
 }
 
 /// How many active pods of the same Deployment run on each node: pods on crowded nodes go first.

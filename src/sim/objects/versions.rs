@@ -1,5 +1,6 @@
 //! Versions of a kind, and what a write may change in an object.
 
+use super::super::registry::STATEFUL_SETS;
 use super::*;
 
 impl Core {
@@ -29,6 +30,9 @@ impl Core {
             crd::default_and_prune(schema, object);
         } else if !kind.custom {
             defaults::fill(kind, object);
+            if kind.id == STATEFUL_SETS && !self.options.stateful_max_unavailable {
+                json::remove(object, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod faults;
 mod rolling;
 mod traffic;
 mod watches;
+mod workloads;
 
 pub(crate) fn cluster() -> Cluster {
     Cluster::builder().build().unwrap()

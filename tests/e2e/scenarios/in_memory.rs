@@ -193,9 +193,14 @@ async fn clean(rig: &Rig) -> Result<()> {
 
 async fn compared(rig: &Rig) -> Result<()> {
     let cluster = Cluster::builder().build()?;
-    for controller in
-        ["deployment-controller", "replicaset-controller", "kubelet", "endpointslice-controller", "garbage-collector"]
-    {
+    for controller in [
+        "deployment-controller",
+        "replicaset-controller",
+        "statefulset-controller",
+        "kubelet",
+        "endpointslice-controller",
+        "garbage-collector",
+    ] {
         cluster.enable_controller(controller, false);
     }
     let (real, in_memory) = (&rig.cluster.admin, cluster.client("user"));

@@ -8,3 +8,4 @@ pub mod policy;
 pub mod schema;
 pub mod script;
 pub mod story;
+pub mod workloads;

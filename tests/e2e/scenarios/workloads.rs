@@ -1,0 +1,300 @@
+//! The workload controllers of the in-memory cluster do what the real ones do: each tells the same story.
+//!
+//! The in-memory cluster goes first, in virtual time. What it reaches after each step the real one must reach as well, and
+//! at the end the same must have happened to each pod, in the same order.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use futures::TryStreamExt;
+use kube::{
+    Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::watcher::{Config, Event, watcher},
+};
+use serde_json::{Value, json};
+use similar::TextDiff;
+use tidegate::{sim::Cluster, yaml};
+
+use crate::rig::{
+    Rig,
+    objects::Objects,
+    poll::{SOON, until},
+};
+
+/// One thing that a user does.
+enum Step {
+    /// A merge patch of the workload.
+    Patch(Value),
+    /// Deletes the pod at a place.
+    Delete(&'static str),
+}
+
+struct Story {
+    namespace: &'static str,
+    kind: &'static str,
+    workload: Value,
+    steps: Vec<(&'static str, Step)>,
+    /// Where a pod is, in terms that both clusters have in common.
+    place: fn(&Value) -> String,
+    /// Whether places are told one after the other, or each for itself.
+    in_order: bool,
+}
+
+type Log = Arc<Mutex<Vec<(String, String)>>>;
+
+/// One cluster in which the story is told.
+struct Stage<'a> {
+    story: &'a Story,
+    objects: Objects,
+    log: Log,
+}
+
+fn tag(template: &Value) -> String {
+    let image = template["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+    image.rsplit_once(':').map_or("?", |(_, tag)| tag).to_owned()
+}
+
+fn ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    conditions.is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}
+
+impl<'a> Stage<'a> {
+    /// Makes the namespace, and listens to what happens to pods in it.
+    async fn set(story: &'a Story, client: Client) -> Result<Self> {
+        let stage = Self { story, objects: Objects::new(client), log: Log::default() };
+        stage.objects.namespace(story.namespace).await?;
+        let pods = stage.objects.api("v1", "Pod", story.namespace);
+        let (log, place) = (stage.log.clone(), story.place);
+        let mut known: BTreeMap<String, Value> = BTreeMap::new();
+        tokio::spawn(watcher(pods, Config::default()).try_for_each(move |event| {
+            let told = match event {
+                Event::Apply(pod) | Event::InitApply(pod) => {
+                    let pod = serde_json::to_value(pod).unwrap_or_default();
+                    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                    let before = known.insert(uid, pod.clone());
+                    changed(before.as_ref(), &pod).map(|what| (place(&pod), what))
+                }
+                Event::Delete(pod) => {
+                    let pod = serde_json::to_value(pod).unwrap_or_default();
+                    Some((place(&pod), "gone".to_owned()))
+                }
+                Event::Init | Event::InitDone => None,
+            };
+            log.lock().unwrap().extend(told);
+            futures::future::ready(Ok(()))
+        }));
+        Ok(stage)
+    }
+
+    async fn create(&self) -> Result<()> {
+        let api = self.objects.api("apps/v1", self.story.kind, self.story.namespace);
+        api.create(&PostParams::default(), &serde_json::from_value(self.story.workload.clone())?).await?;
+        Ok(())
+    }
+
+    async fn take(&self, step: &Step) -> Result<()> {
+        let story = self.story;
+        match step {
+            Step::Patch(patch) => {
+                let api = self.objects.api("apps/v1", story.kind, story.namespace);
+                api.patch("web", &PatchParams::default(), &Patch::Merge(patch)).await?;
+            }
+            Step::Delete(place) => {
+                let pods = self.objects.list("v1", "Pod", story.namespace, "").await?;
+                let pod = pods.iter().find(|p| (story.place)(p) == *place).context("no pod there")?;
+                let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                self.objects.api("v1", "Pod", story.namespace).delete(name, &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Status and pods, with revisions named by their images.
+    async fn reached(&self) -> Result<Value> {
+        let namespace = self.story.namespace;
+        let mut text = self.objects.get("apps/v1", self.story.kind, namespace, "web").await?;
+        let observed = text["status"]["observedGeneration"] == text["metadata"]["generation"];
+        let mut status = text["status"].take();
+        status["observedGeneration"] = json!(observed);
+        let mut revisions = BTreeMap::new();
+        for revision in self.objects.list("apps/v1", "ControllerRevision", namespace, "").await? {
+            let name = revision["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            revisions.insert(name, (tag(&revision["data"]["spec"]["template"]), revision["revision"].clone()));
+        }
+        for field in ["currentRevision", "updateRevision"] {
+            if let Some((tag, _)) = status[field].as_str().and_then(|name| revisions.get(name)) {
+                status[field] = json!(tag);
+            } else if let Some(status) = status.as_object_mut() {
+                status.remove(field);
+            }
+        }
+        let mut pods: Vec<String> = Vec::new();
+        for pod in self.objects.list("v1", "Pod", namespace, "").await? {
+            let hash = pod["metadata"]["labels"]["controller-revision-hash"].as_str().unwrap_or_default();
+            let of = revisions.iter().find(|(name, _)| name.ends_with(hash)).map(|(_, (tag, _))| tag.as_str());
+            let state = match (pod["metadata"]["deletionTimestamp"].is_null(), ready(&pod)) {
+                (false, _) => "leaving",
+                (true, true) => "ready",
+                (true, false) => "unready",
+            };
+            pods.push(format!("{}: {} of {} {state}", (self.story.place)(&pod), tag(&pod), of.unwrap_or("?")));
+        }
+        pods.sort();
+        let mut numbers: Vec<(String, Value)> = revisions.into_values().collect();
+        numbers.sort_by_key(|(_, n)| n.as_i64());
+        Ok(json!({"status": status, "pods": pods, "revisions": numbers}))
+    }
+
+    /// What happened to pods: in the order of time, or place by place.
+    fn happened(&self) -> Vec<String> {
+        let mut log = self.log.lock().unwrap().clone();
+        if !self.story.in_order {
+            log.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        log.into_iter().map(|(place, what)| format!("{place} {what}")).collect()
+    }
+}
+
+fn changed(before: Option<&Value>, pod: &Value) -> Option<String> {
+    let deleting = |p: &Value| !p["metadata"]["deletionTimestamp"].is_null();
+    match before {
+        None => Some(format!("made of {}", tag(pod))),
+        Some(before) if !deleting(before) && deleting(pod) => Some("leaves".into()),
+        Some(before) if !ready(before) && ready(pod) && !deleting(pod) => Some("ready".into()),
+        _ => None,
+    }
+}
+
+/// The story in the in-memory cluster: what it reached after each step, and what happened.
+fn in_memory(story: &Story) -> Result<(Vec<Value>, Vec<String>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::builder().build()?;
+        let stage = Stage::set(story, cluster.client("user")).await?;
+        let rest = || tokio::time::sleep(Duration::from_secs(600));
+        stage.create().await?;
+        rest().await;
+        let mut reached = vec![stage.reached().await?];
+        for (_, step) in &story.steps {
+            stage.take(step).await?;
+            rest().await;
+            reached.push(stage.reached().await?);
+        }
+        Ok((reached, stage.happened()))
+    })
+}
+
+async fn told_alike(rig: &Rig, story: Story) -> Result<()> {
+    let (expected, happened) = std::thread::scope(|s| s.spawn(|| in_memory(&story)).join())
+        .map_err(|_| anyhow::anyhow!("the in-memory cluster panicked"))??;
+    let stage = Stage::set(&story, rig.cluster.admin.clone()).await?;
+    stage.create().await?;
+    let names = std::iter::once("created").chain(story.steps.iter().map(|(name, _)| *name));
+    for (n, (name, expected)) in names.zip(&expected).enumerate() {
+        if let Some((_, step)) = n.checked_sub(1).and_then(|n| story.steps.get(n)) {
+            stage.take(step).await?;
+        }
+        until(&format!("{name}: both clusters reach the same"), SOON, async || {
+            let reached = stage.reached().await?;
+            ensure!(reached == *expected, "{}", difference(&yaml::to_string(&reached)?, &yaml::to_string(expected)?));
+            Ok(())
+        })
+        .await?;
+    }
+    let real = stage.happened();
+    ensure!(real == happened, "not the same happened\n{}", difference(&real.join("\n"), &happened.join("\n")));
+    eprintln!("e2e: {}: {} steps and {} events alike", story.namespace, expected.len(), happened.len());
+    Ok(())
+}
+
+fn difference(real: &str, in_memory: &str) -> String {
+    let diff = TextDiff::from_lines(real, in_memory);
+    diff.unified_diff().context_radius(3).header("real", "in memory").to_string()
+}
+
+fn template(version: u32) -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "main", "image": format!("web:{version}")}]}})
+}
+
+fn to(version: u32) -> Step {
+    Step::Patch(json!({"spec": {"template": template(version)}}))
+}
+
+fn broken(version: u32) -> Step {
+    let mut template = template(version);
+    template["metadata"]["annotations"] = json!({crate::rig::cluster::NEVER_READY: "true"});
+    Step::Patch(json!({"spec": {"template": template}}))
+}
+
+/// Takes the mark of broken pods off again.
+fn repaired(version: u32) -> Step {
+    let mut template = template(version);
+    template["metadata"]["annotations"] = json!(null);
+    Step::Patch(json!({"spec": {"template": template}}))
+}
+
+fn spec(spec: Value) -> Step {
+    Step::Patch(json!({"spec": spec}))
+}
+
+fn partition(n: u32) -> Value {
+    json!({"type": "RollingUpdate", "rollingUpdate": {"partition": n}})
+}
+
+fn stateful_set(namespace: &'static str, policy: &str) -> Story {
+    let in_order = policy == "OrderedReady";
+    let mut steps = vec![
+        ("held", spec(json!({"updateStrategy": partition(32767)}))),
+        ("v2, held", to(2)),
+        ("partition 2", spec(json!({"updateStrategy": partition(2)}))),
+        ("an old pod made again", Step::Delete("web-0")),
+        ("a new pod made again", Step::Delete("web-2")),
+        ("up to 5", spec(json!({"replicas": 5}))),
+        ("v3 meanwhile", to(3)),
+        ("down to 3", spec(json!({"replicas": 3}))),
+        ("back to v1", to(1)),
+        ("partition 0", spec(json!({"updateStrategy": partition(0)}))),
+        ("v4 at once", to(4)),
+        ("on deletion", spec(json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}))),
+        ("v5, none", to(5)),
+        ("v5, one", Step::Delete("web-1")),
+        ("v5, the others", spec(json!({"updateStrategy": partition(0)}))),
+        ("two seconds a pod", spec(json!({"minReadySeconds": 2}))),
+        ("v6", to(6)),
+        ("v7 never ready", broken(7)),
+        ("v6 again", repaired(6)),
+    ];
+    if in_order {
+        steps.push(("the broken pod deleted", Step::Delete("web-2")));
+    }
+    steps.extend([
+        ("other ordinals", spec(json!({"ordinals": {"start": 2}}))),
+        ("history of 1", spec(json!({"revisionHistoryLimit": 1}))),
+        ("none left", spec(json!({"replicas": 0}))),
+    ]);
+    Story {
+        namespace,
+        kind: "StatefulSet",
+        workload: json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+            "spec": {"replicas": 3, "serviceName": "web", "podManagementPolicy": policy,
+                "selector": {"matchLabels": {"app": "web"}}, "template": template(1)}}),
+        steps,
+        place: |pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        in_order,
+    }
+}
+
+pub async fn stateful_sets_roll_alike(rig: Arc<Rig>) -> Result<()> {
+    let _stage = rig.undisturbed().await;
+    tokio::try_join!(
+        told_alike(&rig, stateful_set("sts-ordered", "OrderedReady")),
+        told_alike(&rig, stateful_set("sts-parallel", "Parallel"))
+    )?;
+    Ok(())
+}
