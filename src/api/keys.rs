@@ -41,6 +41,9 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// ConfigMap with the administrator's scripts, in the controller's namespace.
 pub const SCRIPT_CONFIG_MAP: &str = "kruise-rollout-configuration";
 
+/// Lease of the one process that decides: the original's, so that both never act at the same time.
+pub const LEASE: &str = "71ddec2c.kruise.io";
+
 /// Field manager of every write of ours.
 pub const FIELD_MANAGER: &str = "tidegate";
 

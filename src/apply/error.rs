@@ -40,6 +40,12 @@ pub enum Error {
         /// The Rollout.
         target: ObjectRef,
     },
+    /// The term as the leader has ended: nothing was sent.
+    #[error("{target}: not written, this process does not lead any more")]
+    NotLeading {
+        /// The object.
+        target: ObjectRef,
+    },
     /// A write that cannot be put into words: a mistake of ours.
     #[error("{target}: {source}")]
     Encode {
@@ -59,6 +65,8 @@ pub enum Class {
     Unavailable,
     /// The API server refused: a person must mend something.
     Refused,
+    /// Another process decides now.
+    NotLeading,
 }
 
 impl Class {
@@ -68,6 +76,7 @@ impl Class {
             Class::Conflict => "conflict",
             Class::Unavailable => "unavailable",
             Class::Refused => "refused",
+            Class::NotLeading => "not-leading",
         }
     }
 }
@@ -85,6 +94,7 @@ impl Error {
                 _ => Class::Unavailable,
             },
             Error::Timeout { .. } | Error::StatusTimeout { .. } => Class::Unavailable,
+            Error::NotLeading { .. } => Class::NotLeading,
             Error::Encode { .. } => Class::Refused,
         }
     }
@@ -92,7 +102,7 @@ impl Error {
     /// Reason for a condition; absent when nothing is wrong that a person should know.
     pub fn reason(&self) -> Option<&'static str> {
         match self.class() {
-            Class::Conflict => None,
+            Class::Conflict | Class::NotLeading => None,
             Class::Unavailable => Some(reasons::API_UNAVAILABLE),
             Class::Refused => Some(reasons::WRITE_REFUSED),
         }

@@ -1,6 +1,7 @@
-//! The only writer: executes a plan's effects in order, then stores the status.
+//! The only writer: executes a plan's effects in order, then stores the status. Every write asks the [`Fence`] first.
 
 mod error;
+mod fence;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 
 pub use error::{Class, Error};
+pub use fence::Fence;
 
 use crate::{
     api::{
@@ -34,12 +36,13 @@ pub struct Writer {
     client: Client,
     cache: Cache,
     metrics: Metrics,
+    fence: Fence,
 }
 
 impl Writer {
-    /// A writer that keeps `cache` up to date with its own writes.
-    pub fn new(client: Client, cache: Cache, metrics: Metrics) -> Self {
-        Writer { client, cache, metrics }
+    /// A writer that keeps `cache` up to date with its own writes, as long as `fence` lets it.
+    pub fn new(client: Client, cache: Cache, metrics: Metrics, fence: Fence) -> Self {
+        Writer { client, cache, metrics, fence }
     }
 
     /// Executes effects in order and stops at the first failure.
@@ -152,15 +155,24 @@ impl Writer {
         dry_run: bool,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, Error> {
-        let result = match tokio::time::timeout(TIMEOUT, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(source)) => Err(Error::Write { purpose, target: target.clone(), source: Box::new(source) }),
-            Err(_) => Err(Error::Timeout { purpose, target: target.clone() }),
+        let result = match within(self.time(target)?, call).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(source)) => Err(Error::Write { purpose, target: target.clone(), source: Box::new(source) }),
+            None => Err(Error::Timeout { purpose, target: target.clone() }),
         };
         if !dry_run {
             self.metrics.wrote(&target.kind, result.as_ref().map_or_else(|e| e.class().as_str(), |_| "ok"));
         }
         result
+    }
+
+    /// How long a write may take. It is given up when the term ends: another leader may begin soon after, and finds by
+    /// the object's version what came of it.
+    fn time(&self, target: &ObjectRef) -> Result<Duration, Error> {
+        match self.fence.left() {
+            Some(left) => Ok(left.min(TIMEOUT)),
+            None => Err(Error::NotLeading { target: target.clone() }),
+        }
     }
 
     fn remember(&self, target: &ObjectRef, mut object: DynamicObject) {
@@ -209,16 +221,25 @@ impl Writer {
         target: &ObjectRef,
         call: impl Future<Output = kube::Result<DynamicObject>>,
     ) -> Result<(), Error> {
-        let result = match tokio::time::timeout(TIMEOUT, call).await {
-            Ok(Ok(object)) => {
+        let result = match within(self.time(target)?, call).await {
+            Some(Ok(object)) => {
                 self.remember(target, object);
                 Ok(())
             }
-            Ok(Err(source)) => Err(Error::Status { target: target.clone(), source: Box::new(source) }),
-            Err(_) => Err(Error::StatusTimeout { target: target.clone() }),
+            Some(Err(source)) => Err(Error::Status { target: target.clone(), source: Box::new(source) }),
+            None => Err(Error::StatusTimeout { target: target.clone() }),
         };
         self.metrics.wrote("Rollout/status", result.as_ref().map_or_else(|e| e.class().as_str(), |()| "ok"));
         result
+    }
+}
+
+/// As a timeout, but the end is looked at first: a process that stood still does not go on with a call whose time is over.
+async fn within<T>(time: Duration, call: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(time) => None,
+        answer = call => Some(answer),
     }
 }
 

@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{GROUP, keys::SCRIPT_CONFIG_MAP},
+    api::{
+        GROUP,
+        keys::{LEASE, SCRIPT_CONFIG_MAP},
+    },
     cli::generated::{self, File},
 };
 
@@ -76,7 +79,9 @@ const EVERYWHERE: &[Right] = &[
 /// Rights in the controller's own namespace.
 const AT_HOME: &[Right] = &[
     Right { group: "", resources: &["configmaps"], names: &[SCRIPT_CONFIG_MAP], verbs: READ },
-    right("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"]),
+    // What is created has no name yet.
+    right("coordination.k8s.io", &["leases"], &["create"]),
+    Right { group: "coordination.k8s.io", resources: &["leases"], names: &[LEASE], verbs: &["get", "watch", "update"] },
 ];
 
 fn rules(rights: &[Right]) -> Value {

@@ -1,6 +1,7 @@
 //! Wiring: watches, queue, backoff and shutdown around gather → decide → apply.
 
 mod interests;
+pub mod lease;
 mod queue;
 mod reconcile;
 
@@ -22,7 +23,7 @@ use self::{
 };
 use crate::{
     api::object::{self, ObjectRef},
-    apply::Writer,
+    apply::{Fence, Writer},
     gather::{Cache, Objects, Settings, cache::Change, collect::hold},
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
@@ -39,6 +40,7 @@ pub type Decide = Arc<dyn Fn(&Snapshot) -> Plan + Send + Sync>;
 pub const CACHES: &str = "caches";
 
 /// What a controller needs beside a client.
+#[derive(Clone)]
 pub struct Options {
     /// Tells the time.
     pub clock: Clock,
@@ -61,8 +63,30 @@ pub struct Options {
     pub metrics: Metrics,
 }
 
-/// Runs until `stop`; the write in hand is finished.
+/// Runs until `stop`; the write in hand is finished. There must be no other controller on the cluster.
 pub async fn run(client: Client, options: Options, stop: CancellationToken) {
+    lead(client, options, Fence::none(), stop).await;
+}
+
+/// Runs until `stop`, deciding while this process is the leader. Every term begins with empty caches: what was read
+/// before may be older than what another leader wrote meanwhile.
+pub async fn run_elected(client: Client, options: Options, election: lease::Election, stop: CancellationToken) {
+    let tell = (options.health.clone(), options.metrics.clone());
+    let health = options.health.clone();
+    health.set(CACHES, Ok(()));
+    lease::run(client.clone(), election, options.clock.clone(), tell, stop, |fence, stop| {
+        let (client, options, health) = (client.clone(), options.clone(), health.clone());
+        async move {
+            health.set(CACHES, Err("a term as the leader begins".to_owned()));
+            lead(client, options, fence, stop).await;
+            // A replica that stands by needs none.
+            health.set(CACHES, Ok(()));
+        }
+    })
+    .await;
+}
+
+async fn lead(client: Client, options: Options, fence: Fence, stop: CancellationToken) {
     let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
     let engine = Engine::new(options.script_workers);
     let metrics = options.metrics.clone();
@@ -70,7 +94,7 @@ pub async fn run(client: Client, options: Options, stop: CancellationToken) {
         metrics.script_called(&script.name, if ok { "ok" } else { "error" }, took);
     });
     let reconciler = Arc::new(Reconciler {
-        writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone()),
+        writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone(), fence),
         cache,
         engine,
         settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },

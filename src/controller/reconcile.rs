@@ -72,6 +72,7 @@ impl Reconciler {
                 let class = error.class();
                 match class {
                     Class::Conflict => tracing::debug!(%error, "an object changed meanwhile; looking again"),
+                    Class::NotLeading => tracing::info!(%error, "stopping"),
                     Class::Unavailable | Class::Refused => tracing::warn!(%error, "a write failed"),
                 }
                 (class.as_str(), Next::After(self.backoff(key, class)))

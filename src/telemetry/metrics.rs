@@ -62,6 +62,7 @@ struct Inner {
     script_duration: Family<Script, Histogram, fn() -> Histogram>,
     rollouts: Family<Phase, Gauge>,
     queue_depth: Gauge,
+    leader: Gauge,
     /// Phase of each Rollout by `namespace/name`.
     phases: Mutex<HashMap<String, String>>,
 }
@@ -89,6 +90,7 @@ impl Metrics {
             Family::<Script, Histogram, fn() -> Histogram>::new_with_constructor(script_buckets as fn() -> Histogram);
         let rollouts = Family::<Phase, Gauge>::default();
         let queue_depth = Gauge::default();
+        let leader = Gauge::default();
         registry.register(
             "build",
             "Version of the running program",
@@ -111,6 +113,7 @@ impl Metrics {
         );
         registry.register("rollouts", "Rollouts by phase", rollouts.clone());
         registry.register("queue_depth", "Rollouts that wait for a reconcile", queue_depth.clone());
+        registry.register("leader", "1 while this replica decides, 0 while it stands by", leader.clone());
         // Present from the start, so that a rate over the first error is seen.
         for result in ["ok", "error"] {
             drop(reconciles.get_or_create(&ResultLabel { result }));
@@ -124,6 +127,7 @@ impl Metrics {
             script_duration,
             rollouts,
             queue_depth,
+            leader,
             phases: Mutex::default(),
         }))
     }
@@ -166,6 +170,11 @@ impl Metrics {
     /// So many Rollouts wait for a reconcile.
     pub fn set_queue_depth(&self, depth: usize) {
         self.0.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this replica decides.
+    pub fn set_leader(&self, leads: bool) {
+        self.0.leader.set(leads.into());
     }
 
     /// OpenMetrics text of all metrics, of [`CONTENT_TYPE`].

@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{crash, in_memory, mistakes, plane, policy, schema, script, story, workloads};
+use scenarios::{crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, workloads};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -68,6 +68,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
         trial(handle, rig, "api_server_away", crash::api_server_away),
+        trial(handle, rig, "one_of_two_leads", leaders::one_of_two_leads),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ]
 }

@@ -61,6 +61,7 @@ pub fn kruise(rig: &Rig, namespace: &str, args: &[&str]) -> Result<String> {
 /// A running controller, ready.
 pub struct Controller {
     daemon: Daemon,
+    health: &'static str,
 }
 
 impl Controller {
@@ -69,16 +70,25 @@ impl Controller {
     }
 
     pub async fn start_with(rig: &Arc<Rig>, args: &[&str]) -> Result<Controller> {
+        Controller::start_named(rig, "controller", HEALTH, args).await
+    }
+
+    /// One of several replicas: with a log and an address of its own.
+    pub async fn replica(rig: &Arc<Rig>, name: &str, health: &'static str) -> Result<Controller> {
+        Controller::start_named(rig, name, health, &["--leader-elect"]).await
+    }
+
+    async fn start_named(rig: &Arc<Rig>, name: &str, health: &'static str, args: &[&str]) -> Result<Controller> {
         let mut command = Command::new(BINARY);
         command
             .arg("controller")
             .arg("--kubeconfig")
             .arg(rig.cluster.pki.kubeconfig("controller"))
-            .args(["--health-addr", HEALTH])
+            .args(["--health-addr", health])
             .args(args)
             .env("POD_NAMESPACE", NAMESPACE)
             .env("RUST_BACKTRACE", "1");
-        let controller = Controller { daemon: Daemon::start(&mut command, "controller", &rig.dir)? };
+        let controller = Controller { daemon: Daemon::start(&mut command, name, &rig.dir)?, health };
         controller.ready().await?;
         Ok(controller)
     }
@@ -86,9 +96,24 @@ impl Controller {
     pub async fn ready(&self) -> Result<()> {
         until("the controller is ready", SOON, async || {
             self.daemon.alive()?;
-            get(HEALTH, "/readyz").await.map(drop)
+            get(self.health, "/readyz").await.map(drop)
         })
         .await
+    }
+
+    /// Stands still from now on, or goes on.
+    pub fn freeze(&self, on: bool) -> Result<()> {
+        self.daemon.signal(if on { "STOP" } else { "CONT" })
+    }
+
+    /// What it has logged since it was started for the first time.
+    pub fn log(&self) -> Result<String> {
+        std::fs::read_to_string(&self.daemon.log).with_context(|| format!("cannot read {:?}", self.daemon.log))
+    }
+
+    /// What it tells Prometheus.
+    pub async fn metrics(&self) -> Result<String> {
+        get(self.health, "/metrics").await
     }
 
     /// SIGKILL.
@@ -113,7 +138,7 @@ impl Controller {
     /// An error unless the process says that it is well; a server that is away is no reason to be restarted.
     pub async fn healthy(&self) -> Result<()> {
         self.daemon.alive()?;
-        get(HEALTH, "/healthz").await.map(drop)
+        get(self.health, "/healthz").await.map(drop)
     }
 
     pub fn alive(&self) -> Result<()> {

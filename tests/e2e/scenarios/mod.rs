@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod in_memory;
+pub mod leaders;
 pub mod mistakes;
 pub mod plane;
 pub mod policy;
