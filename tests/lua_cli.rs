@@ -448,3 +448,18 @@ fn help_documents_the_exit_codes() {
         );
     }
 }
+
+#[test]
+fn list_prints_scripts_and_features() {
+    let place = Place::new(&[]);
+    let (code, out, err) = place.run(&["list"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("OBJECT ") && !out.contains("prelude"), "{out}");
+    let row = out.lines().find(|l| l.starts_with("networking.istio.io/VirtualService ")).unwrap();
+    assert!(row.contains(" v1,v1beta1,v1alpha3 ") && row.contains(" A4 ") && row.contains(" weight header "), "{row}");
+    let (code, out, _) = place.run(&["list", "-o", "json"]);
+    let rows: Vec<Value> = serde_json::from_str(&out).unwrap();
+    let row = rows.iter().find(|r| r["script"] == "networking.istio.io/DestinationRule/trafficRouting.lua").unwrap();
+    assert_eq!((code, &row["accept"], row["hash"].as_str().unwrap().len()), (0, &json!("A4"), 64));
+    assert!(row["features"].as_array().unwrap().contains(&json!("subset")), "{row}");
+}

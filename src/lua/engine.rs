@@ -22,7 +22,7 @@ use super::{
     cache::Lru,
     compile::{self, SyntaxError},
     fingerprint::fingerprint,
-    vm::{self, Vm},
+    vm::{self, Prelude, Vm},
 };
 
 /// Deep recursion in the VM and its compiler is bounded by counts; this is what those counts may need at most, with
@@ -63,7 +63,7 @@ impl Drop for Inner {
 
 struct Shared {
     limits: Limits,
-    prelude: Result<Vec<u8>, String>,
+    prelude: Result<Prelude, String>,
     queue: Mutex<Queue>,
     wake: Condvar,
     compiled: Mutex<Lru<Key, Compiled>>,
@@ -124,7 +124,7 @@ impl Engine {
     /// An engine with this many worker threads (at least one) and these limits.
     pub fn with_limits(workers: usize, limits: Limits) -> Self {
         let shared = Arc::new(Shared {
-            prelude: vm::prelude(),
+            prelude: Prelude::compile(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             compiled: Mutex::new(Lru::new(limits.compiled, COMPILED_BYTES)),

@@ -1,12 +1,18 @@
 //! The library of scripts: those built in, and those of a ConfigMap.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use include_dir::{Dir, include_dir};
 
 use super::{Origin, Script};
 
 static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/lua-scripts");
+
+/// Folder of the shared functions, which are no script.
+const PRELUDE: &str = "prelude";
+
+/// Its files, in the order in which they build on each other.
+const PRELUDE_PARTS: [&str; 6] = ["object", "services", "weights", "headers", "text", "matches"];
 
 /// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.
 pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
@@ -39,6 +45,13 @@ impl fmt::Display for NotFound {
     }
 }
 
+/// The shared functions that every script finds in its global `tidegate`, as file names and texts, in the order in which
+/// they build on each other.
+pub(super) fn prelude() -> Vec<(&'static str, &'static str)> {
+    let text = |name: &'static str| Some((name, BUILT_IN.get_file(format!("{PRELUDE}/{name}.lua"))?.contents_utf8()?));
+    PRELUDE_PARTS.into_iter().filter_map(text).collect()
+}
+
 /// The library of scripts.
 #[derive(Clone, Copy, Debug)]
 pub struct Library;
@@ -69,7 +82,10 @@ impl Library {
             }
         }
         let mut scripts = Vec::new();
-        collect(&BUILT_IN, &mut scripts);
+        // What lies in the folder itself, and the shared functions, are no scripts.
+        for dir in BUILT_IN.dirs().filter(|d| d.path() != Path::new(PRELUDE)) {
+            collect(dir, &mut scripts);
+        }
         scripts.sort_by(|a, b| a.name.cmp(&b.name));
         scripts
     }

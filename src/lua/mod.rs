@@ -9,6 +9,7 @@
 //! no random seed, no addresses; so results are cached by content.
 
 mod cache;
+mod caps;
 mod compile;
 mod convert;
 mod engine;
@@ -25,6 +26,7 @@ mod source;
 pub mod testcase;
 mod vm;
 
+pub use caps::{Acceptance, Caps, Feature};
 pub use engine::Engine;
 pub use error::{ErrorKind, ScriptError};
 pub use library::{Library, NotFound, resolve, resolve_ingress};

@@ -8,6 +8,8 @@ local find, gsub, gmatch, rep, format = string.find, string.gsub, string.gmatch,
 local concat, remove, log = table.concat, table.remove, math.log
 local charge, compile, encode, decode, show, fault = host.charge, host.compile, host.encode, host.decode, host.print,
   host.fault
+-- For the shared functions alone: scripts never had it.
+local native = { clone = table.clone }
 
 local allowed = {
   _G = "_G _VERSION assert collectgarbage error getfenv getmetatable ipairs json load loadstring math next pairs "
@@ -312,4 +314,4 @@ end
 local failed = host.failed
 return function(script)
   return xpcall(script, failed)
-end
+end, native

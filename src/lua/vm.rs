@@ -11,25 +11,42 @@ use serde_json::Value;
 use super::{
     ErrorKind, Limits, Outcome, Script, ScriptError, compile, convert,
     error::{absent_name, one_line},
-    json,
+    json, library,
     meter::{Meter, Stop},
     output,
 };
 
-const PRELUDE: &str = include_str!("prelude.lua");
+/// Makes Luau the Lua that scripts know.
+const COMPATIBILITY: &str = include_str!("prelude.lua");
 /// What the VM calls the prelude in positions. Not a name that a script can have.
 const PRELUDE_NAME: &str = "[tidegate]";
+/// The global through which scripts reach the shared functions of [`library::prelude`].
+const SHARED: &str = "tidegate";
 /// What the VM calls the script; errors put the script's own name in its place.
 const CHUNK_NAME: &str = "script";
 const OUT_OF_MEMORY: &str = "not enough memory";
 const TRACEBACK_LINES: usize = 12;
 
-/// Bytecode of the prelude.
-///
-/// # Errors
-/// Only if the prelude itself is broken.
-pub(super) fn prelude() -> Result<Vec<u8>, String> {
-    compile::compile(PRELUDE).map_err(|e| format!("prelude, line {:?}: {e}", e.line))
+/// What a VM runs before its script.
+pub(super) struct Prelude {
+    compatibility: Vec<u8>,
+    /// Parts of the shared functions, in the order in which they build on each other.
+    shared: Vec<Vec<u8>>,
+}
+
+impl Prelude {
+    /// Compiles it.
+    ///
+    /// # Errors
+    /// Only if the prelude itself is broken.
+    pub fn compile() -> Result<Self, String> {
+        let compiled = |name: &str, text: &str| {
+            compile::compile(text).map_err(|e| format!("prelude {name}, line {:?}: {e}", e.line))
+        };
+        let shared =
+            library::prelude().into_iter().map(|(name, text)| compiled(name, text)).collect::<Result<_, _>>()?;
+        Ok(Self { compatibility: compiled("prelude.lua", COMPATIBILITY)?, shared })
+    }
 }
 
 /// A fresh VM with the prelude in place. It runs one script and is then dropped, so that nothing leaks from one
@@ -46,14 +63,27 @@ pub(super) struct Vm {
 pub(super) type Run = (Result<Outcome, ScriptError>, usize);
 
 impl Vm {
-    pub fn new(prelude: &[u8], limits: &Limits) -> mlua::Result<Self> {
+    pub fn new(prelude: &Prelude, limits: &Limits) -> mlua::Result<Self> {
         // No `sandbox(true)`: it makes the libraries read-only, which breaks scripts that OpenKruise accepts.
         let lua = Lua::new_with(StdLib::MATH | StdLib::TABLE | StdLib::STRING, LuaOptions::new())?;
         let meter = Rc::new(Meter::new(limits));
         let marks = lua.create_table()?;
         let host = host_functions(&lua, &meter, &marks, limits)?;
-        let prelude = lua.load(prelude).set_name(format!("={PRELUDE_NAME}")).set_mode(ChunkMode::Binary);
-        let invoke = prelude.call::<Function>(host)?;
+        let chunk = |code: &[u8]| {
+            lua.load(code).set_name(format!("={PRELUDE_NAME}")).set_mode(ChunkMode::Binary).into_function()
+        };
+        let (invoke, native) = chunk(&prelude.compatibility)?.call::<(Function, Table)>(host)?;
+        let shared = lua.create_table()?;
+        for part in &prelude.shared {
+            chunk(part)?.call::<()>((&shared, &native))?;
+        }
+        for table in shared.pairs::<LuaValue, LuaValue>() {
+            if let (_, LuaValue::Table(table)) = table? {
+                table.set_readonly(true);
+            }
+        }
+        shared.set_readonly(true);
+        lua.globals().raw_set(SHARED, shared)?;
         Ok(Self { lua, meter, marks, invoke })
     }
 

@@ -13,6 +13,7 @@ mod compat;
 mod determinism;
 mod fidelity;
 mod hostile;
+mod shared;
 
 use serde_json::Value;
 use tidegate::lua::{Engine, Limits, Origin, Outcome, Script, ScriptError};

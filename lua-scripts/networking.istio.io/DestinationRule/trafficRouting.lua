@@ -1,5 +1,6 @@
--- Istio DestinationRule: v1, v1beta1, v1alpha3 (one schema). Lua 5.1, also valid Luau.
--- caps: weight,header,query,path,subset; accept: A4
+-- Istio DestinationRule; one schema in all versions.
+-- caps: weight,header,query,path,regex,subset,sticky,http,tcp,tls; accept: A4
+-- versions: v1, v1beta1, v1alpha3
 --
 -- Every step gives the DestinationRule of the stable Service a subset `canary`, whatever the step's weight and matches:
 -- the labels that the canary's pods were patched with, or istio.service.tag: gray when they were patched with none.
@@ -13,29 +14,9 @@
 local CANARY_SUBSET = "canary"
 
 local spec = obj.data.spec
-local metadata = obj.data.metadata or {}
 
-local function fail(message)
-  local name = metadata.name or ""
-  if metadata.namespace then name = metadata.namespace .. "/" .. name end
-  if name ~= "" then name = " " .. name end
-  error("DestinationRule" .. name .. ": " .. message, 2)
-end
-
--- Whether a host names the Service: by its short name, with its namespace, or in full.
-local function names_service(host, service)
-  if type(host) ~= "string" then return false end
-  local name, suffix = string.match(host, "^([^.]+)(.*)$")
-  if name ~= service then return false end
-  local expected = obj.serviceNamespace or metadata.namespace
-  local namespace = string.match(suffix, "^%.([^.]+)") or metadata.namespace
-  local third = string.match(suffix, "^%.[^.]+%.([^.]+)")
-  if third ~= nil and third ~= "svc" then return false end
-  return not (expected and namespace and namespace ~= expected)
-end
-
-if not names_service(spec.host, obj.stableService) then
-  fail('host "' .. tostring(spec.host) .. '" is not Service "' .. obj.stableService .. '"')
+if not tidegate.names_service(spec.host, obj.stableService) then
+  tidegate.fail('host "' .. tostring(spec.host) .. '" is not Service "' .. obj.stableService .. '"')
 end
 
 local labels = {}

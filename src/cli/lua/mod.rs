@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::Value;
 
+mod list;
 mod report;
 mod run;
 mod test;
@@ -23,6 +24,8 @@ pub enum Command {
     Test(test::Args),
     /// Run a script on one object and print what it makes of it.
     Run(run::Args),
+    /// Print the built-in scripts and what they can do.
+    List(list::Args),
 }
 
 /// When to print in colour.
@@ -55,6 +58,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::List(args) => list::run(&args),
     }
 }
 

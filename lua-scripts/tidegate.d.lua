@@ -1,0 +1,293 @@
+---@meta
+-- What a script is given, for editors that read LuaLS annotations. It is never run.
+
+---@alias tidegate.Object table<string, any> An object of the cluster, as JSON: its tables may hold any field.
+
+---@class tidegate.Input
+---@field data tidegate.Data The object before the release. Change it and return it.
+---@field canaryWeight number|string The canary's share in per cent; -1 for a step without one. A string for Ingress classes.
+---@field stableWeight number|string 100 minus canaryWeight.
+---@field stableService string The user's Service.
+---@field canaryService string The canary's Service; the stable one's name when there is none of its own.
+---@field serviceNamespace string? Namespace of both Services. An addition to OpenKruise's contract.
+---@field matches tidegate.Match[]? Alternatives; they win over a weight.
+---@field requestHeaderModifier tidegate.HeaderModifier?
+---@field patchPodMetadata { labels: table<string, string>?, annotations: table<string, string>? }? What the canary's pods were patched with.
+---@field annotations table<string, string>? For Ingress classes: of the canary Ingress.
+obj = {}
+
+---@class tidegate.Data
+---@field spec tidegate.Object
+---@field labels table<string, string>?
+---@field annotations table<string, string>?
+---@field apiVersion string? An addition, as are kind and metadata.
+---@field kind string?
+---@field metadata { name: string?, namespace: string? }?
+
+---@class tidegate.Match
+---@field path { type: "Exact"|"PathPrefix"|"RegularExpression"|nil, value: string? }?
+---@field headers { type: "Exact"|"RegularExpression"|nil, name: string, value: string }[]?
+---@field queryParams { type: "Exact"|"RegularExpression"|nil, name: string, value: string }[]?
+
+---@class tidegate.HeaderModifier
+---@field set { name: string, value: string }[]?
+---@field add { name: string, value: string }[]?
+---@field remove string[]?
+
+---@class tidegate.Condition One of the three.
+---@field exact string?
+---@field prefix string?
+---@field regex string?
+
+---How a gateway's weighted backends are read, and what a canary is made of.
+---@class tidegate.Backend
+---@field is_stable fun(entry: table): boolean Whether an entry is the stable Service.
+---@field is_canary fun(entry: table): boolean Whether an entry is the canary.
+---@field canary fun(entry: table): table The canary's twin of a stable entry: a copy under the canary's name.
+---@field belongs (fun(entry: table, canary: table): boolean)? Whether a canary is that stable entry's, by port; any is when left out.
+---@field field string? Where the number is; "weight" when left out.
+---@field default integer? What an absent number means; 0 when left out.
+---@field lone boolean? A lone entry gets everything whatever its number, 0 too.
+---@field zero "even"|nil With "even", entries of which all are 0 share evenly.
+---@field refuses_zero string? The gateway's name when it refuses entries of which all are 0.
+---@field most integer? The largest number that the gateway takes.
+---@field most_sum integer? The largest sum that it takes.
+---@field keeps_number boolean? A lone canary gets the number 100 if its stable entry had one: for API servers that write absent numbers.
+
+---Functions that all scripts share. Read-only.
+---@class tidegate
+---@field VALUE_KINDS table<string, string> Types of a condition to keys of tidegate.Condition.
+---@field PATH_KINDS table<string, string> The same for paths.
+tidegate = {}
+
+-- ---- the object ------------------------------------------------------------------------------------------------
+
+---A deep copy.
+---@generic T
+---@param value T
+---@return T
+function tidegate.copy(value) end
+
+---Whether a table is nil or has nothing in it.
+---@param value table?
+---@return boolean
+function tidegate.is_empty(value) end
+
+---Stops with an error that names the object's kind, namespace and name, and the script's line.
+---@param message string
+function tidegate.fail(message) end
+
+---Stops: `<gateway> cannot express <field>; <remedy>`.
+---@param gateway string
+---@param field string
+---@param remedy string?
+function tidegate.refuse(gateway, field, remedy) end
+
+---Stops when count exceeds most: `<gateway> takes at most <most> <what>; this step would need <count>`.
+---@param count integer
+---@param most integer
+---@param gateway string
+---@param what string
+function tidegate.at_most(count, most, gateway, what) end
+
+---Says something that the author of the Rollout should know although the step can be done.
+---@param message string
+function tidegate.warn(message) end
+
+-- ---- the step --------------------------------------------------------------------------------------------------
+
+---The canary's share, 0 to 100; nil when the step has none. Stops at anything else.
+---@return integer?
+function tidegate.weight() end
+
+---The step's matches; nil when it has none. Stops at a match without a condition.
+---@return tidegate.Match[]?
+function tidegate.matches() end
+
+---The step's header modifier; nil when it changes nothing.
+---@return tidegate.HeaderModifier?
+function tidegate.modifier() end
+
+-- ---- Services --------------------------------------------------------------------------------------------------
+
+---What follows the Service's name in a host that names it: "", ".ns", ".ns.svc.cluster.local"; nil for any other host.
+---@param host any
+---@param service string
+---@return string?
+function tidegate.host_suffix(host, service) end
+
+---Whether a host names the Service, short, with namespace or in full.
+---@param host any
+---@param service string
+---@return boolean
+function tidegate.names_service(host, service) end
+
+---Whether a reference `{ name, namespace?, kind?, group? }` names the Service. Another kind or group of its name does not.
+---@param reference any
+---@param service string
+---@return boolean
+function tidegate.is_service(reference, service) end
+
+---Whether stable and canary Service are one.
+---@return boolean
+function tidegate.is_one_service() end
+
+---Stops when stable and canary Service are one, for a gateway that tells versions apart by Service only.
+---@param gateway string
+function tidegate.need_canary_service(gateway) end
+
+---Stops: `no <what> routes to Service "…"`.
+---@param what string
+function tidegate.no_route(what) end
+
+---Stops: `every <what> that routes to Service "…" gives it weight 0: there is no share to split`.
+---@param what string
+function tidegate.drained(what) end
+
+-- ---- weights ---------------------------------------------------------------------------------------------------
+
+---Splits the share of the stable entries of one list, in place, for gateways with relative weights. Other entries keep
+---their share, a canary that is there already is used, and the sum stays (100 for a lone entry) unless the numbers are
+---too small for per cents: then they become larger ones in exactly the same ratio.
+---@param entries table[]
+---@param weight integer The canary's per cent.
+---@param backend tidegate.Backend
+---@param at string? Place of the list, for errors.
+---@return boolean named Whether the list has the stable Service at all.
+---@return table[]? canaries The canary entries; nil when the stable Service has no share to split.
+function tidegate.split(entries, weight, backend, at) end
+
+---The same for gateways whose numbers must be per cents that sum to 100.
+---@param entries table[]
+---@param weight integer
+---@param backend tidegate.Backend
+---@param at string?
+---@return boolean named
+---@return table[]? canaries
+function tidegate.split_percent(entries, weight, backend, at) end
+
+---The entries of a rule that sends everything to the canary: one for each stable entry that has a share. The list given
+---stays as it is.
+---@param entries table[]
+---@param backend tidegate.Backend
+---@return boolean named
+---@return table[]? canaries
+function tidegate.canaries(entries, backend) end
+
+---@param a integer
+---@param b integer
+---@return integer
+function tidegate.gcd(a, b) end
+
+---Turns whole numbers, in place, into the smallest in their ratio, or multiples that sum to `sum` where that is exact.
+---@param values integer[]
+---@param sum integer
+---@param most integer? The largest allowed; numbers above 0 stay above 0.
+function tidegate.reduce(values, sum, most) end
+
+---Scales whole numbers, in place, to a sum; rounding errors do not add up.
+---@param values integer[]
+---@param sum integer
+function tidegate.rescale(values, sum) end
+
+-- ---- headers and texts -----------------------------------------------------------------------------------------
+
+---@param a string
+---@param b string
+---@return boolean
+function tidegate.same_header(a, b) end
+
+---The entry of a list of `{ name = … }` with this header name in any case, and its index.
+---@param list table[]?
+---@param name string
+---@return table?, integer?
+function tidegate.find_header(list, name) end
+
+---The key of a map that is this header name in any case.
+---@param map table<string, any>?
+---@param name string
+---@return string?
+function tidegate.header_key(map, name) end
+
+---Merges a modifier into `{ set = { [name] = value }, add = { [name] = value }, remove = { name } }`; the step wins.
+---@param request table
+---@param modifier tidegate.HeaderModifier
+function tidegate.modify_header_maps(request, modifier) end
+
+---Merges a modifier into `{ set = { { name, value } }, add = { { name, value } }, remove = { name } }`, one action a
+---header; the step wins. Stops when the step itself names a header twice.
+---@param filter table
+---@param modifier tidegate.HeaderModifier
+function tidegate.modify_header_lists(filter, modifier) end
+
+---A text as a regular expression that matches it and nothing else (RE2, Go's regexp, PCRE).
+---@param text string
+---@return string
+function tidegate.escape_regex(text) end
+
+---A regular expression that matches the whole value, for gateways that look for it anywhere.
+---@param regex string
+---@return string
+function tidegate.whole(regex) end
+
+---A function that makes names: `<base>-canary`, `<base>-canary-2`, … that are not in `used`, at most `longest` long.
+---@param used table<string, boolean>
+---@param longest integer?
+---@return fun(base: string): string
+function tidegate.names(used, longest) end
+
+-- ---- matches ---------------------------------------------------------------------------------------------------
+
+---A header's or parameter's condition in the words of `tidegate.Condition`.
+---@param entry { type: string?, value: string }
+---@param at string Its place, for errors.
+---@return tidegate.Condition
+function tidegate.condition(entry, at) end
+
+---The same for a path.
+---@param path { type: string?, value: string? }
+---@param at string
+---@return tidegate.Condition
+function tidegate.path_condition(path, at) end
+
+---The condition that holds when both do, or nil when both never do. Stops when that cannot be said, because one of
+---them is a regular expression.
+---@param rule tidegate.Condition? nil for none.
+---@param step tidegate.Condition
+---@param what string What they are about, for errors.
+---@param at string Place of the step's, for errors.
+---@param options { is_path: boolean?, segments: boolean?, any_case: boolean? }? is_path: the prefix "/" is every path; segments: prefixes end where a path segment does; any_case: case does not count.
+---@return tidegate.Condition?
+function tidegate.narrow(rule, step, what, at, options) end
+
+---@class tidegate.Crossing
+---@field of fun(bases: table[]?): table[][] For each of the step's matches the results with each of a rule's matches (a rule without any counts as one that is {}).
+---@field check fun() Stops when one of the step's matches held with no rule.
+
+---Combines every step match with every match of every rule.
+---@param matches tidegate.Match[]
+---@param combine fun(base: table, match: tidegate.Match, at: string): table? What holds when both do; nil when both never do.
+---@return tidegate.Crossing
+function tidegate.crossing(matches, combine) end
+
+-- ---- OpenKruise's own ------------------------------------------------------------------------------------------
+
+json = {}
+
+---@param value any
+---@return string?, string? error
+function json.encode(value) end
+
+---@param text string
+---@return any, string? error
+function json.decode(text) end
+
+---Says that an empty table is a list.
+---@param t table
+---@return table
+function json.array(t) end
+
+---Says that an empty table is an object.
+---@param t table
+---@return table
+function json.object(t) end
