@@ -20,6 +20,9 @@ pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
 /// The class of an Ingress that names none.
 pub const DEFAULT_INGRESS_CLASS: &str = "nginx";
 
+/// Classes that share a script with another one. A script under the alias's own key of the ConfigMap comes first.
+const INGRESS_ALIASES: [(&str, &str); 2] = [("aws-alb", "alb"), ("traefik-nginx", "nginx")];
+
 /// No script for this kind or class.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct NotFound {
@@ -147,8 +150,11 @@ fn custom_path(group: &str, kind: &str) -> String {
     format!("{group}/{kind}/trafficRouting.lua")
 }
 
-fn ingress_path(class: &str) -> String {
-    format!("ingress/{}.lua", class_or_default(class))
+/// Path of a class's built-in script.
+pub(super) fn ingress_path(class: &str) -> String {
+    let class = class_or_default(class);
+    let alias = INGRESS_ALIASES.iter().find(|(alias, _)| *alias == class);
+    format!("ingress/{}.lua", alias.map_or(class, |(_, of)| of))
 }
 
 fn built_in(path: &str) -> Option<Script> {

@@ -45,6 +45,13 @@ impl Script {
         self.digest().iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    /// What the comment that the script begins with says after `-- FIELD:`, such as `weight,header` after `-- caps:`.
+    pub fn header(&self, field: &str) -> Option<&str> {
+        let comment = self.source.lines().map_while(|line| line.strip_prefix("--"));
+        let said = comment.filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == field);
+        said.and_then(|(_, value)| value.split(';').next()).map(str::trim)
+    }
+
     pub(super) fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.source.as_bytes()).into()
     }

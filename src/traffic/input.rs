@@ -59,6 +59,9 @@ pub enum OutputError {
     /// The script must return a table.
     #[error("the script returned {0}, not a table with the key spec; end it with `return obj.data`")]
     NotATable(&'static str),
+    /// The script of an Ingress class must return a table.
+    #[error("the script returned {0}, not a table of annotations; end it with `return annotations`")]
+    NotAnnotations(&'static str),
     /// The result has no `spec`, or one that is no object.
     #[error("spec of the script's result is {0}, not a table with string keys")]
     Spec(&'static str),
@@ -227,7 +230,7 @@ pub fn output(value: Value) -> Result<Parts, OutputError> {
     })
 }
 
-fn strings(value: Option<Value>, field: &'static str) -> Result<BTreeMap<String, String>, OutputError> {
+pub(super) fn strings(value: Option<Value>, field: &'static str) -> Result<BTreeMap<String, String>, OutputError> {
     match value {
         None | Some(Value::Null) => Ok(BTreeMap::new()),
         // A script's empty table has no type of its own.
@@ -246,7 +249,7 @@ fn strings(value: Option<Value>, field: &'static str) -> Result<BTreeMap<String,
 }
 
 /// In the words of a script's author.
-fn type_of(value: &Value) -> &'static str {
+pub(super) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nil",
         Value::Bool(_) => "a boolean",

@@ -1,6 +1,7 @@
 //! From a step's strategy to the objects that route traffic. Pure.
 
 pub mod checks;
+pub mod ingress;
 pub mod input;
 pub mod merge;
 pub mod routes;

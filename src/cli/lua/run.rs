@@ -12,14 +12,14 @@ use super::{print, read_documents, usage};
 use crate::api::v1beta1::{HttpRouteMatch, PatchPodTemplateMetadata};
 use crate::lua::Engine;
 use crate::lua::testcase::{Plan, ScriptSource, load_script};
-use crate::traffic::{Names, Original, Strategy, output};
+use crate::traffic::{Names, Original, Strategy};
 use crate::yaml;
 
 const HELP: &str = "\
 The object is taken as the original, the state before the release. What the script prints and warnings go to stderr.
 
-Script, the first that exists: --script; lua-scripts/<group>/<Kind>/trafficRouting.lua in the working directory; the
-built-in script for the object's group and kind.
+Script, the first that exists: --script; lua-scripts/<group>/<Kind>/trafficRouting.lua in the working directory (for
+an Ingress of a Rollout, or with --class, lua-scripts/ingress/<class>.lua); the built-in script.
 
 Exit codes: 0 the result was printed; 1 the script failed, with script:line on stderr; 2 wrong command line, or a file
 that cannot be used.";
@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     object: PathBuf,
     /// The Rollout or TrafficRouting whose step is applied.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["weight", "matches", "stable", "canary", "pod_label"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weight", "matches", "stable", "canary", "pod_label", "class"])]
     rollout: Option<PathBuf>,
     /// Which step of the Rollout, from 1. May be left out when there is only one.
     #[arg(long, value_name = "N", requires = "rollout")]
@@ -55,6 +55,9 @@ pub struct Args {
     /// A label that the canary's pods are patched with; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pod_label: Vec<(String, String)>,
+    /// The object is an Ingress of this class, such as nginx; the result is its canary Ingress.
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
@@ -83,14 +86,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Some(path) => ScriptSource::one(load_script(path)?),
             None => ScriptSource::under(""),
         };
-        let script = scripts.for_kind(original.group(), &original.kind)?;
-        Ok((script, plan.input(&original, &strategy)))
+        let script = match plan.class_for(&original) {
+            Some(class) => scripts.for_class(class)?,
+            None => scripts.for_kind(original.group(), &original.kind)?,
+        };
+        Ok((original, plan, script, strategy))
     });
-    let (script, input) = match prepared {
+    let (original, plan, script, strategy) = match prepared {
         Ok(prepared) => prepared,
         Err(message) => return Ok(usage(&message)),
     };
-    let outcome = match Engine::new(1).run(&script, &input) {
+    let outcome = match Engine::new(1).run(&script, &plan.input(&original, &script, &strategy)) {
         Ok(outcome) => outcome,
         Err(error) => {
             eprint!("error: {}", error.report());
@@ -103,7 +109,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for warning in &outcome.warnings {
         eprintln!("warning: {warning}");
     }
-    let parts = match output(outcome.value) {
+    let parts = match plan.output(&original, &script, outcome.value) {
         Ok(parts) => parts,
         Err(error) => {
             eprintln!("error: {}: {error}", script.name);
@@ -154,7 +160,7 @@ fn plan(args: &Args) -> Result<(Plan, Strategy), String> {
         canary_service: args.canary.clone().unwrap_or_default(),
         namespace: None,
     };
-    Ok((Plan { names, patch: Some(patch), steps: Vec::new() }, strategy))
+    Ok((Plan { names, ingress_class: args.class.clone(), patch: Some(patch), steps: Vec::new() }, strategy))
 }
 
 fn matches_of(path: &Path) -> Result<Vec<HttpRouteMatch>, String> {

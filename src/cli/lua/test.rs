@@ -9,10 +9,11 @@ use crate::lua::{Engine, Limits};
 const HELP: &str = "\
 Cases: a YAML file with the keys rollout or trafficRouting, original, and expected (a list with one object for each
 step; {error: TEXT} for a step that must fail with a message that contains TEXT). In a folder the files of
-<group>/<Kind>/ and of testdata/ beside a trafficRouting.lua are cases, and those of the folder that is named itself.
+<group>/<Kind>/, of ingress/<class>/ and of testdata/ beside a trafficRouting.lua are cases, and those of the folder that is named itself.
 
 Script of a case, the first that exists: --script; trafficRouting.lua beside the case's testdata/ folder;
-lua-scripts/<group>/<Kind>/trafficRouting.lua in the working directory; the built-in script.
+lua-scripts/<group>/<Kind>/trafficRouting.lua in the working directory (for the Ingress of a Rollout that routes by one,
+lua-scripts/ingress/<class>.lua); the built-in script.
 
 Exit codes: 0 all cases passed; 1 a case failed; 2 wrong command line, a file that is no case, a script that cannot be
 read, or no case found.";

@@ -15,7 +15,7 @@ pub struct Found {
 
 /// Finds the case files of files and folders. A file that is named is a case. Below a named folder, the YAML files of
 /// these folders are cases: the named folder itself, `<group>/<Kind>` (a group has a dot, a kind begins with a capital
-/// letter), and `testdata` beside a `trafficRouting.lua`; with `any_folder`, every folder. Hidden folders are skipped.
+/// letter), `ingress/<class>`, and `testdata` beside a `trafficRouting.lua`; with `any_folder`, every folder. Hidden folders are skipped.
 ///
 /// # Errors
 /// When a path does not exist or cannot be read.
@@ -63,7 +63,8 @@ fn holds_cases(folder: &Path) -> bool {
     if name(folder) == TESTDATA && parent.is_some_and(|p| p.join(SCRIPT).is_file()) {
         return true;
     }
-    name(folder).starts_with(|c: char| c.is_ascii_uppercase()) && parent.is_some_and(|p| name(p).contains('.'))
+    let is_kind = name(folder).starts_with(|c: char| c.is_ascii_uppercase());
+    parent.is_some_and(|p| name(p) == "ingress" || (is_kind && name(p).contains('.')))
 }
 
 #[cfg(test)]
@@ -77,6 +78,7 @@ mod tests {
             "networking.istio.io/VirtualService/a.yaml",
             "networking.istio.io/VirtualService/notes.txt",
             "decide/canary/b.yaml",
+            "ingress/nginx/a.yaml",
             "x/trafficRouting.lua",
             "x/testdata/c.yml",
             "y/testdata/d.yaml",
@@ -92,11 +94,14 @@ mod tests {
             paths.iter().map(|p| p.strip_prefix(root.path()).unwrap().display().to_string()).collect()
         };
         let found = discover(&[root.path().to_owned()], false).unwrap();
-        assert_eq!(names(&found.cases), ["networking.istio.io/VirtualService/a.yaml", "top.yaml", "x/testdata/c.yml"]);
+        assert_eq!(
+            names(&found.cases),
+            ["ingress/nginx/a.yaml", "networking.istio.io/VirtualService/a.yaml", "top.yaml", "x/testdata/c.yml"]
+        );
         assert_eq!(names(&found.passed_over), ["decide/canary", "y/testdata"]);
 
         let found = discover(&[root.path().to_owned()], true).unwrap();
-        assert_eq!(found.cases.len(), 5);
+        assert_eq!(found.cases.len(), 6);
         let named = root.path().join("decide/canary/b.yaml");
         assert_eq!(discover(&[named.clone(), named.clone()], false).unwrap().cases, [named]);
         assert!(discover(&[root.path().join("none")], false).unwrap_err().contains("none"));

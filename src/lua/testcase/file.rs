@@ -1,6 +1,9 @@
 //! Reading one case file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value};
 
@@ -26,6 +29,8 @@ pub struct Case {
 pub enum Expected {
     /// These parts.
     Parts(Parts),
+    /// These annotations; for Ingresses, of which a script mostly makes nothing else.
+    Annotations(BTreeMap<String, String>),
     /// An error whose message contains this text.
     Error(String),
 }
@@ -88,7 +93,9 @@ fn parse(document: Value) -> Result<(Plan, Original, Vec<Expected>), String> {
             counted(plan.steps.len(), "step", "steps")
         ));
     }
-    let expected = entries.into_iter().enumerate().map(|(i, e)| expectation(i, e)).collect::<Result<_, _>>()?;
+    let is_ingress = plan.class_for(&original).is_some();
+    let expected = entries.into_iter().enumerate().map(|(i, e)| expectation(i, e, is_ingress));
+    let expected = expected.collect::<Result<_, _>>()?;
     Ok((plan, original, expected))
 }
 
@@ -100,7 +107,7 @@ fn counted(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-fn expectation(index: usize, entry: Value) -> Result<Expected, String> {
+fn expectation(index: usize, mut entry: Value, is_ingress: bool) -> Result<Expected, String> {
     if let Some(map) = entry.as_object()
         && let Some(error) = map.get("error")
     {
@@ -109,8 +116,12 @@ fn expectation(index: usize, entry: Value) -> Result<Expected, String> {
             _ => Err(format!("expected[{index}].error must be the only key of its entry and a non-empty text")),
         };
     }
-    let object = Original::from_object(&entry).map_err(|e| format!("expected[{index}].{e}"))?;
-    Ok(Expected::Parts(object.into_parts()))
+    let only_annotations = is_ingress && entry.get("spec").is_none();
+    if let Some(map) = entry.as_object_mut().filter(|_| only_annotations) {
+        map.insert("spec".to_owned(), Value::Object(Map::new()));
+    }
+    let parts = Original::from_object(&entry).map_err(|e| format!("expected[{index}].{e}"))?.into_parts();
+    Ok(if only_annotations { Expected::Annotations(parts.annotations) } else { Expected::Parts(parts) })
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! `{error: TEXT}` instead of an object says that the step must fail with a message that contains TEXT. The step's
 //! result and the expected object are compared by spec, labels and annotations. The format is the original
 //! controller's; `error` entries are an addition.
+//!
+//! When the Rollout routes by an Ingress and `original` is one, the script is that of its class. For a class with a
+//! canary Ingress the result is that Ingress; an expected entry without `spec` is compared by its annotations alone.
 
 mod discover;
 mod file;

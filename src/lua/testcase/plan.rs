@@ -4,16 +4,20 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{
+    object,
     v1alpha1::TrafficRoutingSpec,
     v1beta1::{PatchPodTemplateMetadata, RolloutSpec, Step, TrafficRoutingRef},
 };
-use crate::traffic::{Names, Original, Strategy, script_input};
+use crate::lua::Script;
+use crate::traffic::{Names, Original, Parts, Strategy, ingress, output, script_input};
 
 /// What a plan asks of a script, step by step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The Services that share requests.
     pub names: Names,
+    /// Class of the Ingress that is routed by, when one is; empty for the default class.
+    pub ingress_class: Option<String>,
     /// What the canary's pods are patched with.
     pub patch: Option<PatchPodTemplateMetadata>,
     /// One for each step.
@@ -55,7 +59,8 @@ impl Plan {
         let routing = refs.first().ok_or_else(|| format!("spec.strategy.{style}.trafficRoutings: has no entry"))?;
         let own_service = disabled != Some(true) && routing.create_canary_service != Some(false);
         let steps = steps.iter().enumerate().map(|(i, step)| strategy_of(style, i, step)).collect::<Result<_, _>>()?;
-        Ok(Plan { names: names(object, routing, own_service), patch, steps })
+        let ingress_class = class_of(routing);
+        Ok(Plan { names: names(object, routing, own_service), ingress_class, patch, steps })
     }
 
     /// Reads a `TrafficRouting`: one step, and no canary Service.
@@ -66,13 +71,43 @@ impl Plan {
         let spec: TrafficRoutingSpec = spec_of(object)?;
         let routing = spec.object_ref.first().ok_or("spec.objectRef: has no entry")?;
         let strategy = Strategy::from_traffic_routing(&spec.strategy).map_err(|e| format!("spec.strategy.{e}"))?;
-        Ok(Plan { names: names(object, routing, false), patch: None, steps: vec![strategy] })
+        let ingress_class = class_of(routing);
+        Ok(Plan { names: names(object, routing, false), ingress_class, patch: None, steps: vec![strategy] })
+    }
+
+    /// The class whose script changes this object, when it is the Ingress of a plan that routes by one.
+    pub fn class_for(&self, original: &Original) -> Option<&str> {
+        let is_ingress = original.group() == object::group(ingress::API_VERSION) && original.kind == ingress::KIND;
+        self.ingress_class.as_deref().filter(|_| is_ingress)
+    }
+
+    /// Whether the script makes a canary Ingress of this object, and leaves the object itself alone.
+    pub fn makes_canary_ingress(&self, original: &Original, script: &Script) -> bool {
+        self.class_for(original).is_some() && !ingress::is_in_place(script)
     }
 
     /// The script's input for one of the steps, always from the original.
-    pub fn input(&self, original: &Original, strategy: &Strategy) -> Value {
+    pub fn input(&self, original: &Original, script: &Script, strategy: &Strategy) -> Value {
+        if self.makes_canary_ingress(original, script) {
+            return ingress::script_input(original, &self.names, self.patch.as_ref(), strategy);
+        }
         script_input(original, &self.names, self.patch.as_ref(), strategy)
     }
+
+    /// What comes of the value that the script returned: the object's parts, or those of its canary Ingress.
+    ///
+    /// # Errors
+    /// When the value is not what such a script must return.
+    pub fn output(&self, original: &Original, script: &Script, value: Value) -> Result<Parts, String> {
+        if self.makes_canary_ingress(original, script) {
+            return ingress::canary(original, &self.names, script, value);
+        }
+        output(value).map_err(|e| e.to_string())
+    }
+}
+
+fn class_of(routing: &TrafficRoutingRef) -> Option<String> {
+    routing.ingress.as_ref().map(|ingress| ingress.class_type.clone())
 }
 
 fn spec_of<T: DeserializeOwned>(object: &Value) -> Result<T, String> {

@@ -17,7 +17,7 @@ use super::{
     scripts::ScriptSource,
 };
 use crate::lua::{Engine, Script, ScriptError};
-use crate::traffic::{Parts, output};
+use crate::traffic::Parts;
 use crate::yaml;
 
 /// What came of all cases.
@@ -161,7 +161,9 @@ fn diff(expected: &Parts, found: &Parts) -> String {
 /// YAML of what is there: empty labels and annotations are left out.
 fn text(parts: &Parts) -> String {
     let mut map = serde_json::Map::new();
-    map.insert("spec".to_owned(), parts.spec.clone());
+    if !parts.spec.is_null() {
+        map.insert("spec".to_owned(), parts.spec.clone());
+    }
     for (key, strings) in [("labels", &parts.labels), ("annotations", &parts.annotations)] {
         if !strings.is_empty() {
             map.insert(key.to_owned(), json!(strings));
@@ -214,37 +216,55 @@ pub fn run_case(engine: &Engine, path: &std::path::Path, scripts: &ScriptSource)
         .zip(&case.expected)
         .enumerate()
         .map(|(i, (strategy, expected))| {
-            run_step(engine, &script, i + 1, &case.plan.input(&case.original, strategy), expected)
+            let input = case.plan.input(&case.original, &script, strategy);
+            let take = |value| case.plan.output(&case.original, &script, value);
+            run_step(engine, &script, i + 1, &input, take, expected)
         })
         .collect();
     result(Some(script.name), Ok(steps))
 }
 
-fn run_step(engine: &Engine, script: &Script, step: usize, input: &Value, expected: &Expected) -> StepResult {
+fn run_step(
+    engine: &Engine,
+    script: &Script,
+    step: usize,
+    input: &Value,
+    take: impl FnOnce(Value) -> Result<Parts, String>,
+    expected: &Expected,
+) -> StepResult {
     let start = Instant::now();
     let run = engine.run(script, input);
     let (prints, warnings, fuel, run) = match run {
         Ok(outcome) => (outcome.prints, outcome.warnings, Some(outcome.fuel_used), Ok(outcome.value)),
         Err(error) => (Vec::new(), Vec::new(), None, Err(error)),
     };
-    StepResult { step, verdict: judge(run, expected), prints, warnings, fuel, elapsed: start.elapsed() }
+    StepResult { step, verdict: judge(run.map(take), expected), prints, warnings, fuel, elapsed: start.elapsed() }
 }
 
-fn judge(run: Result<Value, ScriptError>, expected: &Expected) -> Verdict {
-    match (run.map(output), expected) {
-        (Err(error), Expected::Parts(_)) => Verdict::Failed(Box::new(error)),
-        (Err(error), Expected::Error(text)) if error.message.contains(text) => Verdict::Passed,
-        (Err(error), Expected::Error(text)) => Verdict::OtherError { expected: text.clone(), found: Box::new(error) },
-        (Ok(Err(bad)), Expected::Error(text)) if bad.to_string().contains(text) => Verdict::Passed,
-        (Ok(Err(bad)), _) => Verdict::BadOutput(bad.to_string()),
-        (Ok(Ok(found)), Expected::Error(text)) => Verdict::ErrorMissing { expected: text.clone(), found },
-        (Ok(Ok(found)), Expected::Parts(parts)) => {
-            let equal = same(&parts.spec, &found.spec)
-                && parts.labels == found.labels
-                && parts.annotations == found.annotations;
-            if equal { Verdict::Passed } else { Verdict::Differs { expected: parts.clone(), found } }
+fn judge(run: Result<Result<Parts, String>, ScriptError>, expected: &Expected) -> Verdict {
+    let found = match (run, expected) {
+        (Ok(Ok(found)), _) => found,
+        (Ok(Err(bad)), Expected::Error(text)) if bad.contains(text) => return Verdict::Passed,
+        (Ok(Err(bad)), _) => return Verdict::BadOutput(bad),
+        (Err(error), Expected::Error(text)) if error.message.contains(text) => return Verdict::Passed,
+        (Err(error), Expected::Error(text)) => {
+            return Verdict::OtherError { expected: text.clone(), found: Box::new(error) };
         }
-    }
+        (Err(error), _) => return Verdict::Failed(Box::new(error)),
+    };
+    let (expected, found) = match expected {
+        Expected::Error(text) => return Verdict::ErrorMissing { expected: text.clone(), found },
+        Expected::Parts(parts) => (parts.clone(), found),
+        Expected::Annotations(annotations) => {
+            // What the case does not speak of is not looked at.
+            let only = |annotations| Parts { annotations, ..Parts::default() };
+            (only(annotations.clone()), only(found.annotations))
+        }
+    };
+    let equal = same(&expected.spec, &found.spec)
+        && expected.labels == found.labels
+        && expected.annotations == found.annotations;
+    if equal { Verdict::Passed } else { Verdict::Differs { expected, found } }
 }
 
 /// Equality with numbers by value: 100 and 100.0 are one number in Kubernetes' JSON.
@@ -263,12 +283,14 @@ fn same(a: &Value, b: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::lua::Origin;
+    use crate::traffic::output;
     use std::collections::BTreeMap;
 
     fn verdict(source: &str, expected: &Expected) -> Verdict {
         let script = Script::new("s.lua", source, Origin::BuiltIn);
         let input = json!({"data": {"spec": {"a": 100, "l": [], "n": null}}});
-        run_step(&Engine::new(1), &script, 1, &input, expected).verdict
+        let take = |value| output(value).map_err(|e| e.to_string());
+        run_step(&Engine::new(1), &script, 1, &input, take, expected).verdict
     }
 
     fn parts(spec: Value) -> Expected {

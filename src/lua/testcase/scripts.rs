@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::file::Case;
-use crate::lua::{Library, Origin, Script};
+use crate::lua::{Library, Origin, Script, library};
 
 /// The file name of every script of a networkRef.
 pub const SCRIPT: &str = "trafficRouting.lua";
@@ -18,8 +18,9 @@ pub const TESTDATA: &str = "testdata";
 ///
 /// 1. the script given for all cases;
 /// 2. `trafficRouting.lua` beside the `testdata` folder that holds the case;
-/// 3. `lua-scripts/<group>/<Kind>/trafficRouting.lua` under `root`, so that an author edits and tests without a build;
-/// 4. the built-in script for the original's group and kind.
+/// 3. `lua-scripts/<group>/<Kind>/trafficRouting.lua`, or `lua-scripts/ingress/<class>.lua`, under `root`, so that an
+///    author edits and tests without a build;
+/// 4. the built-in script for the original's group and kind, or for its class.
 #[derive(Debug, Default)]
 pub struct ScriptSource {
     given: Option<Script>,
@@ -45,7 +46,10 @@ impl ScriptSource {
     pub fn script(&self, case: &Case) -> Result<Script, String> {
         let folder = case.path.parent().filter(|p| p.file_name().is_some_and(|n| n == TESTDATA));
         let beside = folder.and_then(Path::parent).map(|p| p.join(SCRIPT));
-        self.find(beside, case.original.group(), &case.original.kind)
+        match case.plan.class_for(&case.original) {
+            Some(class) => self.for_class(class),
+            None => self.find(beside, case.original.group(), &case.original.kind),
+        }
     }
 
     /// The script for objects of this group and kind: given, under the root, or built in.
@@ -54,6 +58,24 @@ impl ScriptSource {
     /// As [`ScriptSource::script`].
     pub fn for_kind(&self, group: &str, kind: &str) -> Result<Script, String> {
         self.find(None, group, kind)
+    }
+
+    /// The script for Ingresses of this class: given, under the root, or built in.
+    ///
+    /// # Errors
+    /// As [`ScriptSource::script`].
+    pub fn for_class(&self, class: &str) -> Result<Script, String> {
+        if let Some(script) = &self.given {
+            return Ok(script.clone());
+        }
+        let local = self.root.join("lua-scripts").join(library::ingress_path(class));
+        if local.is_file() {
+            return self.file(&local);
+        }
+        Library::ingress(class).ok_or_else(|| {
+            let local = local.display();
+            format!("no script for Ingress class {class} in {local}, the built-in scripts; name one with --script")
+        })
     }
 
     fn find(&self, beside: Option<PathBuf>, group: &str, kind: &str) -> Result<Script, String> {
