@@ -5,7 +5,7 @@
 
 ---@class tidegate.Input
 ---@field data tidegate.Data The object before the release. Change it and return it.
----@field canaryWeight number|string The canary's share in per cent; -1 for a step without one. A string for Ingress classes.
+---@field canaryWeight number|string The canary's share in per cent; -1 for a step without one.
 ---@field stableWeight number|string 100 minus canaryWeight.
 ---@field stableService string The user's Service.
 ---@field canaryService string The canary's Service; the stable one's name when there is none of its own.
@@ -13,7 +13,8 @@
 ---@field matches tidegate.Match[]? Alternatives; they win over a weight.
 ---@field requestHeaderModifier tidegate.HeaderModifier?
 ---@field patchPodMetadata { labels: table<string, string>?, annotations: table<string, string>? }? What the canary's pods were patched with.
----@field annotations table<string, string>? For Ingress classes: of the canary Ingress.
+---@field annotations table<string, string>? For Ingress classes: the stable Ingress's, without those of other controllers.
+---@field weight string? For Ingress classes: the canary's share; "-1" for a step without one.
 obj = {}
 
 ---@class tidegate.Data
@@ -269,6 +270,50 @@ function tidegate.narrow(rule, step, what, at, options) end
 ---@param combine fun(base: table, match: tidegate.Match, at: string): table? What holds when both do; nil when both never do.
 ---@return tidegate.Crossing
 function tidegate.crossing(matches, combine) end
+
+-- ---- canary Ingresses ------------------------------------------------------------------------------------------
+
+---The annotations that the canary Ingress starts from, without canary annotations of these prefixes.
+---@param prefixes string[]
+---@return table<string, string>
+function tidegate.canary_annotations(prefixes) end
+
+---A share in per cent as the text that a gateway reads which counts to `total`. Rounding takes no version its last request.
+---@param weight integer
+---@param total integer
+---@return string
+function tidegate.share(weight, total) end
+
+---@class tidegate.SingleCondition
+---@field at string Its place, for errors.
+---@field what "header"|"query"|"cookie" A header named canary-by-cookie stands for a cookie, whose name is the value.
+---@field name string
+---@field value string
+---@field is_regex boolean
+
+---The step's matches for a gateway that knows one condition in each; others are refused.
+---@param gateway string
+---@param knows_query boolean? Without it query parameters are refused.
+---@return tidegate.SingleCondition[]
+function tidegate.single_conditions(gateway, knows_query) end
+
+---The same for a gateway that knows one condition at all.
+---@param gateway string
+---@param knows_query boolean?
+---@return tidegate.SingleCondition? nil when the step has no matches.
+function tidegate.single_condition(gateway, knows_query) end
+
+---Lines that an annotation has already, and these.
+---@param written string?
+---@param lines string[]
+---@return string?
+function tidegate.more_lines(written, lines) end
+
+---Writes the step's changes of request headers as annotations `<prefix>update`, `<prefix>add` and `<prefix>remove`.
+---@param gateway string
+---@param annotations table<string, string>
+---@param prefix string
+function tidegate.header_control(gateway, annotations, prefix) end
 
 -- ---- OpenKruise's own ------------------------------------------------------------------------------------------
 

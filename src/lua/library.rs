@@ -12,7 +12,7 @@ static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/lua-scripts");
 const PRELUDE: &str = "prelude";
 
 /// Its files, in the order in which they build on each other.
-const PRELUDE_PARTS: [&str; 6] = ["object", "services", "weights", "headers", "text", "matches"];
+const PRELUDE_PARTS: [&str; 7] = ["object", "services", "weights", "headers", "text", "matches", "ingress"];
 
 /// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.
 pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
