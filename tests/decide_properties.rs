@@ -20,11 +20,11 @@ use tidegate::{
     gather::collect,
     lua::{Engine, Limits},
     rollout::{
-        Effect, Plan, decide,
+        Effect, Plan, Snapshot, decide,
         plan::Purpose,
         release::{self, Pause},
     },
-    traffic::routes::RouteWrite,
+    traffic::{memory::Memory, routes::RouteWrite},
     yaml,
 };
 use world::{World, key, mark, policy, settings};
@@ -142,6 +142,14 @@ fn end() -> impl Strategy<Value = End> {
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| Engine::with_limits(4, Limits { wall: Duration::from_secs(60), ..Limits::default() }))
+}
+
+/// An engine whose caller remembers nothing.
+fn forgetful() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| Engine::with_limits(4, engine().limits().clone()));
+    Memory::of(engine).forget();
+    engine
 }
 
 type EditBoth = Box<dyn Fn(&mut Value)>;
@@ -376,6 +384,8 @@ impl History {
         let snapshot = collect(&self.world, present.clone(), self.now, engine(), &settings()).unwrap();
         let plan = decide(&snapshot);
         ensure!(self, plan == decide(&snapshot), "one snapshot, two plans");
+        let anew = decide(&Snapshot { engine: forgetful().clone(), ..snapshot });
+        ensure!(self, plan == anew, "what is remembered changes the plan:\n{plan:#?}\n{anew:#?}");
         let state = plan.status.canary_status.as_ref();
         let state = state.map(|s| (s.current_step_index, &s.current_step_state, &s.finalising_step));
         let purposes: Vec<Purpose> = plan.effects.iter().map(Effect::purpose).collect();

@@ -69,6 +69,7 @@ struct Shared {
     compiled: Mutex<Lru<Key, Compiled>>,
     results: Mutex<Lru<Key, Arc<Answer>>>,
     observer: OnceLock<Observer>,
+    memory: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -130,6 +131,7 @@ impl Engine {
             compiled: Mutex::new(Lru::new(limits.compiled, COMPILED_BYTES)),
             results: Mutex::new(Lru::new(limits.results, RESULT_BYTES)),
             observer: OnceLock::new(),
+            memory: OnceLock::new(),
             limits,
         });
         for _ in 0..workers.max(1) {
@@ -149,6 +151,13 @@ impl Engine {
     pub fn observe(&self, observer: impl Fn(&Script, bool, Duration) + Send + Sync + 'static) {
         // A second observer would be a second owner of the counters.
         let _ = self.inner.shared.observer.set(Box::new(observer));
+    }
+
+    /// What the callers of this engine remember of its results: it lives and is shared as the engine is. An engine has
+    /// room for one type; a second is never remembered.
+    pub fn memory<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let memory = self.inner.shared.memory.get_or_init(|| Arc::new(T::default()));
+        Arc::clone(memory).downcast().unwrap_or_default()
     }
 
     /// Runs the script with `obj` as its only global. Blocks the calling thread, for at most the wall limit and a

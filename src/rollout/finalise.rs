@@ -232,7 +232,7 @@ impl Machine<'_> {
     fn restore_routes(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         let (definitions, routes): (Vec<_>, Vec<_>) =
-            routes::plan_restore(&self.snap.networks)?.into_iter().partition(|w| w.is_definition);
+            routes::plan_restore(&self.snap.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
         if !routes.is_empty() {
             return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes, tried: Vec::new() });
         }

@@ -103,7 +103,7 @@ impl Machine<'_> {
         self.stable_service(traffic)?;
         self.check_canary_service(traffic)?;
         for step in release.steps.iter().filter(|s| !s.strategy.is_empty()) {
-            self.plan_routes(traffic, release, &step.strategy)?;
+            self.check_routes(traffic, release, &step.strategy)?;
         }
         Ok(())
     }

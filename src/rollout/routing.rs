@@ -120,10 +120,18 @@ impl<'a> Machine<'a> {
         release: &Release,
         strategy: &Strategy,
     ) -> Turn<Vec<routes::RouteWrite>> {
-        let context = Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine };
-        let mut writes = routes::plan_step(&self.snap.networks, &context, strategy)?;
+        let mut writes = routes::plan_step(&self.snap.networks, &self.context(traffic, release), strategy)?;
         writes.retain(|w| !w.operations.is_empty());
         Ok(writes)
+    }
+
+    /// Whether a strategy could be put in place.
+    pub(super) fn check_routes(&self, traffic: &Traffic, release: &Release, strategy: &Strategy) -> Turn {
+        Ok(routes::check_step(&self.snap.networks, &self.context(traffic, release), strategy)?)
+    }
+
+    fn context<'b>(&'b self, traffic: &'b Traffic, release: &'b Release) -> Context<'b> {
+        Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine }
     }
 
     pub(super) fn stable_service(&self, traffic: &Traffic) -> Turn<&'a serde_json::Value> {

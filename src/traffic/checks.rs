@@ -13,7 +13,10 @@ pub fn check(
     strategy: &Strategy,
     is_definition: bool,
 ) -> Result<(), String> {
-    if strategy.asks() && !is_definition && *result == original.parts() {
+    let is_unchanged = || {
+        (&result.spec, &result.labels, &result.annotations) == (&original.spec, &original.labels, &original.annotations)
+    };
+    if strategy.asks() && !is_definition && is_unchanged() {
         return Err(format!(
             "the script changed nothing, so no rule routes to Service {}; correct the object or trafficRoutings.service",
             names.stable_service

@@ -1,8 +1,13 @@
 //! From a step's strategy to the objects that route traffic. Pure.
 
+mod bookkeeping;
+mod sparse;
+
 pub mod checks;
+pub mod diff;
 pub mod ingress;
 pub mod input;
+pub mod memory;
 pub mod merge;
 pub mod routes;
 pub mod services;

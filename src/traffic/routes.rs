@@ -5,11 +5,18 @@
 //! changed since. Every step is computed from that original, never from the live object; what others changed meanwhile
 //! is merged into it first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::{Names, Original, Parts, Strategy, checks, merge::merge, output, script_input};
+use super::{
+    Names, Parts, Strategy,
+    bookkeeping::{Kept, restore, write},
+    checks,
+    memory::{Did, Group, Memory, Step, StepKey},
+    output, script_input,
+    sparse::Sparse,
+};
 use crate::{
     api::{
         conditions::reasons,
@@ -19,6 +26,9 @@ use crate::{
     },
     lua::{Engine, NotFound, Script},
 };
+
+/// Plans of the same objects that are remembered.
+const PLANS: usize = 4;
 
 /// One networkRef as it was found.
 #[derive(Clone, Debug)]
@@ -103,36 +113,103 @@ pub fn plan_step(
     context: &Context<'_>,
     strategy: &Strategy,
 ) -> Result<Vec<RouteWrite>, RouteError> {
-    let mut results = Vec::new();
+    remembering(networks, context, strategy, |group, memory, key| {
+        let step = verify(group, memory, networks, context, key)?;
+        Ok(writes(group, memory, networks, &step))
+    })
+}
+
+/// Finds out whether a step could be written: every script runs, and every result keeps the rules.
+pub fn check_step(networks: &[Network], context: &Context<'_>, strategy: &Strategy) -> Result<(), RouteError> {
+    remembering(networks, context, strategy, |group, memory, key| {
+        verify(group, memory, networks, context, key).map(|_| ())
+    })
+}
+
+fn remembering<T>(
+    networks: &[Network],
+    context: &Context<'_>,
+    strategy: &Strategy,
+    work: impl FnOnce(&mut Group, &Memory, StepKey) -> T,
+) -> T {
+    let memory = Memory::of(context.engine);
+    let mut group = memory.take(networks);
+    let key = StepKey { names: context.names.clone(), patch: context.patch.cloned(), strategy: strategy.clone() };
+    let result = work(&mut group, &memory, key);
+    memory.put(group);
+    result
+}
+
+/// Runs the scripts and checks their results, unless that was done before.
+fn verify(
+    group: &mut Group,
+    memory: &Memory,
+    networks: &[Network],
+    context: &Context<'_>,
+    key: StepKey,
+) -> Result<Step, RouteError> {
+    let mut objects = Vec::with_capacity(networks.len());
     for network in networks {
         let object = found(network)?;
         let script = network.script.as_ref().map_err(|e| RouteError {
             reason: reasons::SCRIPT_NOT_FOUND,
             message: format!("{}: {e}", network.target()),
         })?;
-        let before = Before::read(object).map_err(|message| refused(network, message))?;
-        let original = before.rebased();
-        let input = script_input(&original, context.names, context.patch, strategy);
-        let outcome = context.engine.run(script, &input).map_err(|e| RouteError {
-            reason: reasons::SCRIPT_FAILED,
-            message: format!("{}: {e}", network.target()),
-        })?;
-        let parts = output(outcome.value).map_err(|e| RouteError {
-            reason: reasons::SCRIPT_FAILED,
-            message: format!("{}: {}: {e}", network.target(), script.name),
-        })?;
-        checks::check(&original, &parts, context.names, strategy, network.is_definition())
-            .map_err(|message| refused(network, message))?;
-        results.push((network, object, original, parts));
+        objects.push((object, script));
     }
-    let all: Vec<(&str, &Parts)> = results.iter().map(|(n, _, _, p)| (n.reference.kind.as_str(), p)).collect();
+    group.read(&objects, memory).map_err(|(i, message)| match networks.get(i) {
+        Some(network) => refused(network, message),
+        None => RouteError { reason: reasons::ROUTE_REFUSED, message },
+    })?;
+    if let Some(step) = group.step(&key) {
+        return Ok(step.clone());
+    }
+    let mut results: Vec<Parts> = Vec::with_capacity(networks.len());
+    for (network, ((_, script), known)) in networks.iter().zip(objects.iter().zip(&group.objects)) {
+        memory.did(Did::Ask);
+        let failed = |message: String| RouteError {
+            reason: reasons::SCRIPT_FAILED,
+            message: format!("{}: {message}", network.target()),
+        };
+        let original = &known.reading.original;
+        let input = script_input(original, context.names, context.patch, &key.strategy);
+        let outcome = context.engine.run(script, &input).map_err(|e| failed(e.to_string()))?;
+        let mut parts = output(outcome.value).map_err(|e| failed(format!("{}: {e}", script.name)))?;
+        parts.annotations.remove(keys::ORIGINAL_SPEC);
+        checks::check(original, &parts, context.names, &key.strategy, network.is_definition())
+            .map_err(|message| refused(network, message))?;
+        results.push(parts);
+    }
+    let all: Vec<(&str, &Parts)> = networks.iter().zip(&results).map(|(n, p)| (n.reference.kind.as_str(), p)).collect();
     checks::check_subsets(&all).map_err(|message| RouteError { reason: reasons::ROUTE_REFUSED, message })?;
-    let mut writes: Vec<RouteWrite> = results
-        .into_iter()
-        .map(|(network, object, original, parts)| write(network, object, &parts, Some(&original.parts())))
-        .collect();
+    let results = group.objects.iter().zip(results).map(|(o, parts)| Sparse::of(&o.reading.original, parts));
+    let step = Step::new(key, results.collect());
+    group.steps.push(step.clone());
+    Ok(step)
+}
+
+/// The writes that are missing for a step that was verified.
+fn writes(group: &mut Group, memory: &Memory, networks: &[Network], step: &Step) -> Vec<RouteWrite> {
+    if let Some((_, writes)) = group.writes.iter().find(|(key, _)| *key == step.key) {
+        return writes.clone();
+    }
+    let mut writes = Vec::with_capacity(networks.len());
+    for (network, (known, wanted)) in networks.iter().zip(group.objects.iter_mut().zip(step.results.iter())) {
+        let Ok(live) = &network.object else { continue };
+        memory.did(Did::Compare);
+        let original = &known.reading.original;
+        let kept = match &known.reading.kept {
+            Some(kept) if kept.says(original, wanted) => kept.clone(),
+            _ => Kept::of(original.clone(), wanted.clone()),
+        };
+        let operations = write(live, &kept);
+        known.planned = Some(kept);
+        writes.push(RouteWrite::new(network, live, operations));
+    }
     writes.sort_by_key(|w| !w.is_definition);
-    Ok(writes)
+    group.writes.truncate(PLANS - 1);
+    group.writes.insert(0, (step.key.clone(), writes.clone()));
+    writes
 }
 
 /// The writes that put every networkRef back, those that refer to others first. An object that is gone, or that does
@@ -140,17 +217,29 @@ pub fn plan_step(
 ///
 /// # Errors
 /// When it cannot be known what an object was, or whether it still routes: pods must not go then.
-pub fn plan_restore(networks: &[Network]) -> Result<Vec<RouteWrite>, RouteError> {
+pub fn plan_restore(networks: &[Network], engine: &Engine) -> Result<Vec<RouteWrite>, RouteError> {
+    let memory = Memory::of(engine);
+    let group = memory.take(networks);
+    let writes = restores(networks, &group, &memory);
+    // With nothing to put back, nothing of it is needed any more.
+    if !writes.as_ref().is_ok_and(Vec::is_empty) {
+        memory.put(group);
+    }
+    writes
+}
+
+fn restores(networks: &[Network], group: &Group, memory: &Memory) -> Result<Vec<RouteWrite>, RouteError> {
     let mut writes = Vec::new();
-    for network in networks {
+    for (i, network) in networks.iter().enumerate() {
         let object = match &network.object {
             Ok(object) => object,
             Err(Missing::Forbidden(_)) => found(network)?,
             Err(Missing::Object | Missing::Kind) => continue,
         };
         if network.is_changed() {
-            let before = Before::read(object).map_err(|message| refused(network, message))?;
-            writes.push(write(network, object, &before.rebased().parts(), None));
+            let before = group.reread(i, object, memory).map_err(|message| refused(network, message))?;
+            let operations = restore(object, &before.original);
+            writes.push(RouteWrite::new(network, object, operations));
         }
     }
     writes.sort_by_key(|w| w.is_definition);
@@ -180,131 +269,13 @@ fn refused(network: &Network, message: String) -> RouteError {
     RouteError { reason: reasons::ROUTE_REFUSED, message: format!("{}: {message}", network.target()) }
 }
 
-/// An object with its state before the release.
-struct Before {
-    live: Original,
-    /// Absent when we have not changed the object.
-    bookkeeping: Option<Bookkeeping>,
-}
-
-/// The value of the annotation.
-struct Bookkeeping {
-    original: Value,
-    /// What we last wrote.
-    written: Value,
-}
-
-impl Before {
-    fn read(object: &Value) -> Result<Before, String> {
-        let mut live = Original::from_object(object).map_err(|e| e.to_string())?;
-        let Some(annotation) = live.annotations.remove(keys::ORIGINAL_SPEC) else {
-            return Ok(Before { live, bookkeeping: None });
-        };
-        let bookkeeping = Bookkeeping::parse(&annotation, &live).map_err(|problem| {
-            format!(
-                "annotation {} cannot be read ({problem}); put the object back by hand and remove the annotation",
-                keys::ORIGINAL_SPEC
-            )
-        })?;
-        Ok(Before { live, bookkeeping: Some(bookkeeping) })
-    }
-
-    /// The state before the release, with what others changed since.
-    fn rebased(&self) -> Original {
-        let Some(kept) = &self.bookkeeping else { return self.live.clone() };
-        let live = parts_value(&self.live.parts());
-        let merged = merge(Some(&kept.written), Some(&live), Some(&kept.original)).unwrap_or(live);
-        Original {
-            spec: merged.get("spec").cloned().unwrap_or_else(|| json!({})),
-            labels: string_map(merged.get("labels")),
-            annotations: string_map(merged.get("annotations")),
-            ..self.live.clone()
+impl RouteWrite {
+    fn new(network: &Network, live: &Value, operations: Vec<Value>) -> RouteWrite {
+        RouteWrite {
+            target: network.target(),
+            resource_version: object::resource_version(live).to_owned(),
+            operations,
+            is_definition: network.is_definition(),
         }
-    }
-}
-
-impl Bookkeeping {
-    fn parse(annotation: &str, live: &Original) -> Result<Bookkeeping, String> {
-        let mut value: Value = serde_json::from_str(annotation).map_err(|e| e.to_string())?;
-        let map = value.as_object_mut().ok_or("it is no object")?;
-        let operations = map.remove("written");
-        let original = parts_value(&Parts {
-            spec: map.get("spec").filter(|s| s.is_object()).cloned().ok_or("it has no spec")?,
-            labels: string_map(map.get("labels")),
-            annotations: string_map(map.get("annotations")),
-        });
-        let written = match operations {
-            // Written by a controller that does not keep it: take what is there as what was written.
-            None => parts_value(&live.parts()),
-            Some(operations) => {
-                let patch: json_patch::Patch = serde_json::from_value(operations).map_err(|e| e.to_string())?;
-                let mut written = original.clone();
-                json_patch::patch(&mut written, &patch).map_err(|e| e.to_string())?;
-                written
-            }
-        };
-        Ok(Bookkeeping { original, written })
-    }
-
-    fn render(original: &Parts, written: &Parts) -> String {
-        let mut value = json!({"spec": original.spec});
-        if let Some(map) = value.as_object_mut() {
-            insert_map(map, "labels", &original.labels);
-            insert_map(map, "annotations", &original.annotations);
-            let patch = json_patch::diff(&parts_value(original), &parts_value(written));
-            map.insert("written".to_owned(), json!(patch));
-        }
-        value.to_string()
-    }
-}
-
-/// `{spec, labels, annotations}` as one value; an empty map is absent.
-fn parts_value(parts: &Parts) -> Value {
-    let mut map = Map::new();
-    map.insert("spec".to_owned(), parts.spec.clone());
-    insert_map(&mut map, "labels", &parts.labels);
-    insert_map(&mut map, "annotations", &parts.annotations);
-    Value::Object(map)
-}
-
-fn insert_map(map: &mut Map<String, Value>, key: &str, entries: &BTreeMap<String, String>) {
-    if !entries.is_empty() {
-        map.insert(key.to_owned(), json!(entries));
-    }
-}
-
-fn string_map(value: Option<&Value>) -> BTreeMap<String, String> {
-    let entries = value.and_then(Value::as_object).into_iter().flatten();
-    entries.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
-}
-
-/// The operations that turn a live object into the wanted one, with bookkeeping when `original` is given.
-fn write(network: &Network, live: &Value, wanted: &Parts, original: Option<&Parts>) -> RouteWrite {
-    let mut annotations = wanted.annotations.clone();
-    if let Some(original) = original {
-        annotations.insert(keys::ORIGINAL_SPEC.to_owned(), Bookkeeping::render(original, wanted));
-    }
-    let document = |spec: Option<&Value>, labels: Option<Value>, annotations: Option<Value>| {
-        let mut metadata = Map::new();
-        for (key, value) in [("labels", labels), ("annotations", annotations)] {
-            if let Some(value) = value {
-                metadata.insert(key.to_owned(), value);
-            }
-        }
-        json!({"metadata": metadata, "spec": spec})
-    };
-    let map = |entries: &BTreeMap<String, String>| (!entries.is_empty()).then(|| json!(entries));
-    let from = document(
-        live.get("spec"),
-        object::at(live, &["metadata", "labels"]).cloned(),
-        object::at(live, &["metadata", "annotations"]).cloned(),
-    );
-    let to = document(Some(&wanted.spec), map(&wanted.labels), map(&annotations));
-    let operations = json_patch::diff(&from, &to).0.iter().map(|op| json!(op)).collect();
-    RouteWrite {
-        target: network.target(),
-        resource_version: object::resource_version(live).to_owned(),
-        operations,
-        is_definition: network.is_definition(),
     }
 }
