@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::admission::{AdmissionRequest, Mutator, hold_deployments};
 use super::core::{Core, Observer, Write};
+use super::rng::Rng;
 use super::{Cluster, controllers};
 
 /// How long things take in the cluster. Each moment is drawn from its range by the seed.
@@ -104,7 +105,7 @@ impl Builder {
         self
     }
 
-    /// Number of nodes over which pods are spread.
+    /// Number of nodes at the start, `node-1` and so on.
     pub fn nodes(mut self, nodes: u32) -> Self {
         self.options.nodes = nodes;
         self
@@ -190,10 +191,27 @@ impl Builder {
         for name in self.namespaces {
             cluster.create(serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))?;
         }
+        add_nodes(&cluster)?;
         for object in self.definitions.into_iter().chain(self.objects) {
             cluster.create(object)?;
         }
         tokio::spawn(controllers::run(Arc::downgrade(&core)));
         Ok(cluster)
     }
+}
+
+/// Nodes draw their UIDs apart, so that their number changes nothing else that a seed decides.
+fn add_nodes(cluster: &Cluster) -> Result<(), Box<Status>> {
+    let options = &cluster.core.options;
+    let apart = Rng::new(options.seed ^ 0x6e6f_6465);
+    let rng = std::mem::replace(&mut cluster.core.lock().store.rng, apart);
+    for n in 1..=options.nodes {
+        let name = format!("node-{n}");
+        let labels = serde_json::json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
+        cluster.create(
+            serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}),
+        )?;
+    }
+    cluster.core.lock().store.rng = rng;
+    Ok(())
 }

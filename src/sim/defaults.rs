@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::json::{self, default, text};
-use super::registry::Kind;
+use super::registry::{DAEMON_SETS, Kind};
 use super::rng;
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// Fills absent fields.
 pub(crate) fn fill(kind: &Kind, object: &mut Value) {
@@ -43,7 +45,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
                 default(object, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"], 1);
                 default(object, &["spec", "updateStrategy", "rollingUpdate", "maxSurge"], 0);
             }
-            default(object, &["metadata", "annotations", "deprecated.daemonset.template.generation"], "1");
+            default(object, &["metadata", "annotations", TEMPLATE_GENERATION], "1");
             template(object);
         }
         "Pod" => {
@@ -172,7 +174,17 @@ fn initial_status(kind: &str) -> Value {
 }
 
 /// What an update settles.
-pub(crate) fn on_update(kind: &Kind, object: &mut Value) {
+pub(crate) fn on_update(kind: &Kind, object: &mut Value, old: &Value) {
+    if kind.id == DAEMON_SETS {
+        // Counted by the server, whatever the client says.
+        let path = ["metadata", "annotations", TEMPLATE_GENERATION];
+        json::restore(object, old, &path);
+        if object.pointer("/spec/template") != old.pointer("/spec/template") {
+            let before = old.pointer("/metadata/annotations").and_then(|a| a.get(TEMPLATE_GENERATION));
+            let before: i64 = before.and_then(Value::as_str).and_then(|g| g.parse().ok()).unwrap_or(0);
+            json::set(object, &path, (before + 1).to_string());
+        }
+    }
     if kind.kind == "Deployment" && text(object, "/spec/strategy/type") == "Recreate" {
         // A typed client that clears the pointer sends null; the server keeps no null.
         if object.pointer("/spec/strategy/rollingUpdate").is_some_and(Value::is_null) {

@@ -182,7 +182,7 @@ impl Core {
         if !caller.internal {
             self.keep_outside(kind, caller, &mut new, &viewed);
             self.shape(kind, caller, &mut new);
-            defaults::on_update(kind, &mut new);
+            defaults::on_update(kind, &mut new, &viewed);
             new = self.admit(state, caller, kind, Operation::Update, name, new, Some(&viewed))?;
             self.keep_outside(kind, caller, &mut new, &viewed);
             self.shape(kind, caller, &mut new);

@@ -150,7 +150,9 @@ pub(crate) const PODS: KindId = KindId(1);
 pub(crate) const SERVICES: KindId = KindId(2);
 pub(crate) const DEPLOYMENTS: KindId = KindId(8);
 pub(crate) const REPLICA_SETS: KindId = KindId(9);
+pub(crate) const NODES: KindId = KindId(6);
 pub(crate) const STATEFUL_SETS: KindId = KindId(10);
+pub(crate) const DAEMON_SETS: KindId = KindId(11);
 pub(crate) const CONTROLLER_REVISIONS: KindId = KindId(12);
 pub(crate) const ENDPOINT_SLICES: KindId = KindId(13);
 pub(crate) const DEFINITIONS: KindId = KindId(20);
@@ -302,7 +304,9 @@ mod tests {
             (SERVICES, "services"),
             (DEPLOYMENTS, "deployments"),
             (REPLICA_SETS, "replicasets"),
+            (NODES, "nodes"),
             (STATEFUL_SETS, "statefulsets"),
+            (DAEMON_SETS, "daemonsets"),
             (CONTROLLER_REVISIONS, "controllerrevisions"),
             (ENDPOINT_SLICES, "endpointslices"),
             (DEFINITIONS, "customresourcedefinitions"),

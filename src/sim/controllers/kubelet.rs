@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::super::json::{self, deleting, int, items, text};
 use super::super::objects::DeleteOptions;
-use super::super::registry::PODS;
+use super::super::registry::{NODES, PODS};
 use super::super::rng::{Rng, hash};
 use super::super::store::{Change, Key, Store};
+use super::nodes::may_run;
 use super::pods::{ready, set_condition};
 use super::{Access, Reconcile};
 
@@ -36,10 +37,29 @@ pub(crate) struct Kubelet {
     addresses: u32,
 }
 
-pub(crate) fn route(_: &Store, change: &Change, keys: &mut Vec<Key>) {
-    if change.key.kind == PODS {
-        keys.push(change.key.clone());
+/// A pod concerns itself; a node that comes, goes or changes the pods on it and those that are on none.
+pub(crate) fn route(store: &Store, change: &Change, keys: &mut Vec<Key>) {
+    match change.key.kind {
+        PODS => keys.push(change.key.clone()),
+        NODES => {
+            let concerned = |p: &Value| {
+                let node = text(p, "/spec/nodeName");
+                node.is_empty() || node == change.key.name
+            };
+            let pods = store.list(PODS, None).filter(|p| concerned(p));
+            keys.extend(pods.map(|p| Key::new(PODS, json::namespace(p), json::name(p))));
+        }
+        _ => {}
     }
+}
+
+/// The node for a pod: one of those that it may run on, by the pod's UID.
+fn schedule(access: &Access<'_>, pod: &Value) -> Option<String> {
+    let state = access.core.lock();
+    let spec = pod.get("spec")?;
+    let fit: Vec<&str> = state.store.list(NODES, None).filter(|n| may_run(spec, n)).map(|n| json::name(n)).collect();
+    let at = hash(json::uid(pod).as_bytes()) % (fit.len() as u64).max(1);
+    fit.get(at as usize).map(|n| (*n).to_owned())
 }
 
 impl Reconcile for Kubelet {
@@ -77,9 +97,19 @@ impl Reconcile for Kubelet {
             return None;
         }
         let life = *life;
-        if text(&pod, "/spec/nodeName").is_empty() {
-            let nodes = u64::from(access.core.options.nodes.max(1));
-            let node = format!("node-{}", 1 + hash(uid.as_bytes()) % nodes);
+        let node = text(&pod, "/spec/nodeName");
+        if !node.is_empty() && access.at(&Key::new(NODES, "", node)).is_none() {
+            // What the garbage collector of pods does some time after a node is gone.
+            let options = DeleteOptions { grace: Some(0), uid: Some(uid), ..DeleteOptions::default() };
+            access.delete(PODS, &key.namespace, &key.name, &options);
+            return None;
+        }
+        if node.is_empty() {
+            let Some(node) = schedule(access, &pod) else {
+                // Its life begins when a node comes.
+                self.pods.remove(&uid);
+                return None;
+            };
             let at = access.timestamp();
             access.update(PODS, &key.namespace, &key.name, |pod| {
                 json::set(pod, &["spec", "nodeName"], node);

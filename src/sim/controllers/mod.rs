@@ -22,12 +22,13 @@ pub(crate) mod deployment;
 pub(crate) mod endpoints;
 pub(crate) mod gc;
 pub(crate) mod kubelet;
+pub(crate) mod nodes;
 pub(crate) mod pods;
 pub(crate) mod replica_set;
 pub(crate) mod workloads;
 
 use self::workloads::shell::Shell;
-use self::workloads::stateful_set;
+use self::workloads::{daemon_set, stateful_set};
 
 /// Names the keys that a change concerns.
 type Route = fn(&Store, &Change, &mut Vec<Key>);
@@ -64,6 +65,12 @@ pub(crate) const TABLE: &[Row] = &[
         name: "statefulset-controller",
         route: stateful_set::route,
         make: || Box::new(Shell(&stateful_set::KIND)),
+        prompt: false,
+    },
+    Row {
+        name: "daemonset-controller",
+        route: daemon_set::route,
+        make: || Box::new(Shell(&daemon_set::KIND)),
         prompt: false,
     },
     Row { name: "kubelet", route: kubelet::route, make: || Box::<kubelet::Kubelet>::default(), prompt: true },

@@ -197,6 +197,7 @@ async fn compared(rig: &Rig) -> Result<()> {
         "deployment-controller",
         "replicaset-controller",
         "statefulset-controller",
+        "daemonset-controller",
         "kubelet",
         "endpointslice-controller",
         "garbage-collector",

@@ -32,12 +32,16 @@ enum Step {
     Patch(Value),
     /// Deletes the pod at a place.
     Delete(&'static str),
+    /// Makes or changes a node.
+    Node(&'static str, Value),
 }
 
 struct Story {
     namespace: &'static str,
     kind: &'static str,
     workload: Value,
+    /// Nodes of this story only. All but the last are there from the start.
+    nodes: &'static [&'static str],
     steps: Vec<(&'static str, Step)>,
     /// Where a pod is, in terms that both clusters have in common.
     place: fn(&Value) -> String,
@@ -93,9 +97,24 @@ impl<'a> Stage<'a> {
     }
 
     async fn create(&self) -> Result<()> {
+        for node in self.story.nodes.split_last().map_or(&[][..], |(_, others)| others) {
+            self.node(node, &json!({})).await?;
+        }
         let api = self.objects.api("apps/v1", self.story.kind, self.story.namespace);
         api.create(&PostParams::default(), &serde_json::from_value(self.story.workload.clone())?).await?;
         Ok(())
+    }
+
+    async fn node(&self, name: &str, spec: &Value) -> Result<()> {
+        let labels = json!({"story": self.story.namespace});
+        let taint = json!({"key": "story", "effect": "NoSchedule"});
+        let mut spec = spec.clone();
+        let mut taints = vec![taint];
+        taints.extend(spec["taints"].as_array().cloned().unwrap_or_default());
+        spec["taints"] = taints.into();
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}, "spec": spec});
+        self.objects.apply(&node).await.map(drop)
     }
 
     async fn take(&self, step: &Step) -> Result<()> {
@@ -111,6 +130,7 @@ impl<'a> Stage<'a> {
                 let name = pod["metadata"]["name"].as_str().unwrap_or_default();
                 self.objects.api("v1", "Pod", story.namespace).delete(name, &DeleteParams::default()).await?;
             }
+            Step::Node(name, spec) => self.node(name, spec).await?,
         }
         Ok(())
     }
@@ -207,6 +227,9 @@ async fn told_alike(rig: &Rig, story: Story) -> Result<()> {
         })
         .await?;
     }
+    for node in story.nodes {
+        stage.objects.kill("v1", "Node", "", node).await?;
+    }
     let real = stage.happened();
     ensure!(real == happened, "not the same happened\n{}", difference(&real.join("\n"), &happened.join("\n")));
     eprintln!("e2e: {}: {} steps and {} events alike", story.namespace, expected.len(), happened.len());
@@ -216,6 +239,53 @@ async fn told_alike(rig: &Rig, story: Story) -> Result<()> {
 fn difference(real: &str, in_memory: &str) -> String {
     let diff = TextDiff::from_lines(real, in_memory);
     diff.unified_diff().context_radius(3).header("real", "in memory").to_string()
+}
+
+/// A surging update's pods share a node; which node comes first is not fixed.
+fn daemon_set(namespace: &'static str, nodes: &'static [&'static str; 4], surge: bool) -> Story {
+    let rolling = |most: Value| {
+        let (unavailable, surge) = if surge { (json!(0), most) } else { (most, json!(0)) };
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}})
+    };
+    let mut workload = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "web"},
+        "spec": {"updateStrategy": rolling(json!(1)), "selector": {"matchLabels": {"app": "web"}}, "template": template(1)}});
+    workload["spec"]["template"]["spec"]["nodeSelector"] = json!({"story": namespace});
+    workload["spec"]["template"]["spec"]["tolerations"] = json!([{"key": "story", "operator": "Exists"}]);
+    let [first, second, third, fourth] = *nodes;
+    let on_delete = json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}});
+    Story {
+        namespace,
+        kind: "DaemonSet",
+        workload,
+        nodes,
+        steps: vec![
+            ("v2", to(2)),
+            ("half at once", spec(json!({"updateStrategy": rolling(json!("50%"))}))),
+            ("v3", to(3)),
+            ("on deletion", spec(on_delete)),
+            ("v4, none", to(4)),
+            ("v4, one", Step::Delete(second)),
+            ("a further node", Step::Node(fourth, json!({}))),
+            ("a cordoned node", Step::Node(first, json!({"unschedulable": true}))),
+            ("its pod deleted", Step::Delete(first)),
+            ("back to v3", to(3)),
+            ("by itself again", spec(json!({"updateStrategy": rolling(json!(1))}))),
+            ("not to be scheduled on", Step::Node(third, json!({"taints": [{"key": "down", "effect": "NoSchedule"}]}))),
+            ("back", Step::Node(third, json!({}))),
+            ("to be left", Step::Node(third, json!({"taints": [{"key": "down", "effect": "NoExecute"}]}))),
+            // The real controller may forget to look again when a surging pod becomes available: an earlier moment that it
+            // waits for swallows the later one.
+            ("two seconds a pod", spec(json!({"minReadySeconds": if surge { 0 } else { 2 }}))),
+            ("v5", to(5)),
+            ("history of 1", spec(json!({"revisionHistoryLimit": 1}))),
+            ("v6", to(6)),
+        ],
+        place: |pod| {
+            let fields = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0";
+            pod.pointer(fields).and_then(Value::as_str).unwrap_or_default().to_owned()
+        },
+        in_order: false,
+    }
 }
 
 fn template(version: u32) -> Value {
@@ -284,6 +354,7 @@ fn stateful_set(namespace: &'static str, policy: &str) -> Story {
         workload: json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
             "spec": {"replicas": 3, "serviceName": "web", "podManagementPolicy": policy,
                 "selector": {"matchLabels": {"app": "web"}}, "template": template(1)}}),
+        nodes: &[],
         steps,
         place: |pod| pod["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
         in_order,
@@ -295,6 +366,15 @@ pub async fn stateful_sets_roll_alike(rig: Arc<Rig>) -> Result<()> {
     tokio::try_join!(
         told_alike(&rig, stateful_set("sts-ordered", "OrderedReady")),
         told_alike(&rig, stateful_set("sts-parallel", "Parallel"))
+    )?;
+    Ok(())
+}
+
+pub async fn daemon_sets_roll_alike(rig: Arc<Rig>) -> Result<()> {
+    let _stage = rig.undisturbed().await;
+    tokio::try_join!(
+        told_alike(&rig, daemon_set("ds-in-place", &["dsi-1", "dsi-2", "dsi-3", "dsi-4"], false)),
+        told_alike(&rig, daemon_set("ds-surging", &["dss-1", "dss-2", "dss-3", "dss-4"], true))
     )?;
     Ok(())
 }

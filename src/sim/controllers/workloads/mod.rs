@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 use super::super::json::{self, controller_of, deleting, int, items, text};
 use super::super::registry::split_api_version;
 use super::super::selector::Labels;
+use super::super::store::Store;
 use super::pods::{availability, owner_reference, ready};
 
+pub(crate) mod daemon_set;
+pub(crate) mod daemons;
 pub(crate) mod revisions;
 pub(crate) mod shell;
 pub(crate) mod stateful_set;
@@ -23,10 +26,14 @@ pub(crate) struct Workload {
     pub group: &'static str,
     pub plural: &'static str,
     pub kind: &'static str,
+    /// Whether a node that is new or has changed concerns a workload; `None` if nodes do not matter to the kind.
+    pub node_concerns: Option<NodeConcerns>,
     /// Whether an orphan with fitting labels may be adopted.
     pub adopts: fn(workload: &Value, pod: &Value) -> bool,
     pub decide: fn(&Owned) -> Outcome,
 }
+
+pub(crate) type NodeConcerns = fn(&Store, workload: &Value, before: Option<&Value>, node: &Value) -> bool;
 
 /// A workload with what it owns, at one moment.
 pub(crate) struct Owned {
@@ -35,6 +42,8 @@ pub(crate) struct Owned {
     pub revisions: Vec<Arc<Value>>,
     /// In the order of their names.
     pub pods: Vec<Arc<Value>>,
+    /// All nodes in the order of their names, if the kind asks for them.
+    pub nodes: Vec<Arc<Value>>,
     pub now: Timestamp,
 }
 
@@ -179,6 +188,11 @@ impl Owned {
 /// A pod that runs and is ready.
 pub(crate) fn running_and_ready(pod: &Value) -> bool {
     text(pod, "/status/phase") == "Running" && ready(pod)
+}
+
+/// A pod's label, or the empty string.
+pub(crate) fn label<'a>(object: &'a Value, key: &str) -> &'a str {
+    json::object_of(object, "/metadata/labels").and_then(|l| l.get(key)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Adds a number to a status as Go's `omitempty` writes it: zero is left out.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::super::json::{self, controller_of, int, text};
 use super::super::super::objects::DeleteOptions;
 use super::super::super::patch::merge::merge;
-use super::super::super::registry::{CONTROLLER_REVISIONS, KindId, PODS};
+use super::super::super::registry::{CONTROLLER_REVISIONS, KindId, NODES, PODS};
 use super::super::super::selector::Labels;
 use super::super::super::store::{Change, Key, Store};
 use super::super::{Access, Reconcile};
@@ -17,9 +17,11 @@ use super::{Dependent, Outcome, Owned, Workload, Write};
 /// How long after a failed write the workload is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A workload concerns itself; a pod or a revision its controller, or those that may adopt it.
+/// A workload concerns itself; a pod or a revision its controller, or those that may adopt it; a node those that
+/// say so.
 pub(crate) fn route(of: &Workload, store: &Store, change: &Change, keys: &mut Vec<Key>) {
-    let concerned = matches!(change.key.kind, PODS | CONTROLLER_REVISIONS);
+    let concerned = matches!(change.key.kind, PODS | CONTROLLER_REVISIONS)
+        || (of.node_concerns.is_some() && change.key.kind == NODES);
     if !concerned && change.key.kind.is_built_in() && of.group != "apps" {
         return;
     }
@@ -27,6 +29,10 @@ pub(crate) fn route(of: &Workload, store: &Store, change: &Change, keys: &mut Ve
     let namespace = &change.key.namespace;
     if change.key.kind == kind {
         keys.push(change.key.clone());
+    } else if change.key.kind == NODES {
+        let (Some(concerns), Some(node)) = (of.node_concerns, &change.after) else { return };
+        let concerned = store.list(kind, None).filter(|w| concerns(store, w, change.before.as_deref(), node));
+        keys.extend(concerned.map(|w| Key::new(kind, json::namespace(w), json::name(w))));
     } else if concerned {
         for object in [&change.before, &change.after].into_iter().flatten() {
             match controller_of(object) {
@@ -53,7 +59,7 @@ pub(crate) struct Shell(pub &'static Workload);
 
 impl Reconcile for Shell {
     fn reconcile(&mut self, access: &Access<'_>, key: &Key) -> Option<Duration> {
-        let owned = gather(access, key)?;
+        let owned = gather(self.0, access, key)?;
         let workload = owned.workload.clone();
         let Outcome { writes, status, again } = self.0.look(owned);
         let mut failed = false;
@@ -77,7 +83,7 @@ impl Reconcile for Shell {
     }
 }
 
-fn gather(access: &Access<'_>, key: &Key) -> Option<Owned> {
+fn gather(of: &Workload, access: &Access<'_>, key: &Key) -> Option<Owned> {
     let state = access.core.lock();
     let workload = state.store.at(key)?.clone();
     let candidates = |kind: KindId| -> Vec<Arc<Value>> {
@@ -85,8 +91,9 @@ fn gather(access: &Access<'_>, key: &Key) -> Option<Owned> {
         all.extend(state.store.list(kind, Some(&key.namespace)).filter(|o| controller_of(o).is_none()).cloned());
         all
     };
+    let nodes = if of.node_concerns.is_some() { state.store.list(NODES, None).cloned().collect() } else { Vec::new() };
     let (pods, revisions) = (candidates(PODS), candidates(CONTROLLER_REVISIONS));
-    Some(Owned { workload: workload.clone(), revisions, pods, now: access.core.clock.now() })
+    Some(Owned { workload: workload.clone(), revisions, pods, nodes, now: access.core.clock.now() })
 }
 
 fn execute(access: &Access<'_>, namespace: &str, workload: &Value, write: Write) -> bool {

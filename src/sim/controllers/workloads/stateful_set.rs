@@ -17,6 +17,7 @@ pub(crate) const KIND: Workload = Workload {
     group: "apps",
     plural: "statefulsets",
     kind: "StatefulSet",
+    node_concerns: None,
     adopts: |set, pod| parent_and_ordinal(json::name(pod)).is_some_and(|(parent, _)| parent == json::name(set)),
     decide,
 };

@@ -6,6 +6,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 
 use super::*;
 
+mod daemon_sets;
 mod stateful_sets;
 
 /// A cluster with one workload in it, and what has happened to its pods.
@@ -160,6 +161,13 @@ pub(super) fn to(version: u32) -> Value {
 pub(super) fn to_broken(version: u32) -> Value {
     let mut change = to(version);
     change["spec"]["template"]["metadata"]["annotations"] = json!({NEVER_READY: "true"});
+    change
+}
+
+/// The change from a broken version to one whose pods get ready again.
+pub(super) fn repaired(version: u32) -> Value {
+    let mut change = to(version);
+    change["spec"]["template"]["metadata"]["annotations"] = Value::Null;
     change
 }
 

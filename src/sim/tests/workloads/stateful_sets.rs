@@ -132,7 +132,7 @@ async fn a_pod_that_never_gets_ready_stops_the_update() {
         world.patch(to_broken(2)).await;
         assert_eq!(world.seen(), ["web-0 v1", "web-1 v1", "web-2 v2!"]);
         assert_eq!(summary(&world), [3, 2, 2, 2, 1]);
-        world.patch(json!({"spec": {"template": {"metadata": {"annotations": null}, "spec": {"containers": [{"name": "main", "image": "web:1"}]}}}})).await;
+        world.patch(repaired(1)).await;
         let last = if freed { "web-2 v1" } else { "web-2 v2!" };
         assert_eq!(world.seen(), ["web-0 v1", "web-1 v1", last], "{policy}");
         world.delete_pod("web-2").await;
