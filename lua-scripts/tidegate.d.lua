@@ -262,12 +262,12 @@ function tidegate.path_condition(path, at) end
 function tidegate.narrow(rule, step, what, at, options) end
 
 ---@class tidegate.Crossing
----@field of fun(bases: table[]?): table[][] For each of the step's matches the results with each of a rule's matches (a rule without any counts as one that is {}).
+---@field of fun(bases: table[]?, rule: any): table[][] For each of the step's matches the results with each of a rule's matches (a rule without any counts as one that is {}). `rule` is handed on to `combine`.
 ---@field check fun() Stops when one of the step's matches held with no rule.
 
 ---Combines every step match with every match of every rule.
 ---@param matches tidegate.Match[]
----@param combine fun(base: table, match: tidegate.Match, at: string): table? What holds when both do; nil when both never do.
+---@param combine fun(base: table, match: tidegate.Match, at: string, rule: any): table? What holds when both do; nil when both never do.
 ---@return tidegate.Crossing
 function tidegate.crossing(matches, combine) end
 
@@ -314,6 +314,38 @@ function tidegate.more_lines(written, lines) end
 ---@param annotations table<string, string>
 ---@param prefix string
 function tidegate.header_control(gateway, annotations, prefix) end
+
+-- ---- Gateway API -----------------------------------------------------------------------------------------------
+
+---What the routes of the Gateway API have in common.
+---@class tidegate.gateway_api
+tidegate.gateway_api = {}
+
+---Makes obj.data.spec do what the step asks: splits backendRefs, or puts canary rules before their bases.
+---@param combine (fun(base: table, match: tidegate.Match, at: string, rule: table): table?)? As for `tidegate.crossing`; none for routes that do not look into requests.
+function tidegate.gateway_api.apply(combine) end
+
+---Adds the step's header or query conditions to a match of a rule, in place.
+---@param result table The match.
+---@param field "headers"|"queryParams"
+---@param wanted { type: string?, name: string, value: string }[]?
+---@param at string Place of the step's match, for errors.
+---@param any_case boolean Whether names in another case are the same.
+---@return boolean holds False when they can never hold together.
+function tidegate.gateway_api.add_conditions(result, field, wanted, at, any_case) end
+
+---Whether requests that a step's match would take from a rule went to another rule. Stops when some of them go to another
+---Service.
+---@param rule table
+---@param at string Place of the step's condition, for errors.
+---@param takes fun(match: table): boolean? Of a match of another rule: true when it takes all of them, false for some, nil for none.
+---@return boolean
+function tidegate.gateway_api.belongs_to_another(rule, at, takes) end
+
+---Whether a rule, or one of its backends, replaces the prefix that matched.
+---@param rule table
+---@return boolean
+function tidegate.gateway_api.rewrites_prefix(rule) end
 
 -- ---- OpenKruise's own ------------------------------------------------------------------------------------------
 

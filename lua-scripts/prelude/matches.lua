@@ -66,13 +66,13 @@ function tidegate.crossing(matches, combine)
   local crossing = {}
 
   -- For each of the step's matches in turn, what it gives together with each of a rule's; nothing where both never hold.
-  function crossing.of(bases)
+  function crossing.of(bases, rule)
     if bases == nil or #bases == 0 then bases = { {} } end
     local lists = {}
     for j, match in ipairs(matches) do
       local list = {}
       for _, base in ipairs(bases) do
-        local both = combine(base, match, "matches[" .. j .. "]")
+        local both = combine(base, match, "matches[" .. j .. "]", rule)
         if both ~= nil then
           holds[j] = true
           list[#list + 1] = both

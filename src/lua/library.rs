@@ -12,7 +12,17 @@ static BUILT_IN: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/lua-scripts");
 const PRELUDE: &str = "prelude";
 
 /// Its files, in the order in which they build on each other.
-const PRELUDE_PARTS: [&str; 7] = ["object", "services", "weights", "headers", "text", "matches", "ingress"];
+const PRELUDE_PARTS: &[&str] = &[
+    "object",
+    "services",
+    "weights",
+    "headers",
+    "text",
+    "matches",
+    // One a family of gateways.
+    "ingress",
+    "gateway_api",
+];
 
 /// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.
 pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
@@ -52,7 +62,7 @@ impl fmt::Display for NotFound {
 /// they build on each other.
 pub(super) fn prelude() -> Vec<(&'static str, &'static str)> {
     let text = |name: &'static str| Some((name, BUILT_IN.get_file(format!("{PRELUDE}/{name}.lua"))?.contents_utf8()?));
-    PRELUDE_PARTS.into_iter().filter_map(text).collect()
+    PRELUDE_PARTS.iter().filter_map(|name| text(name)).collect()
 }
 
 /// The library of scripts.

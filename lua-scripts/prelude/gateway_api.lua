@@ -1,0 +1,215 @@
+-- What the routes of the Gateway API have in common: backendRefs, filters, limits, and canary rules.
+local tidegate = ...
+local G, ipairs = _G, ipairs
+local insert = table.insert
+local copy, fail, at_most, is_empty, is_service = tidegate.copy, tidegate.fail, tidegate.at_most, tidegate.is_empty,
+  tidegate.is_service
+
+-- Of the API's definitions.
+local MOST = { rules = 16, matches = 64, all_matches = 128, conditions = 16, backends = 16, filters = 16, names = 253 }
+local MODIFIER = "RequestHeaderModifier"
+
+local function kind()
+  return G.obj.data.kind or "the Gateway API"
+end
+
+-- How backendRefs are read, and what a canary is made of.
+local function backends()
+  local stable, canary = G.obj.stableService, G.obj.canaryService
+  return {
+    -- A ServiceImport or a gateway's own kind of the same name is another backend.
+    is_stable = function(entry) return is_service(entry, stable) end,
+    is_canary = function(entry) return is_service(entry, canary) end,
+    belongs = function(entry, twin) return entry.port == twin.port end,
+    canary = function(entry)
+      local twin = copy(entry)
+      twin.name = canary
+      return twin
+    end,
+    default = 1,
+    most = 1000000,
+    -- The API server writes the default.
+    keeps_number = true,
+  }
+end
+
+-- Merges the step's header modifier into the filters of a rule or backendRef.
+local function modify(holder, modifier)
+  if not modifier then return end
+  local found
+  for _, filter in ipairs(holder.filters or {}) do
+    if filter.type == MODIFIER then found = filter end
+  end
+  if not found then
+    found = { type = MODIFIER, requestHeaderModifier = {} }
+    holder.filters = holder.filters or {}
+    insert(holder.filters, found)
+    at_most(#holder.filters, MOST.filters, kind(), "filters in a list")
+  end
+  found.requestHeaderModifier = found.requestHeaderModifier or {}
+  local headers = found.requestHeaderModifier
+  tidegate.modify_header_lists(headers, modifier)
+  for _, list in ipairs({ "set", "add", "remove" }) do
+    at_most(#(headers[list] or {}), MOST.conditions, kind(), "entries in requestHeaderModifier." .. list)
+  end
+end
+
+local function replaces_prefix(holder)
+  for _, filter in ipairs(holder.filters or {}) do
+    for _, field in ipairs({ "urlRewrite", "requestRedirect" }) do
+      local path = filter[field] and filter[field].path
+      if path and path.type == "ReplacePrefixMatch" then return true end
+    end
+  end
+  return false
+end
+
+-- Whether a rule or one of its backends puts another prefix in place of the one that matched.
+local function rewrites_prefix(rule)
+  if replaces_prefix(rule) then return true end
+  for _, entry in ipairs(rule.backendRefs or {}) do
+    if replaces_prefix(entry) then return true end
+  end
+  return false
+end
+
+local function apply_weight(spec, weight, modifier)
+  local refs, named, done = backends(), false, false
+  for i, rule in ipairs(spec.rules or {}) do
+    -- Redirects have no backends.
+    if not is_empty(rule.backendRefs) then
+      local names, canaries = tidegate.split(rule.backendRefs, weight, refs, "rules[" .. i .. "]")
+      named = named or names
+      if canaries then
+        done = true
+        at_most(#rule.backendRefs, MOST.backends, kind(), "backendRefs in a rule")
+        for _, entry in ipairs(canaries) do modify(entry, modifier) end
+        if rule.sessionPersistence then
+          tidegate.warn("rules[" .. i .. "].sessionPersistence keeps known clients where they were, whatever the weights")
+        end
+      end
+    end
+  end
+  if not named then tidegate.no_route("rule") end
+  if not done then tidegate.drained("rule") end
+end
+
+-- Copies of a rule that send what matches to the canary: one with all matches, as they are alternatives, but one for
+-- each where a prefix is replaced, which the API allows beside a single match only.
+local function canary_rules(rule, lists, refs, unused_name, modifier, into)
+  local groups = { {} }
+  for _, list in ipairs(lists) do
+    for _, match in ipairs(list) do
+      if #groups[#groups] > 0 and rewrites_prefix(rule) then groups[#groups + 1] = {} end
+      insert(groups[#groups], match)
+    end
+  end
+  for _, group in ipairs(groups) do
+    if #group > 0 then
+      at_most(#group, MOST.matches, kind(), "matches in a rule")
+      local added = copy(rule)
+      added.matches, added.backendRefs = group, copy(refs)
+      -- Older servers drop a name that they do not know: an unnamed rule's copy has none either.
+      if rule.name then added.name = unused_name(rule.name) end
+      modify(added, modifier)
+      insert(into, added)
+    end
+  end
+end
+
+local function apply_matches(spec, matches, combine, modifier)
+  local refs, named, shared, rules, used = backends(), false, false, {}, {}
+  local crossing = tidegate.crossing(matches, combine)
+  local unused_name = tidegate.names(used, MOST.names)
+  for _, rule in ipairs(spec.rules or {}) do
+    if rule.name then used[rule.name] = true end
+  end
+  for _, rule in ipairs(spec.rules or {}) do
+    if not is_empty(rule.backendRefs) then
+      local names, canaries = tidegate.canaries(rule.backendRefs, refs)
+      named = named or names
+      if canaries then
+        shared = true
+        -- Right before its base: some gateways go by the order, and all of them where rules are equally specific.
+        canary_rules(rule, crossing.of(rule.matches, rule), canaries, unused_name, modifier, rules)
+      end
+    end
+    insert(rules, rule)
+  end
+  if not named then tidegate.no_route("rule") end
+  if not shared then tidegate.drained("rule") end
+  crossing.check()
+  local count = 0
+  for _, rule in ipairs(rules) do
+    count = count + (is_empty(rule.matches) and 1 or #rule.matches)
+  end
+  at_most(count, MOST.all_matches, kind(), "matches in all rules together")
+  at_most(#rules, MOST.rules, kind(), "rules")
+  spec.rules = rules
+end
+
+local gateway_api = {}
+tidegate.gateway_api = gateway_api
+
+-- Adds the step's conditions to a match's list; false when they can never hold together with those of the rule.
+function gateway_api.add_conditions(result, field, wanted, at, any_case)
+  for i, entry in ipairs(wanted or {}) do
+    local place = at .. "." .. field .. "[" .. i .. "]"
+    local step, found = tidegate.condition(entry, place), nil
+    for _, other in ipairs(result[field] or {}) do
+      if other.name == entry.name or any_case and tidegate.same_header(other.name, entry.name) then found = other end
+    end
+    if found then
+      local own = tidegate.condition(found, place)
+      if tidegate.narrow(own, step, field .. "." .. entry.name, at) == nil then return false end
+    else
+      result[field] = result[field] or {}
+      insert(result[field], { type = entry.type or "Exact", name = entry.name, value = entry.value })
+      at_most(#result[field], MOST.conditions, kind(), field .. " in a match")
+    end
+  end
+  return true
+end
+
+gateway_api.rewrites_prefix = rewrites_prefix
+
+local function is_ours(rule)
+  for _, entry in ipairs(rule.backendRefs or {}) do
+    if is_service(entry, G.obj.stableService) then return true end
+  end
+  return false
+end
+
+-- Whether what a step asks of a rule was another rule's. `takes` says of another rule's match whether it takes all (true),
+-- some (false) or none (nil) of those requests. Some of them for another Service cannot be told apart.
+function gateway_api.belongs_to_another(rule, at, takes)
+  for _, other in ipairs(G.obj.data.spec.rules) do
+    if other ~= rule then
+      for _, match in ipairs(other.matches or {}) do
+        local taken = takes(match)
+        if taken then return true end
+        if taken == false and not is_ours(other) then
+          tidegate.refuse(kind(), at, "a rule of another Service takes some of its requests by other conditions")
+        end
+      end
+    end
+  end
+  return false
+end
+
+-- Makes the route do what the step asks. `combine` as for tidegate.crossing; none for routes that know no matches.
+function gateway_api.apply(combine)
+  local spec, matches, modifier = G.obj.data.spec, tidegate.matches(), tidegate.modifier()
+  local weight = not matches and tidegate.weight()
+  if not (matches or weight) then return end
+  tidegate.need_canary_service(kind())
+  if not combine then
+    if matches then tidegate.refuse(kind(), "matches: it does not look into requests", "use traffic, a share") end
+    if modifier then tidegate.refuse(kind(), "requestHeaderModifier: it does not look into requests") end
+  end
+  if matches then
+    apply_matches(spec, matches, combine, modifier)
+  else
+    apply_weight(spec, weight, modifier)
+  end
+end
