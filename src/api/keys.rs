@@ -1,5 +1,8 @@
 //! Labels, annotations, finalizers and names that are part of the contract with users and other tools.
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
 /// Finalizer on a Rollout: traffic and workload are put back before the object goes.
 pub const ROLLOUT_FINALIZER: &str = "rollouts.kruise.io/rollout";
 
@@ -32,6 +35,12 @@ pub const ORIGINAL_SPEC: &str = "rollouts.kruise.io/original-spec-configuration"
 /// Label that a Deployment's pods carry for their revision.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// Label that pods of a StatefulSet or DaemonSet carry for their revision.
+pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
+
+/// The labels by which pods of one revision are told from others.
+pub const REVISION_LABELS: [&str; 2] = [POD_TEMPLATE_HASH, CONTROLLER_REVISION_HASH];
+
 /// Annotation of a ReplicaSet: its revision number within the Deployment.
 pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -48,7 +57,7 @@ pub const LEASE: &str = "71ddec2c.kruise.io";
 pub const FIELD_MANAGER: &str = "tidegate";
 
 /// Value of [`IN_PROGRESSING`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InProgressing {
     /// The Rollout that controls the release; empty when the hold was set by the admission policy, which knows no
@@ -62,4 +71,48 @@ pub struct InProgressing {
     /// same write, else the hold stays. See [`crate::workload::hold`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
+    /// How far the controller has opened a workload that rolls in place: the fields that it wrote last. Whoever changes
+    /// those fields must change this in the same write, else the workload is held again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<Opening>,
+    /// What [`open`](Self::open) was when somebody else's write was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Opening>,
+    /// The user's own fields, to be given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalFields>,
+}
+
+impl InProgressing {
+    /// What the controller wrote last, whether it still is in force or not.
+    pub fn written(&self) -> Option<&Opening> {
+        self.open.as_ref().or(self.was.as_ref())
+    }
+}
+
+/// Values of the fields by which a workload is opened, as the controller wrote them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opening {
+    /// `maxSurge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_surge: Option<IntOrString>,
+    /// `maxUnavailable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<IntOrString>,
+}
+
+/// The user's own values of the fields by which a workload is held and opened.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginalFields {
+    /// `spec.strategy`, whole.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub strategy: Value,
+    /// `spec.minReadySeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_ready_seconds: Option<i64>,
+    /// `spec.progressDeadlineSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_deadline_seconds: Option<i64>,
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 /// Names one object. Displays as `Kind namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -125,4 +126,10 @@ pub fn without_nulls(value: &Value) -> Value {
 /// One key of a JSON pointer (RFC 6901), escaped.
 pub fn pointer_key(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// A short name for a JSON value: for people and for comparing values that this controller wrote itself. What the API
+/// server returns is never identified by it, because servers of different versions default differently.
+pub fn digest(value: &Value) -> String {
+    Sha256::digest(value.to_string()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }

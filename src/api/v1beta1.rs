@@ -516,4 +516,10 @@ pub struct BlueGreenStatus {
     /// Start of the current state, or the last change of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<Time>,
+    /// The step that waits for an approval. An approval counts only while this equals `currentStepIndex`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_step_index: Option<i32>,
+    /// A change of the network that is given time to reach the data planes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Settling>,
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     api::keys::{IN_PROGRESSING, WORKLOAD_TYPE},
     cli::generated::{self, File},
-    workload::hold::{MARK, MARK_PAUSED, POLICY, RELEASED},
+    workload::hold::{MARK, MARK_PAUSED, OPEN, POLICY, RELEASED, WAS},
 };
 
 /// Arguments of `tidegate policy`.
@@ -42,13 +42,19 @@ fn entry(object: &str, map: &str, key: &str) -> String {
 fn is_held() -> String {
     let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
     let [old_paused, new_paused] = ["oldObject", "object"].map(|o| format!("{o}.spec.?paused.orValue(false)"));
+    let differs = "object.spec.?strategy != oldObject.spec.?strategy\n\
+         \x20                       || object.spec.?minReadySeconds.orValue(0) != oldObject.spec.?minReadySeconds.orValue(0)\n\
+         \x20                       || object.spec.?progressDeadlineSeconds.orValue(600) != oldObject.spec.?progressDeadlineSeconds.orValue(600)";
     format!(
         "(object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0)\n\
-         || ({old_paused}\n\
-         \x20   && {old_mark} != ''\n\
+         || ({old_mark} != ''\n\
          \x20   && !{old_mark}.contains('{RELEASED}')\n\
+         \x20   && ({old_paused} || {old_mark}.contains('{OPEN}'))\n\
          \x20   && ({new_mark} == ''\n\
-         \x20       || (!{new_paused} && !{new_mark}.contains('{RELEASED}'))))"
+         \x20       || (!{new_paused}\n\
+         \x20           && ((!{new_mark}.contains('{RELEASED}') && !{new_mark}.contains('{OPEN}'))\n\
+         \x20               || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
+         \x20                   && ({old_paused} || {differs}))))))"
     )
 }
 
@@ -75,7 +81,7 @@ pub(crate) fn policy() -> Value {
                     "(variables.oldMark != '' ? variables.oldMark\n\
                      : variables.newMark != '' ? variables.newMark\n\
                      : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
-                     : '{MARK}').replace('{RELEASED}', '')"
+                     : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
                 )},
                 {"name": "label", "expression": format!(
                     "object.metadata.?labels[?'{WORKLOAD_TYPE}'].orValue({})", entry("oldObject", "labels", WORKLOAD_TYPE)

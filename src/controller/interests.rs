@@ -12,7 +12,7 @@ use crate::{
         v1beta1::Rollout,
     },
     rollout::release,
-    workload::deployment::canary_name,
+    workload::canary::canary_name,
 };
 
 /// Kind (without version), namespace and name.

@@ -148,12 +148,13 @@ async fn listen(
                 keys
             }
             Change::Object(target, object) => interests.of(target, object),
+            Change::Pods(key) => vec![key.clone()],
             Change::Kind(..) => interests.all(),
         };
         for key in keys {
             queue.add(key, Duration::ZERO);
         }
-        if is_ready && matches!(change, Change::Object(..)) && !is_about_hold(&change) {
+        if is_ready && !matches!(change, Change::Kind(..)) && !is_about_hold(&change) {
             continue;
         }
         match reconciler.cache.problem() {

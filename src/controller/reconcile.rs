@@ -23,7 +23,7 @@ use crate::{
     gather::{Cache, Objects, Settings, collect},
     lua::Engine,
     rollout::{
-        Event, Plan, Snapshot,
+        Event, Plan, Snapshot, is_releasing,
         plan::{Purpose, stall},
     },
     telemetry::Metrics,
@@ -99,6 +99,7 @@ impl Reconciler {
         let metric_key = format!("{}/{}", key.0, key.1);
         let Ok(object) = self.cache.get(&target) else {
             self.metrics.rollout_phase(&metric_key, None);
+            self.cache.forget_pods(key);
             return Ok(Next::Change);
         };
         let Some(rollout) = read_rollout(&object) else {
@@ -148,6 +149,9 @@ impl Reconciler {
                 object::resource_version(&object).clone_into(&mut version);
                 present.metadata = written.metadata;
             }
+        }
+        if !is_releasing(&present) {
+            self.cache.forget_pods(key);
         }
         let mut status = present.status.take().unwrap_or_default();
         if let Err(error) = &result

@@ -25,7 +25,10 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::collect::{BASE_KINDS, Lookup, Objects};
+use super::{
+    collect::{BASE_KINDS, Lookup, Objects},
+    pods::{self, Pods},
+};
 use crate::{
     api::{
         keys,
@@ -44,6 +47,8 @@ pub enum Change {
     Object(ObjectRef, Arc<Value>),
     /// A kind was read for the first time, or its absence became known.
     Kind(String, String),
+    /// Pods of the release of a Rollout; its namespace and name.
+    Pods(pods::Key),
 }
 
 type Kind = (String, String);
@@ -68,6 +73,7 @@ pub struct Cache {
     script_namespace: String,
     stop: CancellationToken,
     tasks: TaskTracker,
+    pods: Pods,
 }
 
 impl Cache {
@@ -78,13 +84,15 @@ impl Cache {
         stop: CancellationToken,
     ) -> (Cache, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
+        let tasks = TaskTracker::new();
         let cache = Cache {
+            pods: Pods::new(client.clone(), changes.clone(), stop.clone(), tasks.clone()),
             client,
             shelves: Arc::default(),
             changes,
             script_namespace: script_namespace.to_owned(),
             stop,
-            tasks: TaskTracker::new(),
+            tasks,
         };
         for (api_version, kind) in BASE_KINDS {
             cache.ensure(api_version, kind);
@@ -250,9 +258,9 @@ impl Cache {
         let changed = {
             let mut shelves = self.lock();
             let Some(shelf) = shelves.get_mut(&key) else { return };
-            let known = shelf.objects.get(&name_of(&object));
-            let is_newer = known
-                .is_none_or(|known| object::uid(known) != object::uid(&object) || version(&object) > version(known));
+            // Also of two objects that had the name one after the other: a late event of the first says nothing of the
+            // second.
+            let is_newer = shelf.objects.get(&name_of(&object)).is_none_or(|known| version(&object) > version(known));
             if is_newer {
                 shelf.objects.insert(name_of(&object), object.clone());
             }
@@ -271,6 +279,11 @@ impl Cache {
         {
             self.remove(&known);
         }
+    }
+
+    /// Ends the watch of a release's pods.
+    pub fn forget_pods(&self, rollout: &pods::Key) {
+        self.pods.forget(rollout);
     }
 
     /// How the API server names a kind that is watched.
@@ -349,23 +362,24 @@ impl Objects for Cache {
         }
     }
 
-    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Arc<Value>> {
+    fn pods(&self, rollout: &pods::Key, selector: &str) -> Vec<Arc<Value>> {
+        self.pods.of(rollout, selector)
+    }
+
+    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {
+        self.ensure(api_version, kind);
         let shelves = self.lock();
-        let Some(shelf) = shelves.get(&(api_version.to_owned(), kind.to_owned())) else { return Vec::new() };
+        let shelf = shelves.get(&(api_version.to_owned(), kind.to_owned())).filter(|s| s.is_synced)?;
         let from = (namespace.to_owned(), String::new());
-        shelf
-            .objects
-            .range(from..)
-            .take_while(|((ns, _), _)| ns == namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+        let objects = shelf.objects.range(from..).take_while(|((ns, _), _)| ns == namespace);
+        Some(objects.map(|(_, object)| object.clone()).collect())
     }
 }
 
 /// When a failed watch is tried again: as kube's own, without its jitter. One process does not storm a server, and a
 /// run in virtual time repeats exactly.
 #[derive(Default)]
-struct WatchBackoff {
+pub(super) struct WatchBackoff {
     failures: u32,
 }
 
@@ -385,7 +399,7 @@ impl Backoff for WatchBackoff {
     }
 }
 
-fn backoff() -> ResetTimerBackoff<WatchBackoff> {
+pub(super) fn backoff() -> ResetTimerBackoff<WatchBackoff> {
     ResetTimerBackoff::new(WatchBackoff::default(), Duration::from_secs(120))
 }
 

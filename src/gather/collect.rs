@@ -1,10 +1,14 @@
 //! From objects to a snapshot. Nothing is fetched here, so that a folder of files can stand in for the cluster.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::pods;
 use crate::{
     api::{
         keys,
@@ -17,15 +21,19 @@ use crate::{
         release::{self, Scope},
     },
     traffic::routes::{Missing, Network},
-    workload::{deployment::canary_name, hold::POLICY as HOLD_POLICY},
+    workload::{Style, canary::canary_name, hold::POLICY as HOLD_POLICY},
 };
 
 /// Objects by name.
 pub trait Objects {
     /// One object.
     fn get(&self, target: &ObjectRef) -> Result<Arc<Value>, Lookup>;
-    /// All objects of a kind in a namespace.
-    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Arc<Value>>;
+    /// All objects of a kind in a namespace; `None` while the kind is being read for the first time, because a part of
+    /// them would be taken for all.
+    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>>;
+    /// Pods that a label selector selects in the namespace of a Rollout, as far as they are known. They are followed for
+    /// this Rollout from now on.
+    fn pods(&self, rollout: &(String, String), selector: &str) -> Vec<Arc<Value>>;
 }
 
 /// Why an object is not at hand.
@@ -75,7 +83,8 @@ pub fn collect(
         rivals: Vec::new(),
         workload: None,
         canary: None,
-        replica_sets: Vec::new(),
+        revisions: Vec::new(),
+        pods: Vec::new(),
         stable_service: None,
         canary_service: None,
         endpoint_slices: Vec::new(),
@@ -87,19 +96,32 @@ pub fn collect(
     // A spec that names nothing needs nothing; the decision says what is wrong with it.
     let scope = release::scope(&snapshot.rollout).or_else(|_| release::bare_scope(&snapshot.rollout));
     let Ok(scope) = scope else { return Some(snapshot) };
-    snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace);
+    snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace)?;
 
     let at = |api_version: &str, kind: &str, name: &str| {
         optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
     };
-    snapshot.workload = at("apps/v1", "Deployment", &scope.workload.name)?;
-    snapshot.canary = at("apps/v1", "Deployment", &canary_name(&scope.workload.name))?;
+    snapshot.workload = at(&scope.workload.api_version, &scope.workload.kind, &scope.workload.name)?;
+    if scope.kind.styles.contains(&Style::Canary) {
+        snapshot.canary = at("apps/v1", "Deployment", &canary_name(&scope.workload.name))?;
+    }
     let owners: Vec<String> =
         [&snapshot.workload, &snapshot.canary].into_iter().flatten().map(|o| object::uid(o).to_owned()).collect();
-    snapshot.replica_sets = objects.list("apps/v1", "ReplicaSet", &namespace);
+    let (api_version, kind) = scope.kind.revisions;
+    snapshot.revisions = objects.list(api_version, kind, &namespace)?;
     snapshot
-        .replica_sets
+        .revisions
         .retain(|set| object::controller_uid(set).is_some_and(|uid| owners.iter().any(|owner| owner == uid)));
+
+    if is_releasing(&snapshot.rollout)
+        && let Some(selector) = snapshot.workload.as_ref().and_then(|w| pods::selector(w))
+    {
+        let key = (namespace.clone(), snapshot.rollout.metadata.name.clone().unwrap_or_default());
+        snapshot.pods = objects.pods(&key, &selector);
+        let revisions = snapshot.revisions.iter().map(|r| object::uid(r).to_owned());
+        let owners: BTreeSet<String> = owners.into_iter().chain(revisions).collect();
+        snapshot.pods.retain(|pod| object::controller_uid(pod).is_some_and(|uid| owners.contains(uid)));
+    }
 
     if let Some(traffic) = &scope.traffic {
         let names = &traffic.names;
@@ -107,7 +129,7 @@ pub fn collect(
         if traffic.has_canary_service() {
             snapshot.canary_service = at("v1", "Service", &names.canary_service)?;
         }
-        snapshot.endpoint_slices = objects.list("discovery.k8s.io/v1", "EndpointSlice", &namespace);
+        snapshot.endpoint_slices = objects.list("discovery.k8s.io/v1", "EndpointSlice", &namespace)?;
         snapshot.endpoint_slices.retain(|slice| {
             let service = object::label(slice, keys::SERVICE_NAME);
             service == Some(&names.stable_service) || service == Some(&names.canary_service)
@@ -158,10 +180,10 @@ fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMa
 /// Other Rollouts for the same workload that go before this one: one in the middle of a release before all others, an
 /// enabled one before one that is disabled or being deleted, an older one before a younger; of two equally old ones the
 /// first by name.
-fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Vec<String> {
+fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Option<Vec<String>> {
     let mine = rank(rollout);
     let mut rivals: Vec<String> = objects
-        .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)
+        .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?
         .iter()
         // Before any is read in full: a namespace may have a thousand.
         .filter(|other| names_workload(other, &scope.workload.name))
@@ -179,7 +201,7 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
         .filter_map(|other| other.metadata.name)
         .collect();
     rivals.sort();
-    rivals
+    Some(rivals)
 }
 
 /// Whether a Rollout names a workload of this name, in either spelling.

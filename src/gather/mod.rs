@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod collect;
+pub mod pods;
 
 pub use cache::Cache;
 pub use collect::{Lookup, Objects, Settings, collect};

@@ -1,24 +1,21 @@
 //! Winding up: requests, Services and workload are put in order, one thing after the other, and nothing of ours stays.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
-
 use super::{
-    idle::set_mark,
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::{Scope, digest},
+    release::Scope,
+    rolling::is_made_from,
     snapshot::Hold,
 };
 use crate::{
     api::{
         conditions::{StepState, phases, reasons, types},
-        keys::InProgressing,
         object::{self, ObjectRef},
     },
     traffic::{routes, services},
-    workload::deployment::{Deployment, canary_template},
+    workload::{Style, Workload},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Why a release is wound up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +37,7 @@ pub(super) enum Ending {
 /// One part of winding up; the names are those of `finalisingStep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
+    RouteTrafficToNew,
     RestoreStableService,
     RouteTrafficToStable,
     RemoveCanaryService,
@@ -50,6 +48,7 @@ enum Part {
 impl Part {
     fn as_str(self) -> &'static str {
         match self {
+            Part::RouteTrafficToNew => "FinalisingStepRouteTrafficToNew",
             Part::RestoreStableService => "RestoreStableService",
             Part::RouteTrafficToStable => "FinalisingStepRouteTrafficToStable",
             Part::RemoveCanaryService => "RemoveCanaryService",
@@ -62,9 +61,29 @@ impl Part {
 const END: &str = "END";
 
 impl Ending {
-    fn parts(self) -> &'static [Part] {
+    /// The order of contract 4.10: requests leave pods before the pods go.
+    fn parts(self, style: Style) -> &'static [Part] {
         use Part::*;
         match self {
+            Ending::Success if style == Style::BlueGreen => &[
+                RouteTrafficToNew,
+                RestoreStableService,
+                ResumeWorkload,
+                RouteTrafficToStable,
+                RemoveCanaryService,
+                ReleaseWorkloadControl,
+            ],
+            Ending::Rollback if style == Style::BlueGreen => &[
+                RouteTrafficToStable,
+                ResumeWorkload,
+                RestoreStableService,
+                RemoveCanaryService,
+                ReleaseWorkloadControl,
+            ],
+            // The old set is gone already, or this ending would have been refused.
+            Ending::Restart if style == Style::BlueGreen => {
+                &[RestoreStableService, RouteTrafficToStable, RemoveCanaryService]
+            }
             Ending::Success | Ending::Disabled | Ending::Deleted => &[
                 RestoreStableService,
                 RouteTrafficToStable,
@@ -91,9 +110,10 @@ impl Ending {
 impl Machine<'_> {
     /// Winds up whatever is there, for endings that may find no release going on.
     pub(super) fn finish(&mut self, ending: Ending, scope: &Scope) -> Turn {
-        let workload = self.workload();
+        let workload = self.workload.clone();
         self.wind_up(ending, scope, workload.as_ref())?;
         if let Some(workload) = &workload {
+            self.resume_workload(ending, workload)?;
             // Whoever goes on managing it needs the switch of the hold.
             let metadata = &self.snap.rollout.metadata;
             let lets_go = self.snap.rollout.spec.disabled || metadata.deletion_timestamp.is_some();
@@ -106,8 +126,12 @@ impl Machine<'_> {
         Ok(())
     }
 
-    pub(super) fn finalise(&mut self, ending: Ending, scope: &Scope, workload: &Deployment) -> Turn {
+    pub(super) fn finalise(&mut self, ending: Ending, scope: &Scope, workload: &Workload) -> Turn {
         if let Some(next) = self.template_changed_meanwhile(ending, workload)? {
+            if next == Ending::Restart {
+                self.check_one_version(scope, workload)?;
+                self.adopt_released(workload);
+            }
             self.sub().finalising_step = String::new();
             return match next {
                 Ending::Rollback => {
@@ -124,7 +148,8 @@ impl Machine<'_> {
                         reasons::RESTARTED,
                         "workload continuous publishing canaryRevision, then restart publishing",
                     );
-                    self.sub().finalising_step = Part::RouteTrafficToStable.as_str().to_owned();
+                    let first = Ending::Restart.parts(scope.style).first();
+                    self.sub().finalising_step = first.map(|part| part.as_str().to_owned()).unwrap_or_default();
                     self.rolling(scope, workload)
                 }
             };
@@ -141,12 +166,14 @@ impl Machine<'_> {
         if ending == Ending::Restart {
             return Ok(());
         }
+        // Whatever shut it again since must not stay: the hold lets a mark go only from what is released.
+        self.resume_workload(ending, workload)?;
         self.take_marks_off(workload, false)?;
         self.complete(ending, workload)
     }
 
     /// A template that was pushed while winding up starts a release of its own, or takes the old one back.
-    fn template_changed_meanwhile(&mut self, ending: Ending, workload: &Deployment) -> Turn<Option<Ending>> {
+    fn template_changed_meanwhile(&mut self, ending: Ending, workload: &Workload) -> Turn<Option<Ending>> {
         let stable = self.sub().stable_revision.clone();
         Ok(match ending {
             Ending::Success if workload.is_at(&stable) => Some(Ending::Rollback),
@@ -158,18 +185,26 @@ impl Machine<'_> {
 
     /// Whether the workload still has the template that went through the steps. Any one sign will do: an API server
     /// that was upgraded meanwhile may show every template with new defaults, and a plan may be edited.
-    fn is_released(&mut self, workload: &Deployment) -> bool {
+    fn is_released(&mut self, workload: &Workload) -> bool {
         let patch = self.release().ok().and_then(|r| r.patch);
-        let is_canarys =
-            self.canary.as_ref().is_some_and(|c| c.template() == canary_template(workload, patch.as_ref()));
+        let is_canarys = self.canary.as_ref().is_some_and(|c| is_made_from(c, workload, patch.as_ref()));
         // With the hold in force a new template takes this word away from the mark in the same write.
-        let is_let_through =
-            self.snap.hold == Hold::InForce && workload.in_progressing().is_some_and(|mark| mark.released);
-        is_canarys || is_let_through || digest(&workload.template()) == self.sub().canary_revision
+        let is_let_through = self.snap.hold == Hold::InForce && workload.mark().is_some_and(|mark| mark.released);
+        is_canarys || is_let_through || self.is_of_release(workload)
     }
 
-    fn wind_up(&mut self, ending: Ending, scope: &Scope, workload: Option<&Deployment>) -> Turn {
-        let parts = ending.parts();
+    /// A release that has gone through its steps made its version stable where most pods are of it already.
+    fn adopt_released(&mut self, workload: &Workload) {
+        let stable = self.sub().stable_revision.clone();
+        let left = workload.revision(&stable).map_or(0, |r| r.replicas);
+        let released = workload.revisions.iter().rev().find(|r| r.replicas > left && !r.is_present);
+        if let Some(released) = released {
+            self.sub().stable_revision.clone_from(&released.hash);
+        }
+    }
+
+    fn wind_up(&mut self, ending: Ending, scope: &Scope, workload: Option<&Workload>) -> Turn {
+        let parts = ending.parts(scope.style);
         let stored = self.status.canary_status.as_ref().map(|s| s.finalising_step.clone()).unwrap_or_default();
         let start = parts.iter().position(|p| p.as_str() == stored).unwrap_or(0);
         // With nothing of a release there, no record is started either.
@@ -184,6 +219,11 @@ impl Machine<'_> {
             }
             self.status.message = format!("winding up: {}", part.as_str());
             match part {
+                Part::RouteTrafficToNew => {
+                    if let Some(workload) = workload {
+                        self.route_all_to_new(scope, workload)?;
+                    }
+                }
                 Part::RestoreStableService => self.restore_stable_service(scope)?,
                 Part::RouteTrafficToStable => self.restore_routes(scope)?,
                 Part::RemoveCanaryService => self.remove_canary_service(scope)?,
@@ -192,10 +232,24 @@ impl Machine<'_> {
                         self.resume_workload(ending, workload)?;
                     }
                 }
-                Part::ReleaseWorkloadControl => self.remove_canary(workload)?,
+                Part::ReleaseWorkloadControl => {
+                    if !(ending == Ending::Restart && self.is_restarted(workload)) {
+                        self.remove_canary(workload)?;
+                    }
+                    if let Some(workload) = workload {
+                        self.tidy(workload)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// The extra Deployment is that of the newer template already: the status that says so could not be stored.
+    fn is_restarted(&self, workload: Option<&Workload>) -> bool {
+        let patch = self.release().ok().and_then(|r| r.patch);
+        let (Some(canary), Some(workload)) = (&self.canary, workload) else { return false };
+        !object::is_deleting(canary.object()) && is_made_from(canary, workload, patch.as_ref())
     }
 
     /// Takes traffic away from the canary while the release goes on.
@@ -206,10 +260,10 @@ impl Machine<'_> {
         self.remove_canary_service(scope)
     }
 
-    fn restore_stable_service(&mut self, scope: &Scope) -> Turn {
+    pub(super) fn restore_stable_service(&mut self, scope: &Scope) -> Turn {
         self.unpin_stable_service(scope)?;
         if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service())
-            && self.canary.is_some()
+            && self.has_new_pods()
         {
             self.settle("stable Service selects all pods", Self::grace(traffic, false))?;
         }
@@ -221,7 +275,7 @@ impl Machine<'_> {
             return Ok(());
         }
         let Some(service) = self.snap.stable_service.as_deref() else { return Ok(()) };
-        let operations = services::pin(service, None);
+        let operations = services::unpin(service);
         if !operations.is_empty() {
             return self.patch(Purpose::UnpinStableService, service, "v1", "Service", operations);
         }
@@ -236,7 +290,7 @@ impl Machine<'_> {
         if !routes.is_empty() {
             return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes, tried: Vec::new() });
         }
-        if self.canary.is_some() || !definitions.is_empty() {
+        if self.has_new_pods() || !definitions.is_empty() {
             self.settle("requests leave the canary", Self::grace(traffic, true))?;
         }
         if !definitions.is_empty() {
@@ -261,28 +315,22 @@ impl Machine<'_> {
     }
 
     /// Lets the workload's own controller roll it to its template, and waits until it has.
-    pub(super) fn resume_workload(&mut self, ending: Ending, workload: &Deployment) -> Turn {
-        let mark = match workload.in_progressing() {
-            Some(mark) => mark,
+    pub(super) fn resume_workload(&mut self, ending: Ending, workload: &Workload) -> Turn {
+        if workload.mark().is_none()
+            && (matches!(ending, Ending::Disabled | Ending::Deleted) || workload.is_rolled_out())
+        {
             // Between releases `paused` is the user's own.
-            None if matches!(ending, Ending::Disabled | Ending::Deleted) => return Ok(()),
-            None if workload.is_rolled_out() => return Ok(()),
-            None => InProgressing::default(),
-        };
-        // After a rollback there is nothing to roll; what the user had paused stays so.
-        let opens = workload.is_paused() && !(ending == Ending::Rollback && mark.paused);
-        if opens || !mark.released {
-            let rollout_name = self.snap.rollout.metadata.name.clone().unwrap_or_default();
-            let mut operations = vec![set_mark(workload, &InProgressing { rollout_name, released: true, ..mark })];
-            if opens {
-                operations.push(json!({"op": "replace", "path": "/spec/paused", "value": false}));
-            }
-            return self.patch(Purpose::ResumeWorkload, workload.object(), "apps/v1", "Deployment", operations);
+            return Ok(());
+        }
+        let stays_paused = ending == Ending::Rollback;
+        let operations = workload.kind.gate.release(workload, self.rollout_name(), stays_paused);
+        if !operations.is_empty() {
+            return self.patch_workload(Purpose::ResumeWorkload, workload, operations);
         }
         if !workload.is_rolled_out() {
             // Without counts: the Deployment tells them, and each would be one more write of ours.
-            let message = format!("waiting for Deployment {} to roll out", object::name(workload.object()));
-            return Err(match workload.trouble() {
+            let message = format!("waiting for {} to roll out", workload.title());
+            return Err(match &workload.trouble {
                 Some(trouble) => Wait::on(format!("{message}; {trouble}")),
                 None => Wait::on(message),
             });
@@ -290,16 +338,24 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn remove_canary(&mut self, workload: Option<&Deployment>) -> Turn {
+    /// Puts back what opening the workload changed in other objects.
+    fn tidy(&mut self, workload: &Workload) -> Turn {
+        match workload.kind.gate.tidy(workload, &self.snap.surroundings()) {
+            Some(change) => self.change(Purpose::ReleaseWorkload, change),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_canary(&mut self, workload: Option<&Workload>) -> Turn {
         let Some(canary) = &self.canary else { return Ok(()) };
         if let Some(workload) = workload
-            && canary.ready() > 0
+            && canary.ready > 0
             && !workload.has_enough()
         {
             // Without a routing step its pods answer for the Service like any other.
             return Err(Wait::on(format!(
-                "waiting for pods of Deployment {} to be available before the canary goes",
-                object::name(workload.object())
+                "waiting for pods of {} to be available before the canary goes",
+                workload.title()
             )));
         }
         let canary = canary.object();
@@ -312,7 +368,7 @@ impl Machine<'_> {
         self.effect(Effect::Delete { purpose: Purpose::DeleteCanary, target, uid, foreground: true })
     }
 
-    fn complete(&mut self, ending: Ending, workload: &Deployment) -> Turn {
+    fn complete(&mut self, ending: Ending, workload: &Workload) -> Turn {
         let succeeded = ending == Ending::Success;
         let Some(current) = workload.current().map(|set| set.hash.clone()) else {
             return Err(Wait::on("waiting for the workload's revision to be seen"));

@@ -7,23 +7,22 @@ use super::{
     finalise::Ending,
     machine::{Machine, Turn, Wait},
     plan::Purpose,
-    release::{Release, Scope, digest},
+    release::{Release, Scope},
 };
 use crate::{
     api::{
         conditions::{self, StepState, phases, reasons, types},
-        keys::{self, InProgressing},
-        object,
+        keys, object,
         v1beta1::CanaryStatus,
     },
-    workload::deployment::Deployment,
+    workload::Workload,
 };
 
 impl Machine<'_> {
-    pub(super) fn idle(&mut self, _scope: &Scope, workload: &Deployment) -> Turn {
+    pub(super) fn idle(&mut self, _scope: &Scope, workload: &Workload) -> Turn {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.clone()).filter(|r| !r.is_empty());
-        if let Some(mark) = workload.in_progressing() {
-            if !mark.released && workload.replicas() > 0 {
+        if let Some(mark) = workload.mark() {
+            if !mark.released && workload.replicas > 0 {
                 let release = self.release()?;
                 return self.start_release(workload, &release, "Rollout is in Progressing");
             }
@@ -33,22 +32,16 @@ impl Machine<'_> {
                 self.resume_workload(Ending::Success, workload)?;
             }
             if !workload.is_rolled_out() {
-                return Err(Wait::on(format!(
-                    "waiting for Deployment {} to roll out",
-                    object::name(workload.object())
-                )));
+                return Err(Wait::on(format!("waiting for {} to roll out", workload.title())));
             }
             return self.take_marks_off(workload, false);
         }
         let current = workload.current().map(|set| set.hash.clone());
         match (recorded, current) {
-            (_, None) => Err(Wait::on(format!(
-                "waiting for the first revision of Deployment {}",
-                object::name(workload.object())
-            ))),
+            (_, None) => Err(Wait::on(format!("waiting for the first revision of {}", workload.title()))),
             (recorded, Some(current)) => {
                 if recorded.as_ref().is_some_and(|r| *r != current) {
-                    if workload.replicas() > 0 {
+                    if workload.replicas > 0 {
                         let text = format!("revision {current} was rolled out without the Rollout's steps");
                         self.warn(reasons::LATE_HOLD, text);
                     }
@@ -66,7 +59,7 @@ impl Machine<'_> {
     }
 
     /// Platforms take the first rollout of a workload for a finished release, so the record looks like one.
-    fn record(&mut self, workload: &Deployment, revision: &str) -> Turn {
+    fn record(&mut self, workload: &Workload, revision: &str) -> Turn {
         self.become_healthy();
         let release = self.release()?;
         let is_new = self.status.canary_status.is_none();
@@ -91,40 +84,35 @@ impl Machine<'_> {
         let last = conditions::find(&self.status.conditions, types::PROGRESSING);
         self.status.message = match last.filter(|c| c.reason == reasons::COMPLETED) {
             Some(condition) => condition.message.clone(),
-            None => format!("workload deployment {} is completed", object::name(workload.object())),
+            None => format!("workload {} {} is completed", workload.kind.kind.to_lowercase(), workload.name()),
         };
         Ok(())
     }
 
     /// Whether a change of the template is rolling out that nobody held, while there still are pods to keep.
-    pub(super) fn slipped_through(&self, workload: &Deployment) -> bool {
+    pub(super) fn slipped_through(&self, workload: &Workload) -> bool {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
-        workload.in_progressing().is_none()
-            && workload.replicas() > 0
+        workload.mark().is_none()
+            && workload.replicas > 0
             && !workload.is_at(recorded)
             && !workload.is_rolled_out()
-            && workload.revision(recorded).is_some_and(|set| set.replicas > 0)
+            && workload.runs(recorded)
     }
 
     /// A change came through without being held, or the hold was taken away: stop what is left of it.
-    pub(super) fn hold_late(&mut self, workload: &Deployment) -> Turn {
+    pub(super) fn hold_late(&mut self, workload: &Workload) -> Turn {
         self.warn(
             reasons::LATE_HOLD,
             format!(
-                "the change of Deployment {} was not held in time and is stopped now; some pods may be new already",
-                object::name(workload.object())
+                "the change of {} was not held in time and is stopped now; some pods may be new already",
+                workload.title()
             ),
         );
-        let mark = InProgressing {
-            rollout_name: self.snap.rollout.metadata.name.clone().unwrap_or_default(),
-            paused: workload.in_progressing().map_or(workload.is_paused(), |mark| mark.paused),
-            released: false,
-        };
-        let operations = vec![set_mark(workload, &mark), json!({"op": "add", "path": "/spec/paused", "value": true})];
-        self.patch(Purpose::HoldWorkload, workload.object(), "apps/v1", "Deployment", operations)
+        let operations = workload.kind.gate.shut(workload, self.rollout_name());
+        self.patch_workload(Purpose::HoldWorkload, workload, operations)
     }
 
-    pub(super) fn start_release(&mut self, workload: &Deployment, release: &Release, message: &str) -> Turn {
+    pub(super) fn start_release(&mut self, workload: &Workload, release: &Release, message: &str) -> Turn {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
         let stable = workload
             .revision(recorded)
@@ -132,12 +120,9 @@ impl Machine<'_> {
             .or_else(|| workload.oldest_active())
             .map(|set| set.hash.clone());
         let Some(stable) = stable else {
-            return Err(Wait::on(format!(
-                "waiting for pods of the stable revision of Deployment {}",
-                object::name(workload.object())
-            )));
+            return Err(Wait::on(format!("waiting for pods of the stable revision of {}", workload.title())));
         };
-        let revision = digest(&workload.template());
+        let revision = workload.template_name.clone();
         self.status.canary_status = Some(CanaryStatus {
             observed_workload_generation: object::int(workload.object(), &["metadata", "generation"]),
             observed_rollout_id: workload.rollout_id().unwrap_or(&revision).to_owned(),
@@ -157,27 +142,17 @@ impl Machine<'_> {
         self.event(
             reasons::INITIALIZING,
             format!(
-                "release {revision} of Deployment {} begins, in {}",
-                object::name(workload.object()),
+                "release {revision} of {} begins, in {}",
+                workload.title(),
                 if release.count() == 1 { "1 step".to_owned() } else { format!("{} steps", release.count()) }
             ),
         );
         Ok(())
     }
 
-    /// Takes our mark off the workload (and the switch of the hold, when the Rollout lets go of it), and gives `paused`
-    /// the value that the user wants.
-    pub(super) fn take_marks_off(&mut self, workload: &Deployment, lets_go: bool) -> Turn {
-        let mut operations = Vec::new();
-        if let Some(mark) = workload.in_progressing() {
-            operations.push(json!({
-                "op": "remove",
-                "path": format!("/metadata/annotations/{}", object::pointer_key(keys::IN_PROGRESSING)),
-            }));
-            if mark.paused && !workload.is_paused() {
-                operations.push(json!({"op": "add", "path": "/spec/paused", "value": true}));
-            }
-        }
+    /// Takes our mark off the workload, and the switch of the hold, when the Rollout lets go of it.
+    pub(super) fn take_marks_off(&mut self, workload: &Workload, lets_go: bool) -> Turn {
+        let mut operations = workload.kind.gate.take_off(workload);
         if lets_go && object::label(workload.object(), keys::WORKLOAD_TYPE).is_some() {
             operations.push(json!({
                 "op": "remove",
@@ -187,20 +162,6 @@ impl Machine<'_> {
         if operations.is_empty() {
             return Ok(());
         }
-        self.patch(Purpose::ReleaseWorkload, workload.object(), "apps/v1", "Deployment", operations)
-    }
-}
-
-/// The operation that puts a mark on a workload.
-pub(super) fn set_mark(workload: &Deployment, mark: &InProgressing) -> serde_json::Value {
-    let value = serde_json::to_string(mark).unwrap_or_default();
-    if object::at(workload.object(), &["metadata", "annotations"]).is_some() {
-        json!({
-            "op": "add",
-            "path": format!("/metadata/annotations/{}", object::pointer_key(keys::IN_PROGRESSING)),
-            "value": value,
-        })
-    } else {
-        json!({"op": "add", "path": "/metadata/annotations", "value": {keys::IN_PROGRESSING: value}})
+        self.patch_workload(Purpose::ReleaseWorkload, workload, operations)
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         conditions::{self, StepState, phases, reasons, types},
         keys, object,
     },
-    workload::deployment::Deployment,
+    workload::Workload,
 };
 
 impl Machine<'_> {
@@ -53,8 +53,9 @@ impl Machine<'_> {
         }
         // The switch may be on again after a crash between switching it on and recording that.
         let is_on = self
-            .workload()
-            .is_some_and(|w| w.in_progressing().is_some() || object::label(w.object(), keys::WORKLOAD_TYPE).is_some());
+            .workload
+            .as_ref()
+            .is_some_and(|w| w.mark().is_some() || object::label(w.object(), keys::WORKLOAD_TYPE).is_some());
         if self.status.phase != phases::DISABLED || (is_on && self.snap.rivals.is_empty()) {
             self.leave(Ending::Disabled, scope)?;
             self.close_record();
@@ -85,7 +86,7 @@ impl Machine<'_> {
 
     /// After an ending that the workload survived with the new version: what runs now is stable.
     pub(super) fn close_record(&mut self) {
-        let current = self.workload().and_then(|w| w.current().map(|set| set.hash.clone()));
+        let current = self.workload.as_ref().and_then(|w| w.current()).map(|r| r.hash.clone());
         if conditions::find(&self.status.conditions, types::PROGRESSING).is_some_and(|c| c.status == "True") {
             self.set_progressing(reasons::COMPLETED, "Rollout progressing has been canceled");
             self.event(reasons::RESTORED, "routes, Services and workload are what they are without the Rollout");
@@ -103,11 +104,9 @@ impl Machine<'_> {
     }
 
     /// A release whose workload carries no mark and has no stable pods: it was made anew, or rolled out by other means.
-    pub(super) fn is_another_workload(&mut self, workload: &Deployment) -> bool {
+    pub(super) fn is_another_workload(&mut self, workload: &Workload) -> bool {
         let stable = self.sub().stable_revision.clone();
-        self.is_rolling()
-            && workload.in_progressing().is_none()
-            && workload.revision(&stable).is_none_or(|set| set.replicas == 0)
+        self.is_rolling() && workload.mark().is_none() && !workload.runs(&stable)
     }
 
     /// A release is going on and not being wound up.

@@ -5,8 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{
+    blue_green,
     plan::{Effect, Event, Plan, Purpose, stall},
-    release::{self, Release, Scope, SpecError, Style, Traffic},
+    release::{self, Release, Scope, SpecError, Traffic},
     snapshot::{Hold, Snapshot},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         v1beta1::{CanaryStatus, Rollout, RolloutStatus, Settling},
     },
     traffic::routes::RouteError,
-    workload::deployment::{Deployment, canary_name},
+    workload::{Change, Revision, Style, Workload, canary::canary_name, deployment},
 };
 
 /// Whether a release of this Rollout is going on or being wound up.
@@ -83,18 +84,29 @@ pub(super) type Turn<T = ()> = Result<T, Wait>;
 pub(super) struct Machine<'a> {
     pub(super) snap: &'a Snapshot,
     pub(super) status: RolloutStatus,
-    pub(super) canary: Option<Deployment>,
+    pub(super) workload: Option<Workload>,
+    /// The extra Deployment of canary style.
+    pub(super) canary: Option<Workload>,
+    pub(super) scope: Result<Scope, SpecError>,
     effects: Vec<Effect>,
     events: Vec<Event>,
 }
 
 impl<'a> Machine<'a> {
     fn new(snap: &'a Snapshot) -> Self {
+        let scope = release::scope(&snap.rollout);
+        let kind = scope.as_ref().ok().map(|s| s.kind);
+        let kind = kind.or_else(|| release::bare_scope(&snap.rollout).ok().map(|s| s.kind));
+        let surroundings = snap.surroundings();
         let canary = snap.canary.as_ref().filter(|c| is_ours(snap, c));
+        let mut status = snap.rollout.status.clone().unwrap_or_default();
+        blue_green::unfold(&mut status);
         Machine {
             snap,
-            status: snap.rollout.status.clone().unwrap_or_default(),
-            canary: canary.map(|c| Deployment::read(c, &snap.replica_sets)),
+            status,
+            workload: snap.workload.as_ref().zip(kind).map(|(w, kind)| (kind.read)(w, &surroundings)),
+            canary: canary.map(|c| deployment::read(c, &surroundings)),
+            scope,
             effects: Vec::new(),
             events: Vec::new(),
         }
@@ -118,26 +130,49 @@ impl<'a> Machine<'a> {
             self.status.current_step_index = sub.current_step_index;
             self.status.current_step_state = sub.current_step_state.clone();
         }
+        if self.is_blue_green() {
+            blue_green::fold(&mut self.status);
+        }
         Plan { effects: self.effects, status: self.status, events: self.events, requeue: wait.until }
     }
 
     fn count_pods(&mut self) {
         let is_progressing = self.status.phase == phases::PROGRESSING;
-        if let (Some(sub), Some(canary)) = (&mut self.status.canary_status, &self.canary)
-            && is_progressing
-        {
-            sub.canary_replicas = canary.existing();
-            sub.canary_ready_replicas = canary.ready();
-            if let Some(set) = canary.current() {
-                sub.pod_template_hash = set.hash.clone();
-            }
+        let Some(sub) = self.status.canary_status.as_ref().filter(|_| is_progressing) else { return };
+        // A template that went back to the stable one brings no new pods.
+        let new = self.new_revision().filter(|new| new.hash != sub.stable_revision);
+        let pods = match &self.canary {
+            Some(canary) => Some((canary.existing, canary.ready)),
+            None => new.as_ref().map(|new| (new.existing, new.ready)),
+        };
+        let sub = self.sub();
+        if let Some((existing, ready)) = pods {
+            (sub.canary_replicas, sub.canary_ready_replicas) = (existing, ready);
+        }
+        if let Some(new) = new {
+            sub.pod_template_hash = new.hash;
+        }
+    }
+
+    /// The version that the release brings, once it has pods or could have.
+    pub(super) fn new_revision(&self) -> Option<Revision> {
+        match &self.scope {
+            Ok(scope) if scope.style != Style::Canary => self.workload.as_ref()?.current().cloned(),
+            _ => self.canary.as_ref()?.current().cloned(),
+        }
+    }
+
+    fn is_blue_green(&self) -> bool {
+        match &self.scope {
+            Ok(scope) => scope.style == Style::BlueGreen,
+            Err(_) => self.snap.rollout.status.as_ref().is_some_and(|s| s.blue_green_status.is_some()),
         }
     }
 
     fn run(&mut self) -> Turn {
         let rollout = &self.snap.rollout;
         self.status.observed_generation = rollout.metadata.generation;
-        let scope = release::scope(rollout);
+        let scope = self.scope.clone();
         if rollout.metadata.deletion_timestamp.is_some() {
             return self.terminate(scope);
         }
@@ -161,21 +196,11 @@ impl<'a> Machine<'a> {
                 ),
             ));
         }
-        if scope.style != Style::Canary
-            || object::group(&scope.workload.api_version) != "apps"
-            || scope.workload.kind != "Deployment"
-        {
-            return Err(Wait::stall(
-                reasons::INVALID_SPEC,
-                "only canary style of an apps/v1 Deployment is supported by this version; set \
-                 enableExtraWorkloadForCanary: true, or the annotation rollouts.kruise.io/rolling-style: canary",
-            ));
-        }
         match &self.snap.hold {
             Hold::InForce => conditions::remove(&mut self.status.conditions, types::DEGRADED),
             Hold::Unavailable(why) => self.set_condition(types::DEGRADED, true, reasons::HOLD_UNAVAILABLE, why),
         }
-        let Some(workload) = self.workload() else { return self.without_workload(&scope) };
+        let Some(workload) = self.workload.clone() else { return self.without_workload(&scope) };
         if self.status.phase == phases::DISABLING {
             // Winding up always completes first, so that no half-finished release is mistaken for a new one.
             self.finish(super::finalise::Ending::Disabled, &scope)?;
@@ -198,9 +223,10 @@ impl<'a> Machine<'a> {
                 return Err(Wait::default());
             }
             return Err(Wait::on(format!(
-                "waiting for the Deployment controller to see generation {} of {}",
+                "waiting for the {} controller to see generation {} of {}",
+                workload.kind.kind,
                 object::int(workload.object(), &["metadata", "generation"]).unwrap_or_default(),
-                object::name(workload.object())
+                workload.name()
             )));
         }
         if self.status.phase != phases::PROGRESSING {
@@ -212,7 +238,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn progress(&mut self, scope: &Scope, workload: &Deployment) -> Turn {
+    fn progress(&mut self, scope: &Scope, workload: &Workload) -> Turn {
         use super::finalise::Ending;
         match self.progressing_reason() {
             reasons::FINALISING => self.finalise(Ending::Success, scope, workload),
@@ -252,22 +278,18 @@ impl<'a> Machine<'a> {
         self.effect(Effect::Patch { purpose, target, resource_version, operations: vec![operation] })
     }
 
-    fn ensure_label(&mut self, workload: &Deployment) -> Turn {
-        if object::label(workload.object(), keys::WORKLOAD_TYPE) == Some("deployment") {
+    fn ensure_label(&mut self, workload: &Workload) -> Turn {
+        let value = workload.kind.workload_type;
+        if object::label(workload.object(), keys::WORKLOAD_TYPE) == Some(value) {
             return Ok(());
         }
         let operation = if object::at(workload.object(), &["metadata", "labels"]).is_some() {
             let path = format!("/metadata/labels/{}", object::pointer_key(keys::WORKLOAD_TYPE));
-            json!({"op": "add", "path": path, "value": "deployment"})
+            json!({"op": "add", "path": path, "value": value})
         } else {
-            json!({"op": "add", "path": "/metadata/labels", "value": {keys::WORKLOAD_TYPE: "deployment"}})
+            json!({"op": "add", "path": "/metadata/labels", "value": {keys::WORKLOAD_TYPE: value}})
         };
-        self.patch(Purpose::WatchWorkload, workload.object(), "apps/v1", "Deployment", vec![operation])
-    }
-
-    /// The workload with its ReplicaSets.
-    pub(super) fn workload(&self) -> Option<Deployment> {
-        self.snap.workload.as_ref().map(|w| Deployment::read(w, &self.snap.replica_sets))
+        self.patch_workload(Purpose::WatchWorkload, workload, vec![operation])
     }
 
     /// Asks for a write and ends the pass: what follows is decided from what the cluster says then.
@@ -288,6 +310,28 @@ impl<'a> Machine<'a> {
         let target = ObjectRef::new(api_version, kind, object::namespace(object), object::name(object));
         let resource_version = object::resource_version(object).to_owned();
         self.effect(Effect::Patch { purpose, target, resource_version, operations })
+    }
+
+    /// Asks for a JSON patch of the workload.
+    pub(super) fn patch_workload<T>(
+        &mut self,
+        purpose: Purpose,
+        workload: &Workload,
+        operations: Vec<Value>,
+    ) -> Turn<T> {
+        let api_version = object::text(workload.object(), &["apiVersion"]).to_owned();
+        self.patch(purpose, workload.object(), &api_version, workload.kind.kind, operations)
+    }
+
+    /// Asks for what opening a workload needs.
+    pub(super) fn change<T>(&mut self, purpose: Purpose, change: Change) -> Turn<T> {
+        let (api_version, kind) = &change.kind;
+        self.patch(purpose, &change.object, api_version, kind, change.operations)
+    }
+
+    /// Name of the Rollout.
+    pub(super) fn rollout_name(&self) -> &'a str {
+        self.snap.rollout.metadata.name.as_deref().unwrap_or_default()
     }
 
     /// Tells people.
@@ -360,13 +404,13 @@ impl<'a> Machine<'a> {
     }
 
     /// Whether the object with the canary Deployment's name may be changed and deleted by us.
-    pub(super) fn check_canary_name(&self, workload: &Deployment) -> Turn {
+    pub(super) fn check_canary_name(&self, workload: &Workload) -> Turn {
         match &self.snap.canary {
             Some(other) if !is_ours(self.snap, other) => Err(Wait::stall(
                 reasons::NAME_TAKEN,
                 format!(
                     "Deployment {} exists and does not belong to this Rollout; rename or delete it",
-                    canary_name(object::name(workload.object()))
+                    canary_name(workload.name())
                 ),
             )),
             _ => Ok(()),

@@ -1,9 +1,11 @@
 //! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
 
+mod blue_green;
 mod finalise;
 mod idle;
 mod leave;
 mod machine;
+mod pods;
 mod rolling;
 mod routing;
 

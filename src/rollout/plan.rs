@@ -83,6 +83,8 @@ pub enum Purpose {
     WatchWorkload,
     /// Stops a change that was not held in time.
     HoldWorkload,
+    /// Lets the workload roll as far as the step says.
+    OpenWorkload,
     /// Brings canary pods up.
     ScaleCanary,
     /// Restricts the stable Service to stable pods.

@@ -2,15 +2,18 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        GROUP, keys, object,
+        GROUP, keys,
+        object::{self, digest},
         v1beta1::{NetworkRef, PatchPodTemplateMetadata, Rollout, Step, TrafficRoutingRef, WorkloadRef},
     },
     traffic::{Names, Strategy},
-    workload::replicas::{Round, percent, scaled},
+    workload::{
+        KINDS, Kind, Style,
+        replicas::{Round, percent, scaled},
+    },
 };
 
 /// A field of the spec that cannot be followed.
@@ -27,22 +30,13 @@ fn wrong<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, S
     Err(SpecError { field: field.into(), problem: problem.into() })
 }
 
-/// How the new version comes up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// An extra Deployment beside the stable one.
-    Canary,
-    /// In place, batch by batch.
-    Partition,
-    /// A full new set beside the old.
-    BlueGreen,
-}
-
 /// What the Rollout reaches: known even when its steps are wrong, so that everything can always be put back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scope {
     /// The workload.
     pub workload: WorkloadRef,
+    /// Its kind.
+    pub kind: &'static Kind,
     /// How the new version comes up.
     pub style: Style,
     /// Where requests are routed, if the Rollout routes any.
@@ -127,14 +121,22 @@ impl Release {
 }
 
 impl ReleaseStep {
-    /// Canary pods for a workload of `total` pods.
-    pub fn target(&self, total: i32) -> i32 {
-        scaled(&self.replicas, total, Round::Up).unwrap_or(total).clamp(0, total)
+    /// New pods for a workload of `total` pods (contract 5.4): rounded up; in place, a share below 100 % leaves one
+    /// stable pod where there is more than one.
+    pub fn target(&self, style: Style, total: i32) -> i32 {
+        let pods = scaled(&self.replicas, total, Round::Up).unwrap_or(total).clamp(0, total);
+        if style == Style::Partition
+            && total > 1
+            && matches!(&self.replicas, IntOrString::String(share) if percent(share) != Some(100))
+        {
+            return pods.min(total - 1);
+        }
+        pods
     }
 }
 
 /// Reads which workload the Rollout names.
-fn workload_ref(rollout: &Rollout) -> Result<WorkloadRef, SpecError> {
+fn workload_ref(rollout: &Rollout) -> Result<(WorkloadRef, &'static Kind), SpecError> {
     let spec = &rollout.spec;
     let by_object_ref = spec.object_ref.as_ref().and_then(|o| o.workload_ref.as_ref());
     let workload = match (&spec.workload_ref, by_object_ref) {
@@ -149,7 +151,20 @@ fn workload_ref(rollout: &Rollout) -> Result<WorkloadRef, SpecError> {
             return wrong(format!("spec.workloadRef.{field}"), "is empty");
         }
     }
-    Ok(workload)
+    let group = object::group(&workload.api_version);
+    let Some(kind) = crate::workload::kind(group, &workload.kind) else {
+        let known: Vec<String> = KINDS.iter().map(|k| format!("{} ({})", k.kind, k.group)).collect();
+        return wrong(
+            "spec.workloadRef",
+            format!(
+                "{} of {} cannot be released step by step; use {}",
+                workload.kind,
+                workload.api_version,
+                known.join(", ")
+            ),
+        );
+    };
+    Ok((workload, kind))
 }
 
 /// The workload alone: what is left to put in order when the rest of the spec is wrong.
@@ -157,7 +172,9 @@ fn workload_ref(rollout: &Rollout) -> Result<WorkloadRef, SpecError> {
 /// # Errors
 /// When no workload is named.
 pub fn bare_scope(rollout: &Rollout) -> Result<Scope, SpecError> {
-    Ok(Scope { workload: workload_ref(rollout)?, style: Style::Canary, traffic: None })
+    let (workload, kind) = workload_ref(rollout)?;
+    let style = kind.style(Style::Canary).unwrap_or(Style::Partition);
+    Ok(Scope { workload, kind, style, traffic: None })
 }
 
 /// Reads what the Rollout reaches.
@@ -165,9 +182,9 @@ pub fn bare_scope(rollout: &Rollout) -> Result<Scope, SpecError> {
 /// # Errors
 /// When the workload, the style or the traffic part is wrong; names the field.
 pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
-    let workload = workload_ref(rollout)?;
+    let (workload, kind) = workload_ref(rollout)?;
     let strategy = &rollout.spec.strategy;
-    let (style, path, routings, no_service, shared) = match (&strategy.canary, &strategy.blue_green) {
+    let (wanted, path, routings, no_service, shared) = match (&strategy.canary, &strategy.blue_green) {
         (Some(canary), None) => (
             canary_style(rollout)?,
             "canary",
@@ -196,7 +213,13 @@ pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
         [routing] => Some(traffic(rollout, &format!("{field}[0]"), routing, no_service)?),
         more => return wrong(field, format!("has {} entries; at most one is supported", more.len())),
     };
-    Ok(Scope { workload, style, traffic })
+    let Some(style) = kind.style(wanted) else {
+        return wrong(
+            format!("spec.strategy.{path}"),
+            format!("a {} cannot be released in this style; use canary", kind.kind),
+        );
+    };
+    Ok(Scope { workload, kind, style, traffic })
 }
 
 fn canary_style(rollout: &Rollout) -> Result<Style, SpecError> {
@@ -347,12 +370,6 @@ fn plan_hash(rollout: &Rollout) -> String {
         }
     }
     digest(&strategy)
-}
-
-/// A short name for a JSON value: for people and for comparing values that this controller wrote itself. What the API
-/// server returns is never identified by it, because servers of different versions default differently.
-pub fn digest(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The Rollout as owner of the objects that it makes.

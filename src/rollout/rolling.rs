@@ -1,29 +1,26 @@
 //! During a release: the steps, one state after the other.
 
-use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::json;
-
 use super::{
     finalise::Ending,
     machine::{Machine, Turn, Wait},
-    plan::{Effect, Purpose},
-    release::{Pause, Release, ReleaseStep, Scope, Traffic, digest, owner_reference},
+    plan::Purpose,
+    release::{Pause, Release, ReleaseStep, Scope, Traffic},
 };
 use crate::{
     api::{
         conditions::{StepState, reasons},
-        keys, object,
+        keys,
+        object::{self, digest},
+        v1beta1::{PatchPodTemplateMetadata, RolloutStatus},
     },
     traffic::{Strategy, services},
-    workload::{
-        deployment::{Deployment, canary_deployment, canary_template},
-        replicas::{Round, percent, scaled},
-    },
+    workload::{Style, Workload, canary::canary_template, replicas::percent},
 };
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 impl Machine<'_> {
-    pub(super) fn rolling(&mut self, scope: &Scope, workload: &Deployment) -> Turn {
+    pub(super) fn rolling(&mut self, scope: &Scope, workload: &Workload) -> Turn {
         let stable = self.sub().stable_revision.clone();
         if workload.is_at(&stable) {
             self.sub().finalising_step = String::new();
@@ -39,6 +36,7 @@ impl Machine<'_> {
         self.keep_held(workload)?;
         let release = self.release()?;
         if self.is_of_another_template(workload, &release) {
+            self.check_one_version(scope, workload)?;
             return self.restart(scope, workload, &release);
         }
         if release.is_paused {
@@ -56,33 +54,46 @@ impl Machine<'_> {
     }
 
     /// Whatever opened the workload before its time, without the admission policy or around it: it is shut again.
-    pub(super) fn keep_held(&mut self, workload: &Deployment) -> Turn {
-        let is_held = workload.is_paused() && workload.in_progressing().is_some_and(|mark| !mark.released);
-        if is_held || workload.is_at(&self.sub().stable_revision.clone()) {
+    pub(super) fn keep_held(&mut self, workload: &Workload) -> Turn {
+        if workload.kind.gate.is_kept(workload) || workload.is_at(&self.sub().stable_revision.clone()) {
             return Ok(());
         }
         self.hold_late(workload)
     }
 
-    /// A canary Deployment of an older template, or a restart that has not ended yet.
-    fn is_of_another_template(&mut self, workload: &Deployment, release: &Release) -> bool {
-        let revision = digest(&workload.template());
-        let stale = match &self.canary {
-            Some(canary) => {
-                let wanted = canary_template(workload, release.patch.as_ref());
-                let made_with = object::annotation(canary.object(), keys::CANARY_TEMPLATE);
-                canary.template() != wanted && made_with != Some(digest(&wanted).as_str())
-            }
-            None => self.sub().canary_revision != revision,
+    /// The extra Deployment or the status is of an older template, or a restart has not ended yet.
+    fn is_of_another_template(&mut self, workload: &Workload, release: &Release) -> bool {
+        let is_stale = match &self.canary {
+            Some(canary) => !is_made_from(canary, workload, release.patch.as_ref()),
+            None => !self.is_of_release(workload),
         };
-        if !stale {
-            self.sub().canary_revision = revision;
+        if is_stale || !self.sub().finalising_step.is_empty() {
+            return true;
         }
-        stale || !self.sub().finalising_step.is_empty()
+        self.sub().canary_revision.clone_from(&workload.template_name);
+        false
+    }
+
+    /// The template that the release began with. An API server that was upgraded meanwhile may show every template with
+    /// new defaults; the server's own name of the version tells it then.
+    pub(super) fn is_of_release(&mut self, workload: &Workload) -> bool {
+        let sub = self.sub();
+        let is_known = !sub.pod_template_hash.is_empty() && sub.pod_template_hash != sub.stable_revision;
+        workload.template_name == sub.canary_revision || (is_known && workload.is_at(&sub.pod_template_hash))
+    }
+
+    /// A blue-green release keeps the old set to go back to; a third version would need a third set.
+    pub(super) fn check_one_version(&mut self, scope: &Scope, workload: &Workload) -> Turn {
+        if scope.style == Style::BlueGreen && workload.runs(&self.sub().stable_revision.clone()) {
+            return Err(Wait::on(
+                "new version releasing detected in the progress of blue-green release, please rollback first",
+            ));
+        }
+        Ok(())
     }
 
     /// A newer template arrived: requests go back to stable pods, the canary goes, and the plan starts again.
-    fn restart(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+    fn restart(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         if self.progressing_reason() != reasons::INITIALIZING || self.sub().finalising_step.is_empty() {
             self.sub().finalising_step = String::new();
             // Nobody may approve a step of the version that goes.
@@ -97,7 +108,7 @@ impl Machine<'_> {
     }
 
     /// Finds before the first pod what would fail at a later step: missing objects, scripts that do not run.
-    fn check_everything(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+    fn check_everything(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         self.check_canary_name(workload)?;
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         self.stable_service(traffic)?;
@@ -149,31 +160,33 @@ impl Machine<'_> {
     }
 
     /// Executes the state of the current step; `Ok` when it moved to another.
-    fn step(&mut self, scope: &Scope, workload: &Deployment, release: &Release) -> Turn {
+    fn step(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         let index = self.sub().current_step_index;
         let Some(step) = release.step(index) else {
             return self.all_done();
         };
         let traffic = scope.traffic.as_ref().filter(|_| !step.strategy.is_empty());
+        // Nothing is left to tell apart once all pods are new.
+        let routed = traffic.filter(|_| !self.is_whole(scope, workload, step));
         match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
             StepState::BeforeStepUpgrade => {
                 self.check_everything(scope, workload, release)?;
-                self.before_upgrade(scope, traffic, workload)?;
+                self.before_upgrade(scope, traffic, routed.is_some(), workload)?;
                 self.event(reasons::STEP_STARTED, format!("step {index} of {} begins", release.count()));
                 self.set_state(StepState::StepUpgrade);
             }
             StepState::StepUpgrade => {
                 self.status.message =
                     format!("Rollout is in step({index}/{}), and upgrade workload to new version", release.count());
-                self.upgrade(workload, release, step)?;
+                self.upgrade(scope, workload, release, step)?;
                 self.event(reasons::STEP_UPGRADED, format!("upgrade step({index}) canary pods with new versions done"));
                 self.set_state(StepState::StepTrafficRouting);
             }
             StepState::StepTrafficRouting => {
-                if !self.has_pods(workload, step)? {
+                if !self.has_pods(scope, workload, release, step)? {
                     return Ok(());
                 }
-                if let Some(traffic) = traffic {
+                if let Some(traffic) = routed {
                     self.route(traffic, workload, release, step)?;
                     self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
                     self.event(reasons::TRAFFIC_ROUTED, describe_strategy(index, &step.strategy));
@@ -182,19 +195,19 @@ impl Machine<'_> {
             }
             StepState::StepMetricsAnalysis => self.set_state(StepState::StepPaused),
             StepState::StepPaused => {
-                if !self.has_pods(workload, step)? {
+                if !self.has_pods(scope, workload, release, step)? {
                     return Ok(());
                 }
                 if self.sub().paused_step_index != Some(index) {
                     self.sub().paused_step_index = Some(index);
-                    if !is_free_passage(step, index, release) && step.pause == Pause::Approval {
+                    if !self.is_free_passage(step, index, release) && step.pause == Pause::Approval {
                         self.event(
                             reasons::STEP_PAUSED,
                             format!("step {index} of {} waits for approval", release.count()),
                         );
                     }
                 }
-                if let Some(traffic) = traffic {
+                if let Some(traffic) = routed {
                     self.route(traffic, workload, release, step)?;
                 }
                 self.wait_for_pause(index, step, release)?;
@@ -212,8 +225,7 @@ impl Machine<'_> {
                     self.set_state(StepState::BeforeStepUpgrade);
                     return Ok(());
                 }
-                let stored = self.snap.rollout.status.as_ref().and_then(|s| s.canary_status.as_ref());
-                if stored.is_some_and(|s| s.current_step_state == StepState::StepReady.as_str()) {
+                if self.snap.rollout.status.as_ref().is_some_and(is_approved) {
                     self.event(reasons::APPROVED, format!("step {index} of {} is approved", release.count()));
                 }
                 let next = release.next(index);
@@ -245,8 +257,18 @@ impl Machine<'_> {
 
     /// A step without traffic takes traffic away from the canary; one with traffic keeps new pods out of the stable
     /// Service.
-    fn before_upgrade(&mut self, scope: &Scope, traffic: Option<&Traffic>, workload: &Deployment) -> Turn {
+    fn before_upgrade(
+        &mut self,
+        scope: &Scope,
+        traffic: Option<&Traffic>,
+        tells_apart: bool,
+        workload: &Workload,
+    ) -> Turn {
         let Some(traffic) = traffic else { return self.clean_traffic(scope) };
+        if !tells_apart {
+            // The pods that the stable Service is restricted to are about to go.
+            return self.restore_stable_service(scope);
+        }
         let service = self.stable_service(traffic)?;
         if !traffic.has_canary_service() {
             return Ok(());
@@ -255,60 +277,23 @@ impl Machine<'_> {
         if workload.revision(&stable).is_none() {
             return Err(Wait::on(format!("waiting for the stable revision {stable} to be seen")));
         }
-        let operations = services::pin(service, Some(&stable));
+        let operations = services::pin(service, scope.kind.revision_label, &stable);
         if !operations.is_empty() {
             return self.patch(Purpose::PinStableService, service, "v1", "Service", operations);
         }
         self.settle("stable Service restricted to stable pods", Self::grace(traffic, false))
     }
 
-    /// Brings the canary pods up and waits until they are ready.
-    fn upgrade(&mut self, workload: &Deployment, release: &Release, step: &ReleaseStep) -> Turn {
-        let target = step.target(workload.replicas());
-        let Some(canary) = self.canary.clone() else {
-            self.check_canary_name(workload)?;
-            let owner = owner_reference(&self.snap.rollout);
-            let mut object = canary_deployment(workload, release.patch.as_ref(), owner, target);
-            let made_with = digest(&canary_template(workload, release.patch.as_ref()));
-            if let Some(metadata) = object.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
-                metadata.insert("annotations".to_owned(), json!({keys::CANARY_TEMPLATE: made_with}));
-            }
-            return self.effect(Effect::Apply { purpose: Purpose::ScaleCanary, object });
-        };
-        if object::is_deleting(canary.object()) {
-            return Err(Wait::on("waiting for the canary Deployment of an earlier release to go"));
-        }
-        if canary.replicas() < target {
-            let operations = vec![json!({"op": "add", "path": "/spec/replicas", "value": target})];
-            return self.patch(Purpose::ScaleCanary, canary.object(), "apps/v1", "Deployment", operations);
-        }
-        let needed = needed(release, target);
-        let ready = if object::is_observed(canary.object()) { canary.available() } else { 0 };
-        if ready < needed || canary.current().is_none() {
-            let trouble = canary.trouble().map(|t| format!("; {t}")).unwrap_or_default();
-            let message = format!(
-                "Rollout is in step({}/{}), waiting for canary pods: {ready} of {needed} available{trouble}",
-                self.sub().current_step_index,
-                release.count()
-            );
-            return Err(Wait::on(message));
-        }
-        Ok(())
-    }
-
-    /// Keeps a step that is in place in place: more canary pods when the workload was scaled up, all of them again when
-    /// somebody deleted them. `false` when the step went back to bringing them up.
-    fn has_pods(&mut self, workload: &Deployment, step: &ReleaseStep) -> Turn<bool> {
-        let target = step.target(workload.replicas());
-        if self.canary.as_ref().is_some_and(|c| !object::is_deleting(c.object()) && c.replicas() >= target) {
-            return Ok(true);
-        }
-        self.set_state(StepState::StepUpgrade);
-        Ok(false)
+    /// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
+    /// A blue-green release has its old set left, and waits.
+    fn is_free_passage(&self, step: &ReleaseStep, index: i32, release: &Release) -> bool {
+        // Not a count that happens to be all: that the plan gives one pod of one is no reason to ask nobody.
+        let is_all = matches!(&step.replicas, IntOrString::String(text) if percent(text) == Some(100));
+        index == release.count() && step.pause == Pause::Approval && is_all && self.style() != Style::BlueGreen
     }
 
     fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
-        if is_free_passage(step, index, release) {
+        if self.is_free_passage(step, index, release) {
             return Ok(());
         }
         let place = format!("Rollout is in step({index}/{})", release.count());
@@ -327,17 +312,21 @@ impl Machine<'_> {
     }
 }
 
-/// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
-fn is_free_passage(step: &ReleaseStep, index: i32, release: &Release) -> bool {
-    // Not a count that happens to be all: that the plan gives one pod of one is no reason to ask nobody.
-    let is_all = matches!(&step.replicas, IntOrString::String(text) if percent(text) == Some(100));
-    index == release.count() && step.pause == Pause::Approval && is_all
+/// The extra Deployment has the workload's present template; what admission added to it since does not count.
+pub(super) fn is_made_from(canary: &Workload, workload: &Workload, patch: Option<&PatchPodTemplateMetadata>) -> bool {
+    let wanted = canary_template(workload, patch);
+    let made_with = object::annotation(canary.object(), keys::CANARY_TEMPLATE);
+    canary.template() == wanted || made_with == Some(digest(&wanted).as_str())
 }
 
-/// Ready pods that a step needs: its target less what may be unready, but at least one.
-pub(super) fn needed(release: &Release, target: i32) -> i32 {
-    let tolerated = release.failure_threshold.as_ref().and_then(|t| scaled(t, target, Round::Up)).unwrap_or(0);
-    (target - tolerated.max(0)).clamp(target.min(1), target)
+/// The stored status says that a step is approved.
+fn is_approved(status: &RolloutStatus) -> bool {
+    let state = match (&status.canary_status, &status.blue_green_status) {
+        (Some(sub), _) => &sub.current_step_state,
+        (None, Some(sub)) => &sub.current_step_state,
+        (None, None) => return false,
+    };
+    state == StepState::StepReady.as_str()
 }
 
 fn describe_strategy(index: i32, strategy: &Strategy) -> String {

@@ -1,12 +1,12 @@
 //! During a release: what a step asks of Services and routes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use super::{
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::{Release, ReleaseStep, Traffic, owner_reference},
-    rolling::needed,
+    pods::needed,
+    release::{Pause, Release, ReleaseStep, Scope, Traffic, owner_reference},
 };
 use crate::{
     api::{
@@ -18,7 +18,7 @@ use crate::{
         routes::{self, Context},
         services,
     },
-    workload::deployment::Deployment,
+    workload::Workload,
 };
 
 impl<'a> Machine<'a> {
@@ -26,26 +26,26 @@ impl<'a> Machine<'a> {
     pub(super) fn route(
         &mut self,
         traffic: &Traffic,
-        workload: &Deployment,
+        workload: &Workload,
         release: &Release,
         step: &ReleaseStep,
     ) -> Turn {
         let stable = self.stable_service(traffic)?;
-        let Some(set) = self.canary.as_ref().and_then(|c| c.current()).cloned() else {
-            return Err(Wait::on("waiting for the canary Deployment's ReplicaSet to be seen"));
+        let Some(new) = self.new_revision() else {
+            return Err(Wait::on("waiting for the new version's revision to be seen"));
         };
         if traffic.has_canary_service() {
-            self.ensure_canary_service(traffic, stable, release, &set.hash)?;
+            self.ensure_canary_service(traffic, stable, release, workload.kind.revision_label, &new.hash)?;
         }
         let writes = self.plan_routes(traffic, release, &step.strategy)?;
         if writes.is_empty() {
             return Ok(());
         }
         // Requests are never sent where there is nobody, such as to the canary of a workload that was scaled to 0.
-        let needed = needed(release, step.target(workload.replicas())).max(i32::from(step.strategy.asks()));
+        let needed = needed(release, step.target(self.style(), workload.replicas)).max(i32::from(step.strategy.asks()));
         let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
         let service = &traffic.names.canary_service;
-        let ready = services::ready_endpoints(slices, service, &set.name).len();
+        let ready = services::ready_endpoints(slices, service, |pod| new.pods.contains(pod)).len();
         if i32::try_from(ready).unwrap_or(i32::MAX) < needed {
             return Err(Wait::on(format!(
                 "waiting for canary endpoints of Service {service}: {ready} of {needed} ready; its selector must select \
@@ -63,6 +63,23 @@ impl<'a> Machine<'a> {
         }
         self.begin_routing();
         self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: definitions, tried: routes })
+    }
+
+    /// Sends every request to the new version, once all its pods are there.
+    pub(super) fn route_all_to_new(&mut self, scope: &Scope, workload: &Workload) -> Turn {
+        let release = self.release()?;
+        let Some(traffic) = scope.traffic.as_ref().filter(|_| release.steps.iter().any(|s| !s.strategy.is_empty()))
+        else {
+            return Ok(());
+        };
+        let all = ReleaseStep {
+            replicas: IntOrString::String("100%".to_owned()),
+            strategy: Strategy { weight: Some(100), ..Strategy::default() },
+            pause: Pause::Seconds(0),
+        };
+        self.upgrade(scope, workload, &release, &all)?;
+        self.route(traffic, workload, &release, &all)?;
+        self.settle("all requests go to the new version", Self::grace(traffic, true))
     }
 
     fn begin_routing(&mut self) {
@@ -86,6 +103,7 @@ impl<'a> Machine<'a> {
         traffic: &Traffic,
         stable: &serde_json::Value,
         release: &Release,
+        label: &str,
         revision: &str,
     ) -> Turn {
         let name = &traffic.names.canary_service;
@@ -94,11 +112,11 @@ impl<'a> Machine<'a> {
         if own.is_some_and(object::is_deleting) {
             return Err(Wait::on(format!("waiting for Service {name} to go, to make it anew")));
         }
-        if own.is_some_and(|s| services::pinned_to(s) == Some(revision)) {
+        if own.is_some_and(|s| services::pinned_to(s, label) == Some(revision)) {
             return Ok(());
         }
         let owner = owner_reference(&self.snap.rollout);
-        let object = services::canary_service(stable, name, revision, release.patch.as_ref(), owner);
+        let object = services::canary_service(stable, name, (label, revision), release.patch.as_ref(), owner);
         self.effect(Effect::Apply { purpose: Purpose::CreateCanaryService, object })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{api::v1beta1::Rollout, lua::Engine, traffic::routes::Network};
+use crate::{api::v1beta1::Rollout, lua::Engine, traffic::routes::Network, workload::Surroundings};
 
 /// Everything that a decision may read.
 #[derive(Clone)]
@@ -20,8 +20,10 @@ pub struct Snapshot {
     pub workload: Option<Arc<Value>>,
     /// The object with the name of the canary Deployment, whoever made it.
     pub canary: Option<Arc<Value>>,
-    /// ReplicaSets of the workload and of the canary Deployment.
-    pub replica_sets: Vec<Arc<Value>>,
+    /// Objects that say the revisions of the workload and of the canary Deployment: ReplicaSets, ControllerRevisions.
+    pub revisions: Vec<Arc<Value>>,
+    /// Pods of the workload and of the canary Deployment, while it is under release.
+    pub pods: Vec<Arc<Value>>,
     /// The user's Service.
     pub stable_service: Option<Arc<Value>>,
     /// The object with the name of the canary Service, whoever made it.
@@ -34,6 +36,13 @@ pub struct Snapshot {
     pub hold: Hold,
     /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.
     pub engine: Engine,
+}
+
+impl Snapshot {
+    /// What stands around the workload.
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { revisions: &self.revisions, pods: &self.pods }
+    }
 }
 
 /// Whether the API server holds changed workloads by itself.

@@ -8,20 +8,27 @@ use crate::api::{
     v1beta1::PatchPodTemplateMetadata,
 };
 
-/// The revision that a Service is pinned to.
-pub fn pinned_to(service: &Value) -> Option<&str> {
-    at(service, &["spec", "selector", keys::POD_TEMPLATE_HASH]).and_then(Value::as_str)
+/// The revision that a Service is pinned to by a label of pods.
+pub fn pinned_to<'a>(service: &'a Value, label: &str) -> Option<&'a str> {
+    at(service, &["spec", "selector", label]).and_then(Value::as_str)
 }
 
-/// Operations that pin a Service to a revision, or take the pin away.
-pub fn pin(service: &Value, revision: Option<&str>) -> Vec<Value> {
-    let path = format!("/spec/selector/{}", keys::POD_TEMPLATE_HASH);
-    match (pinned_to(service), revision) {
-        (Some(now), Some(wanted)) if now == wanted => vec![],
-        (None, None) => vec![],
-        (_, Some(wanted)) => vec![json!({"op": "add", "path": path, "value": wanted})],
-        (Some(_), None) => vec![json!({"op": "remove", "path": path})],
+/// Operations that pin a Service to a revision.
+pub fn pin(service: &Value, label: &str, revision: &str) -> Vec<Value> {
+    if pinned_to(service, label) == Some(revision) {
+        return Vec::new();
     }
+    vec![json!({"op": "add", "path": format!("/spec/selector/{label}"), "value": revision})]
+}
+
+/// Operations that take any pin away: the workload that it was made for may be gone, and with it the word which label
+/// it was.
+pub fn unpin(service: &Value) -> Vec<Value> {
+    keys::REVISION_LABELS
+        .iter()
+        .filter(|label| pinned_to(service, label).is_some())
+        .map(|label| json!({"op": "remove", "path": format!("/spec/selector/{label}")}))
+        .collect()
 }
 
 /// The canary's twin of a Service: the same ports and session settings, but never a second load balancer, node port or
@@ -29,7 +36,7 @@ pub fn pin(service: &Value, revision: Option<&str>) -> Vec<Value> {
 pub fn canary_service(
     stable: &Value,
     name: &str,
-    revision: &str,
+    (label, revision): (&str, &str),
     patch: Option<&PatchPodTemplateMetadata>,
     owner: Value,
 ) -> Value {
@@ -66,7 +73,7 @@ pub fn canary_service(
             selector.insert(key.clone(), json!(value));
         }
     }
-    selector.insert(keys::POD_TEMPLATE_HASH.to_owned(), json!(revision));
+    selector.insert(label.to_owned(), json!(revision));
     spec.insert("selector".to_owned(), Value::Object(selector));
     let mut metadata = json!({
         "name": name,
@@ -81,18 +88,16 @@ pub fn canary_service(
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }
 
-/// Ready endpoints of one ReplicaSet's pods behind a Service.
+/// Ready endpoints behind a Service of the pods that are asked for.
 pub fn ready_endpoints<'a>(
     slices: impl IntoIterator<Item = &'a Value>,
     service: &str,
-    replica_set: &str,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> std::collections::BTreeSet<&'a str> {
-    let prefix = format!("{replica_set}-");
     endpoints(slices, service)
         .filter(|e| text(e, &["targetRef", "kind"]) == "Pod")
         .map(|e| text(e, &["targetRef", "name"]))
-        // `web-abc-` must not take the pods of a ReplicaSet `web-abc-def`: a pod's suffix has no dash.
-        .filter(|pod| pod.strip_prefix(&prefix).is_some_and(|suffix| !suffix.contains('-')))
+        .filter(|pod| is_wanted(pod))
         .collect()
 }
 
@@ -121,7 +126,8 @@ mod tests {
             labels: [("version".to_owned(), "canary".to_owned())].into(),
             ..Default::default()
         };
-        let twin = canary_service(&stable, "web-canary", "h2", Some(&patch), json!({"uid": "r"}));
+        let twin =
+            canary_service(&stable, "web-canary", ("pod-template-hash", "h2"), Some(&patch), json!({"uid": "r"}));
         assert_eq!(
             twin["spec"],
             json!({"type": "ClusterIP", "sessionAffinity": "ClientIP",
@@ -130,7 +136,10 @@ mod tests {
         );
         assert_eq!(twin["metadata"].get("annotations"), None);
         let headless = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None", "selector": {"app": "web"}}});
-        assert_eq!(canary_service(&headless, "web-canary", "h", None, json!({}))["spec"]["clusterIP"], "None");
+        assert_eq!(
+            canary_service(&headless, "web-canary", ("controller-revision-hash", "h"), None, json!({}))["spec"]["clusterIP"],
+            "None"
+        );
     }
 
     #[test]
@@ -138,12 +147,12 @@ mod tests {
         let free = json!({"spec": {"selector": {"app": "web"}}});
         let pinned = json!({"spec": {"selector": {"app": "web", "pod-template-hash": "h1"}}});
         assert_eq!(
-            pin(&free, Some("h1")),
+            pin(&free, "pod-template-hash", "h1"),
             vec![json!({"op": "add", "path": "/spec/selector/pod-template-hash", "value": "h1"})]
         );
-        assert_eq!(pin(&pinned, Some("h1")), Vec::<Value>::new());
-        assert_eq!(pin(&pinned, None), vec![json!({"op": "remove", "path": "/spec/selector/pod-template-hash"})]);
-        assert_eq!(pin(&free, None), Vec::<Value>::new());
+        assert_eq!(pin(&pinned, "pod-template-hash", "h1"), Vec::<Value>::new());
+        assert_eq!(unpin(&pinned), vec![json!({"op": "remove", "path": "/spec/selector/pod-template-hash"})]);
+        assert_eq!(unpin(&free), Vec::<Value>::new());
     }
 
     #[test]
@@ -152,7 +161,7 @@ mod tests {
         let slice = json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "endpoints": [
             endpoint("web-h1-aaaaa", Some(true)), endpoint("web-h1-bbbbb", Some(false)), endpoint("web-h1-ccccc", None),
             endpoint("web-h1-canary-ddddd", Some(true)), endpoint("web-h2-eeeee", Some(true))]});
-        assert_eq!(ready_endpoints([&slice], "web", "web-h1").len(), 2);
-        assert!(ready_endpoints([&slice], "other", "web-h1").is_empty());
+        assert_eq!(ready_endpoints([&slice], "web", |pod| pod.starts_with("web-h1")).len(), 3);
+        assert!(ready_endpoints([&slice], "other", |_| true).is_empty());
     }
 }

@@ -6,19 +6,25 @@
 //!
 //! A Deployment is managed while it carries the label [`WORKLOAD_TYPE`]; an update is looked at when the old *or* the
 //! new object carries it. The *mark* of an object is its annotation [`IN_PROGRESSING`]; an empty one counts as none.
-//! A mark is *released* when it contains `,"released":true`. A Deployment is *shut* when it is paused and has a mark
-//! that is not released.
+//! A mark is *released* when it contains `,"released":true`, and *open* when it contains `,"open":{`: the controller
+//! has unpaused the Deployment to roll in place up to a step, by the fields `strategy`, `minReadySeconds` and
+//! `progressDeadlineSeconds`.
 //!
 //! An update is **held** when
 //!
 //! 1. the template differs and the new object wants pods (`spec.replicas` is not 0), or
-//! 2. the old object is shut, and the new one has no mark, or is neither paused nor released.
+//! 2. the old object has a mark that is not released, is paused or open, and the new one
+//!    - has no mark, or
+//!    - is not paused, and its mark is neither released nor open, or is open like the old one's while the old object is
+//!      paused or one of the three fields differs.
 //!
-//! A held update gets `spec.paused: true`; the old mark without its release, else the new one without it, else a new
-//! mark that remembers the writer's own `paused`; and the label, if the writer dropped it. Nothing else changes.
+//! A held update gets `spec.paused: true`; the old mark, else the new one, without its release and with `was` for
+//! `open`, else a new mark that remembers the writer's own `paused`; and the label, if the writer dropped it. Nothing
+//! else changes: what the writer wanted the three fields to be is what the controller will put back.
 //!
 //! # What follows
 //!
+//! - The controller opens a Deployment up to a step by a write that changes the mark's `open`; nobody else can.
 //! - A tool that writes its whole manifest again and again (a PUT, or an apply with `paused: false`) can neither open
 //!   a held Deployment nor take the mark away from it, with or without the controller running.
 //! - The controller opens a Deployment by *one* write that sets `paused: false` and a released mark
@@ -35,6 +41,11 @@ use crate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
 /// How a released mark is told apart; it follows `rolloutName`, hence the comma.
 pub const RELEASED: &str = r#","released":true"#;
 
+/// How an open mark is told apart; see [`InProgressing::open`](crate::api::keys::InProgressing::open).
+pub const OPEN: &str = r#","open":{"#;
+/// What stands in its place when the Deployment was shut again; see [`InProgressing::was`](crate::api::keys::InProgressing::was).
+pub const WAS: &str = r#","was":{"#;
+
 /// A new mark, and one that remembers that the writer wanted the Deployment paused. Kept as text because the policy has
 /// no serialiser.
 pub const MARK: &str = r#"{"rolloutName":""}"#;
@@ -49,16 +60,18 @@ pub const POLICY: &str = "tidegate-hold-deployments";
 pub fn hold(old: &Value, new: &Value) -> Option<Value> {
     let label = label(new).or_else(|| label(old))?;
     let template_changed = template(old) != template(new) && wants_pods(new);
-    let shut = is_paused(old) && !mark(old).is_empty() && !is_released(mark(old));
-    let slips = mark(new).is_empty() || (!is_paused(new) && !is_released(mark(new)));
-    if !(template_changed || (shut && slips)) {
+    let kept = !mark(old).is_empty() && !is_released(mark(old)) && (is_paused(old) || is_open(mark(old)));
+    let reopened = is_open(mark(new)) && mark(old) == mark(new) && (is_paused(old) || opening(old) != opening(new));
+    let slips =
+        mark(new).is_empty() || (!is_paused(new) && ((!is_released(mark(new)) && !is_open(mark(new))) || reopened));
+    if !(template_changed || (kept && slips)) {
         return None;
     }
 
-    let mark = [mark(old), mark(new)]
-        .into_iter()
-        .find(|m| !m.is_empty())
-        .map_or_else(|| if is_paused(new) { MARK_PAUSED } else { MARK }.to_owned(), |kept| kept.replace(RELEASED, ""));
+    let mark = [mark(old), mark(new)].into_iter().find(|m| !m.is_empty()).map_or_else(
+        || if is_paused(new) { MARK_PAUSED } else { MARK }.to_owned(),
+        |kept| kept.replace(RELEASED, "").replace(OPEN, WAS),
+    );
     let mut held = new.clone();
     let metadata = object_at(&mut held, "metadata")?;
     object_at_map(metadata, "annotations")?.insert(IN_PROGRESSING.to_owned(), Value::String(mark));
@@ -77,6 +90,17 @@ fn mark(object: &Value) -> &str {
 
 fn is_released(mark: &str) -> bool {
     mark.contains(RELEASED)
+}
+
+fn is_open(mark: &str) -> bool {
+    mark.contains(OPEN)
+}
+
+/// The fields by which an unpaused Deployment is kept from rolling on, with the API server's defaults.
+fn opening(object: &Value) -> (Option<&Value>, i64, i64) {
+    let spec = |field: &str| object.get("spec").and_then(|spec| spec.get(field));
+    let seconds = |field: &str, default| spec(field).and_then(Value::as_i64).unwrap_or(default);
+    (spec("strategy"), seconds("minReadySeconds", 0), seconds("progressDeadlineSeconds", 600))
 }
 
 fn is_paused(object: &Value) -> bool {

@@ -1,5 +1,331 @@
-//! A plain view of a workload and the fields it is held by. Pure.
+//! A plain view of a workload of any kind, and the fields by which it is held, opened step by step and put back. Pure.
+//!
+//! The state machine knows a [`Workload`] and its [`Gate`], never a kind. A kind is one file and one row in [`KINDS`].
 
+pub mod canary;
 pub mod deployment;
 pub mod hold;
+pub mod pods;
 pub mod replicas;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+
+use crate::api::{
+    keys::{self, InProgressing},
+    object::{self, at, int},
+};
+
+/// How the new version comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// An extra Deployment beside the stable one.
+    Canary,
+    /// In place, batch by batch.
+    Partition,
+    /// A full new set beside the old, in place.
+    BlueGreen,
+}
+
+/// A kind of workload that can be released.
+pub struct Kind {
+    /// API group.
+    pub group: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Value of the label [`keys::WORKLOAD_TYPE`].
+    pub workload_type: &'static str,
+    /// Label of its pods that names their revision.
+    pub revision_label: &'static str,
+    /// Styles that it can be released in.
+    pub styles: &'static [Style],
+    /// Objects that say its revisions: API version and kind.
+    pub revisions: (&'static str, &'static str),
+    /// Reads the view.
+    pub read: fn(&Arc<Value>, &Surroundings<'_>) -> Workload,
+    /// Holds and opens it.
+    pub gate: &'static dyn Gate,
+}
+
+/// The kinds that can be released.
+pub static KINDS: &[Kind] = &[deployment::KIND];
+
+/// The row of a kind.
+pub fn kind(group: &str, kind: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|k| k.group == group && k.kind == kind)
+}
+
+impl Kind {
+    /// The style in which a wish can be followed: kinds without an extra workload are released in place.
+    pub fn style(&self, wanted: Style) -> Option<Style> {
+        let style = if wanted == Style::Canary && !self.styles.contains(&wanted) { Style::Partition } else { wanted };
+        self.styles.contains(&style).then_some(style)
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.kind)
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        (self.group, self.kind) == (other.group, other.kind)
+    }
+}
+
+/// What stands around a workload and says more of it than it does itself.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Objects of [`Kind::revisions`] in its namespace; those that it controls count.
+    pub revisions: &'a [Arc<Value>],
+    /// Its pods, while it is under release.
+    pub pods: &'a [Arc<Value>],
+}
+
+/// A version of the template that the server knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Revision {
+    /// The value of its pods' revision label.
+    pub hash: String,
+    /// Grows with each version.
+    pub number: i64,
+    /// Pods that it should have.
+    pub replicas: i32,
+    /// Pods that it has.
+    pub existing: i32,
+    /// Of those, ready ones.
+    pub ready: i32,
+    /// It is made from the present template.
+    pub is_present: bool,
+    /// Which pods are its.
+    pub pods: PodNames,
+}
+
+/// Names of pods.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodNames {
+    /// Those that begin so and end in a suffix without a dash.
+    Prefixed(String),
+    /// These.
+    Listed(BTreeSet<String>),
+}
+
+impl PodNames {
+    /// Whether a pod is one of them.
+    pub fn contains(&self, pod: &str) -> bool {
+        match self {
+            // `web-abc-` must not take the pods of `web-abc-def`.
+            PodNames::Prefixed(prefix) => pod.strip_prefix(prefix.as_str()).is_some_and(|rest| !rest.contains('-')),
+            PodNames::Listed(names) => names.contains(pod),
+        }
+    }
+}
+
+/// A workload as the state machine sees it.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// The object as it was read.
+    pub object: Arc<Value>,
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// Pods wanted.
+    pub replicas: i32,
+    /// Versions that the server knows, oldest first.
+    pub revisions: Vec<Revision>,
+    /// Names the present template; another template has another name.
+    pub template_name: String,
+    /// Pods that exist.
+    pub existing: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that have been ready for long enough.
+    pub available: i32,
+    /// Pods of the present template.
+    pub updated: i32,
+    /// Pods that may be missing at any time, by its own strategy.
+    pub max_unavailable: i32,
+    /// What its own controller says of trouble.
+    pub trouble: Option<String>,
+}
+
+impl Workload {
+    /// The object as it was read.
+    pub fn object(&self) -> &Value {
+        &self.object
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        object::name(&self.object)
+    }
+
+    /// `Kind name`, for people.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind.kind, self.name())
+    }
+
+    /// The mark of a captured release; an unreadable one counts as one without details.
+    pub fn mark(&self) -> Option<InProgressing> {
+        object::annotation(&self.object, keys::IN_PROGRESSING)
+            .map(|text| serde_json::from_str(text).unwrap_or_default())
+    }
+
+    /// The user's id of the release.
+    pub fn rollout_id(&self) -> Option<&str> {
+        object::label(&self.object, keys::ROLLOUT_ID).filter(|id| !id.is_empty())
+    }
+
+    /// The pod template.
+    pub fn template(&self) -> Value {
+        at(&self.object, &["spec", "template"]).map(object::without_nulls).unwrap_or(Value::Null)
+    }
+
+    /// The version of the present template, once the server knows it.
+    pub fn current(&self) -> Option<&Revision> {
+        self.revisions.iter().rev().find(|r| r.is_present)
+    }
+
+    /// The oldest version that has pods: what runs while a newer template is held.
+    pub fn oldest_active(&self) -> Option<&Revision> {
+        self.revisions.iter().find(|r| r.replicas > 0)
+    }
+
+    /// A version by its hash.
+    pub fn revision(&self, hash: &str) -> Option<&Revision> {
+        self.revisions.iter().find(|r| r.hash == hash)
+    }
+
+    /// Whether the present template is the one of a version.
+    pub fn is_at(&self, hash: &str) -> bool {
+        self.revisions.iter().any(|r| r.hash == hash && r.is_present)
+    }
+
+    /// Whether a version has pods.
+    pub fn runs(&self, hash: &str) -> bool {
+        self.revision(hash).is_some_and(|r| r.replicas > 0)
+    }
+
+    /// Its own controller has finished: every pod is of the present template and as many as its strategy demands are
+    /// available.
+    pub fn is_rolled_out(&self) -> bool {
+        object::is_observed(&self.object)
+            && self.updated >= self.replicas
+            && self.existing <= self.updated
+            && self.has_enough()
+    }
+
+    /// As many pods are available as its strategy promises, and one at least.
+    pub fn has_enough(&self) -> bool {
+        self.available + self.max_unavailable >= self.replicas && (self.replicas == 0 || self.available > 0)
+    }
+
+    /// The operation that puts a mark on it.
+    pub fn set_mark(&self, mark: &InProgressing) -> Value {
+        let value = serde_json::to_string(mark).unwrap_or_default();
+        if at(&self.object, &["metadata", "annotations"]).is_some() {
+            let path = format!("/metadata/annotations/{}", object::pointer_key(keys::IN_PROGRESSING));
+            json!({"op": "add", "path": path, "value": value})
+        } else {
+            json!({"op": "add", "path": "/metadata/annotations", "value": {keys::IN_PROGRESSING: value}})
+        }
+    }
+
+    /// The operation that takes the mark off, if there is one.
+    pub fn drop_mark(&self) -> Option<Value> {
+        self.mark()?;
+        let path = format!("/metadata/annotations/{}", object::pointer_key(keys::IN_PROGRESSING));
+        Some(json!({"op": "remove", "path": path}))
+    }
+}
+
+/// Holds a workload of one kind, opens it step by step, and puts it back. Every answer is made from what the cluster
+/// says now, so that it may be given again after a crash.
+pub trait Gate: Sync {
+    /// No pod comes up beyond what was opened.
+    fn is_kept(&self, workload: &Workload) -> bool;
+
+    /// The operations that hold it where it is.
+    fn shut(&self, workload: &Workload, rollout: &str) -> Vec<Value>;
+
+    /// The next move towards a goal.
+    fn open(&self, workload: &Workload, goal: &Goal<'_>) -> Move;
+
+    /// The operations that give the user's own fields back and let its controller finish; none when that is so.
+    /// `stays_paused`: what the user had paused stays so, because there is nothing to roll.
+    fn release(&self, workload: &Workload, rollout: &str, stays_paused: bool) -> Vec<Value>;
+
+    /// The operations that take the mark off and give back what could not be given back before.
+    fn take_off(&self, workload: &Workload) -> Vec<Value>;
+
+    /// Changes of other objects that put back what opening changed there.
+    fn tidy(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Option<Change> {
+        None
+    }
+}
+
+/// Pods of the present template that a step asks for.
+#[derive(Clone, Copy)]
+pub struct Goal<'a> {
+    /// The Rollout that asks.
+    pub rollout: &'a str,
+    /// How they come up.
+    pub style: Style,
+    /// As many in all.
+    pub target: i32,
+    /// As the step says it.
+    pub wanted: &'a IntOrString,
+    /// So many of them ready are enough to go on.
+    pub needed: i32,
+    /// What stands around the workload.
+    pub surroundings: Surroundings<'a>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+/// The answer to a [`Goal`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Move {
+    /// It is reached, and what keeps it there is in place.
+    Done,
+    /// This has to be written first.
+    Write(Change),
+    /// Something has to happen.
+    Wait {
+        /// What is waited for.
+        reason: String,
+        /// When time alone would bring it.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A change of the workload, or of an object that belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// API version and kind of the object.
+    pub kind: (String, String),
+    /// The object as it was read.
+    pub object: Arc<Value>,
+    /// JSON patch.
+    pub operations: Vec<Value>,
+}
+
+/// A count in an object, with the API server's default.
+pub(crate) fn count(object: &Value, path: &[&str], default: i32) -> i32 {
+    int(object, path).and_then(|n| i32::try_from(n).ok()).unwrap_or(default)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_told_apart_by_prefix() {
+        let names = PodNames::Prefixed("web-abc-".to_owned());
+        assert!(names.contains("web-abc-x1y2z") && !names.contains("web-abc-def-x1y2z") && !names.contains("web-x"));
+    }
+}

@@ -136,13 +136,13 @@ fn routes_before_pods_are_ready(snapshot: &Snapshot) -> Plan {
         canary["status"]["readyReplicas"] = canary["spec"]["replicas"].clone();
         canary["status"]["observedGeneration"] = canary["metadata"]["generation"].clone();
     }
-    for set in &mut snapshot.replica_sets {
+    for set in &mut snapshot.revisions {
         let set = Arc::make_mut(set);
         set["status"]["availableReplicas"] = set["spec"]["replicas"].clone();
         set["status"]["readyReplicas"] = set["spec"]["replicas"].clone();
     }
     let canary_sets: Vec<String> = snapshot
-        .replica_sets
+        .revisions
         .iter()
         .filter_map(|s| s["metadata"]["name"].as_str())
         .filter(|name| name.starts_with(CANARY))

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tidegate::{
-    api::{keys, object},
-    rollout::release::digest,
-};
+use tidegate::api::{keys, object};
 
 use super::{Key, World, key};
 
@@ -142,7 +139,7 @@ impl World {
     }
 
     fn make_replica_set(&mut self, d: &Value, template: &Value, revision: i64, replicas: i64) {
-        let hash = digest(template);
+        let hash = object::digest(template);
         let name = format!("{}-{hash}", object::name(d));
         let mut template = template.clone();
         template["metadata"]["labels"][keys::POD_TEMPLATE_HASH] = json!(hash);

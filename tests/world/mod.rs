@@ -313,13 +313,14 @@ impl Objects for World {
         self.objects.get(&key_of(target)).cloned().ok_or(Lookup::Missing(Missing::Object))
     }
 
-    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Vec<Arc<Value>> {
+    fn pods(&self, (namespace, _): &(String, String), _selector: &str) -> Vec<Arc<Value>> {
+        self.list("v1", "Pod", namespace).unwrap_or_default()
+    }
+
+    fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {
         let wanted = (object::group(api_version), kind, namespace);
-        self.objects
-            .iter()
-            .filter(|((g, k, ns, _), _)| (g.as_str(), k.as_str(), ns.as_str()) == wanted)
-            .map(|(_, o)| o.clone())
-            .collect()
+        let objects = self.objects.iter().filter(|((g, k, ns, _), _)| (g.as_str(), k.as_str(), ns.as_str()) == wanted);
+        Some(objects.map(|(_, o)| o.clone()).collect())
     }
 }
 

@@ -199,7 +199,8 @@ fn a_plan_is_read_with_its_defaults() {
         {"weight": 20}, {"replicas": 2, "weight": 50, "pause": {}}, {"replicas": "100%", "pause": {"duration": 0}}, {"weight": 0}
     ]);
     let plan = release(&patched(canary(json!({"steps": steps})))).unwrap();
-    let pods = |total: i32| plan.steps.iter().map(|s| s.target(total)).collect::<Vec<_>>();
+    let pods =
+        |total: i32| plan.steps.iter().map(|s| s.target(crate::workload::Style::Canary, total)).collect::<Vec<_>>();
     assert_eq!(pods(10), [2, 2, 10, 0]);
     assert_eq!(pods(1), [1, 1, 1, 0]);
     assert_eq!(pods(0), [0, 0, 0, 0]);

@@ -1,11 +1,75 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::keys::InProgressing;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::api::keys::{InProgressing, Opening};
 
 const EMPTY: &str = r#"{"rolloutName":""}"#;
 const NAMED: &str = r#"{"rolloutName":"web"}"#;
 const OPEN: &str = r#"{"rolloutName":"web","paused":true,"released":true}"#;
+const STEP: &str = r#"{"rolloutName":"web","open":{"maxUnavailable":"40%"}}"#;
+const NEXT_STEP: &str = r#"{"rolloutName":"web","open":{"maxUnavailable":"60%"}}"#;
+const SHUT_STEP: &str = r#"{"rolloutName":"web","was":{"maxUnavailable":"40%"}}"#;
+
+/// As the controller leaves a Deployment at a step in place.
+fn at_step(mark: &str, max_unavailable: &str) -> Value {
+    let mut object = managed("b", false, mark);
+    object["spec"]["minReadySeconds"] = json!(2_147_483_646);
+    object["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": max_unavailable}});
+    object
+}
+
+#[test]
+fn a_step_in_place_is_left_alone() {
+    let step = at_step(STEP, "40%");
+    let mut scaled = step.clone();
+    scaled["spec"]["replicas"] = json!(9);
+    let mut paused = step.clone();
+    paused["spec"]["paused"] = json!(true);
+    let mut restored = managed("b", false, OPEN);
+    restored["spec"]["strategy"] = json!({"type": "Recreate"});
+    let cases = [
+        ("nothing changed", step.clone(), step.clone()),
+        ("scaled", step.clone(), scaled),
+        ("the controller opens it", managed("b", true, NAMED), step.clone()),
+        ("the controller goes on", step.clone(), at_step(NEXT_STEP, "60%")),
+        ("a person pauses it", step.clone(), paused),
+        ("the controller ends the release", step.clone(), restored),
+        ("the controller shuts it", step.clone(), managed("b", true, SHUT_STEP)),
+    ];
+    for (name, old, new) in cases {
+        assert_eq!(hold(&old, &new), None, "{name}");
+    }
+}
+
+#[test]
+fn whoever_changes_a_step_in_place_shuts_it() {
+    let step = at_step(STEP, "40%");
+    let mut faster = step.clone();
+    faster["spec"]["minReadySeconds"] = json!(0);
+    let cases = [
+        ("pods would become available", step.clone(), faster),
+        ("more old pods would go", step.clone(), at_step(STEP, "100%")),
+        ("a PUT without mark", step.clone(), deployment("b", 3, false, "", "")),
+        ("a mark of before the step", step.clone(), managed("b", false, NAMED)),
+        ("another template", step.clone(), {
+            let mut n = step.clone();
+            n["spec"]["template"] = json!({"spec": {}});
+            n
+        }),
+    ];
+    for (name, old, new) in cases {
+        let held = hold(&old, &new).expect(name);
+        assert!(is_paused(&held), "{name}: {held}");
+        assert_eq!(mark_of(&held), SHUT_STEP, "{name}");
+        // What the writer wanted is kept: it is the user's, and given back at the end.
+        assert_eq!(opening(&held), opening(&new), "{name}");
+    }
+    // Nor does the mark of the step open again what was shut.
+    let shut = hold(&step, &at_step(STEP, "100%")).unwrap();
+    assert!(hold(&shut, &at_step(STEP, "100%")).is_none_or(|held| is_paused(&held)));
+}
 
 /// A Deployment with an image; `mark` and `label` are left out when empty.
 fn deployment(image: &str, replicas: i64, paused: bool, mark: &str, label: &str) -> Value {
@@ -125,12 +189,25 @@ fn absent_replicas_want_a_pod() {
 #[test]
 fn marks_are_written_as_the_rule_reads_them() {
     let text = |paused, released| {
-        serde_json::to_string(&InProgressing { rollout_name: String::new(), paused, released }).unwrap()
+        serde_json::to_string(&InProgressing {
+            rollout_name: String::new(),
+            paused,
+            released,
+            ..InProgressing::default()
+        })
+        .unwrap()
     };
     assert_eq!(text(false, false), MARK);
     assert_eq!(text(true, false), MARK_PAUSED);
     assert!(is_released(&text(false, true)) && is_released(&text(true, true)));
     assert_eq!(text(true, true).replace(RELEASED, ""), text(true, false));
+    let opening = Opening { max_surge: Some(IntOrString::Int(1)), max_unavailable: None };
+    let open =
+        InProgressing { open: Some(opening.clone()), original: Some(Default::default()), ..InProgressing::default() };
+    let was = InProgressing { open: None, was: Some(opening), ..open.clone() };
+    let text = |mark: &InProgressing| serde_json::to_string(mark).unwrap();
+    assert!(is_open(&text(&open)) && !is_open(&text(&was)));
+    assert_eq!(serde_json::from_str::<InProgressing>(&text(&open).replace(super::OPEN, WAS)).unwrap(), was);
 }
 
 #[test]

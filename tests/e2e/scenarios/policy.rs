@@ -31,7 +31,10 @@ fn annotations(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Marks that the controller, the policy, the original controller or a person may have written.
-const MARKS: [&str; 8] = [
+const MARKS: [&str; 11] = [
+    r#"{"rolloutName":"web","open":{"maxSurge":0},"original":{}}"#,
+    r#"{"rolloutName":"web","open":{"maxSurge":1},"original":{}}"#,
+    r#"{"rolloutName":"web","was":{"maxSurge":1}}"#,
     r#"{"rolloutName":"rollouts-demo"}"#,
     r#"{"rolloutName":"rollouts-demo","paused":true}"#,
     r#"{"rolloutName":"rollouts-demo","released":true}"#,
@@ -70,7 +73,7 @@ fn new(random: &mut Random, live: &Value) -> Value {
         object["metadata"] = json!({"name": live["metadata"]["name"], "namespace": live["metadata"]["namespace"]});
     }
     for _ in 0..random.below(4) {
-        match random.below(12) {
+        match random.below(15) {
             0 | 1 => {
                 object["spec"]["template"]["spec"]["containers"][0]["image"] =
                     json!(format!("main:{}", random.below(3)))
@@ -87,6 +90,9 @@ fn new(random: &mut Random, live: &Value) -> Value {
                 drop(labels(&mut object).insert(WORKLOAD_TYPE.into(), json!(random.pick(&["deployment", "other", ""]))))
             }
             9 | 10 => mark(random, &mut object),
+            11 => object["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] = json!(random.pick(&["40%", "25%"])),
+            12 => object["spec"]["minReadySeconds"] = json!(random.below(2)),
+            13 => object["spec"]["progressDeadlineSeconds"] = json!(600 + random.below(2)),
             _ => drop(annotations(&mut object).insert("note".into(), json!("x"))),
         }
     }

@@ -1,0 +1,145 @@
+//! During a release: the pods of the new version, in an extra Deployment or in place.
+
+use serde_json::{Value, json};
+
+use super::{
+    machine::{Machine, Turn, Wait},
+    plan::{Effect, Purpose},
+    release::{Release, ReleaseStep, Scope, owner_reference},
+};
+use crate::{
+    api::{
+        conditions::StepState,
+        keys,
+        object::{self, digest},
+    },
+    workload::{
+        Goal, Move, Style, Workload,
+        canary::{canary_deployment, canary_template},
+        replicas::{Round, scaled},
+    },
+};
+
+impl Machine<'_> {
+    pub(super) fn style(&self) -> Style {
+        self.scope.as_ref().map_or(Style::Canary, |scope| scope.style)
+    }
+
+    /// Pods of the new version may be answering requests.
+    pub(super) fn has_new_pods(&self) -> bool {
+        self.canary.is_some() || (self.style() != Style::Canary && self.new_revision().is_some_and(|r| r.existing > 0))
+    }
+
+    /// After this step no pod of the stable version is left to tell apart.
+    pub(super) fn is_whole(&mut self, scope: &Scope, workload: &Workload, step: &ReleaseStep) -> bool {
+        let stable = self.sub().stable_revision.clone();
+        scope.style == Style::Partition
+            && (step.target(scope.style, workload.replicas) >= workload.replicas || !workload.runs(&stable))
+    }
+
+    /// Brings the new pods up and waits until they are ready.
+    pub(super) fn upgrade(
+        &mut self,
+        scope: &Scope,
+        workload: &Workload,
+        release: &Release,
+        step: &ReleaseStep,
+    ) -> Turn {
+        if scope.style == Style::Canary {
+            return self.upgrade_canary(workload, release, step);
+        }
+        match self.next_move(scope, workload, release, step) {
+            Move::Done => Ok(()),
+            Move::Write(change) => self.change(Purpose::OpenWorkload, change),
+            Move::Wait { reason, until } => {
+                let place = format!("Rollout is in step({}/{})", self.sub().current_step_index, release.count());
+                let message = format!("{place}, {reason}");
+                Err(until.map_or_else(|| Wait::on(&message), |until| Wait::until(&message, until)))
+            }
+        }
+    }
+
+    fn next_move(&self, scope: &Scope, workload: &Workload, release: &Release, step: &ReleaseStep) -> Move {
+        let target = step.target(scope.style, workload.replicas);
+        workload.kind.gate.open(
+            workload,
+            &Goal {
+                rollout: self.rollout_name(),
+                style: scope.style,
+                target,
+                wanted: &step.replicas,
+                needed: needed(release, target),
+                surroundings: self.snap.surroundings(),
+                now: self.snap.now,
+            },
+        )
+    }
+
+    /// Brings the extra Deployment's pods up.
+    fn upgrade_canary(&mut self, workload: &Workload, release: &Release, step: &ReleaseStep) -> Turn {
+        let target = step.target(Style::Canary, workload.replicas);
+        let Some(canary) = self.canary.clone() else {
+            self.check_canary_name(workload)?;
+            let owner = owner_reference(&self.snap.rollout);
+            let mut object = canary_deployment(workload, release.patch.as_ref(), owner, target);
+            let made_with = digest(&canary_template(workload, release.patch.as_ref()));
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("annotations".to_owned(), json!({keys::CANARY_TEMPLATE: made_with}));
+            }
+            return self.effect(Effect::Apply { purpose: Purpose::ScaleCanary, object });
+        };
+        if object::is_deleting(canary.object()) {
+            return Err(Wait::on("waiting for the canary Deployment of an earlier release to go"));
+        }
+        if canary.replicas < target {
+            let operations = vec![json!({"op": "add", "path": "/spec/replicas", "value": target})];
+            return self.patch(Purpose::ScaleCanary, canary.object(), "apps/v1", "Deployment", operations);
+        }
+        let needed = needed(release, target);
+        let ready = if object::is_observed(canary.object()) { canary.available } else { 0 };
+        if ready < needed || canary.current().is_none() {
+            let trouble = canary.trouble.as_ref().map(|t| format!("; {t}")).unwrap_or_default();
+            let message = format!(
+                "Rollout is in step({}/{}), waiting for canary pods: {ready} of {needed} available{trouble}",
+                self.sub().current_step_index,
+                release.count()
+            );
+            return Err(Wait::on(message));
+        }
+        Ok(())
+    }
+
+    /// Keeps a step that is in place in place: more new pods when the workload was scaled up, all of them again when
+    /// somebody deleted them. `false` when the step went back to bringing them up.
+    pub(super) fn has_pods(
+        &mut self,
+        scope: &Scope,
+        workload: &Workload,
+        release: &Release,
+        step: &ReleaseStep,
+    ) -> Turn<bool> {
+        let target = step.target(scope.style, workload.replicas);
+        let pods = match scope.style {
+            Style::Canary => {
+                self.canary.as_ref().filter(|c| !object::is_deleting(c.object())).map_or(-1, |c| c.replicas)
+            }
+            _ => workload.current().map_or(0, |r| r.replicas),
+        };
+        if pods < target {
+            self.set_state(StepState::StepUpgrade);
+            return Ok(false);
+        }
+        if scope.style != Style::Canary
+            && let Move::Write(change) = self.next_move(scope, workload, release, step)
+        {
+            return self.change(Purpose::OpenWorkload, change);
+        }
+        Ok(true)
+    }
+}
+
+/// Ready pods that a step needs: its target less what may be unready, but at least one.
+pub(super) fn needed(release: &Release, target: i32) -> i32 {
+    let tolerated = release.failure_threshold.as_ref().and_then(|t| scaled(t, target, Round::Up)).unwrap_or(0);
+    (target - tolerated.max(0)).clamp(target.min(1), target)
+}

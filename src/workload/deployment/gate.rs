@@ -1,0 +1,252 @@
+//! Holding and opening a Deployment.
+//!
+//! Held, it is paused. To roll in place up to a step it is unpaused with a `minReadySeconds` that no pod ever reaches:
+//! its controller then sees every new pod as unavailable and takes old pods away only as far as `maxUnavailable` says,
+//! which the steps raise. Nothing but the Deployment's own controller makes or deletes pods, and nothing moves while
+//! this one is away.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+
+use super::budget;
+use crate::{
+    api::{
+        keys::{InProgressing, Opening, OriginalFields},
+        object::{self, at, int},
+    },
+    workload::{
+        Change, Gate, Goal, Move, Style, Surroundings, Workload,
+        pods::{Ready, ready_for},
+    },
+};
+
+/// `minReadySeconds` that no pod reaches. One less than [`HELD_DEADLINE`], which has to be greater.
+pub(crate) const HELD_READY: i64 = 2_147_483_646;
+/// `progressDeadlineSeconds` that is never exceeded.
+pub(crate) const HELD_DEADLINE: i64 = 2_147_483_647;
+
+/// The gate of a Deployment.
+pub(super) struct Deployment;
+
+fn is_paused(workload: &Workload) -> bool {
+    at(workload.object(), &["spec", "paused"]).and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn strategy(opening: &Opening) -> Value {
+    json!({"type": "RollingUpdate", "rollingUpdate": opening})
+}
+
+/// The fields are those that the controller wrote.
+fn is_in_place(workload: &Workload, opening: &Opening) -> bool {
+    let spec = |field: &str| at(workload.object(), &["spec", field]);
+    spec("strategy") == Some(&strategy(opening))
+        && spec("minReadySeconds").and_then(Value::as_i64) == Some(HELD_READY)
+        && spec("progressDeadlineSeconds").and_then(Value::as_i64) == Some(HELD_DEADLINE)
+}
+
+/// The user's own fields: as recorded where the live ones are ours, else as they are.
+fn originals(workload: &Workload, mark: &InProgressing) -> OriginalFields {
+    let live = OriginalFields {
+        strategy: at(workload.object(), &["spec", "strategy"]).cloned().unwrap_or(Value::Null),
+        min_ready_seconds: int(workload.object(), &["spec", "minReadySeconds"]),
+        progress_deadline_seconds: int(workload.object(), &["spec", "progressDeadlineSeconds"]),
+    };
+    let Some(recorded) = &mark.original else { return live };
+    let is_ours = mark.written().is_some_and(|written| live.strategy == strategy(written));
+    OriginalFields {
+        strategy: if is_ours { recorded.strategy.clone() } else { live.strategy },
+        min_ready_seconds: match live.min_ready_seconds {
+            Some(HELD_READY) => recorded.min_ready_seconds,
+            other => other,
+        },
+        progress_deadline_seconds: match live.progress_deadline_seconds {
+            Some(HELD_DEADLINE) => recorded.progress_deadline_seconds,
+            other => other,
+        },
+    }
+}
+
+fn change(object: &Arc<Value>, kind: &str, operations: Vec<Value>) -> Change {
+    Change { kind: ("apps/v1".to_owned(), kind.to_owned()), object: object.clone(), operations }
+}
+
+fn set(field: &str, value: impl Into<Value>) -> Value {
+    json!({"op": "add", "path": format!("/spec/{field}"), "value": value.into()})
+}
+
+fn set_or_remove(workload: &Workload, field: &str, value: Option<Value>) -> Option<Value> {
+    match value {
+        Some(value) => Some(set(field, value)),
+        None => {
+            at(workload.object(), &["spec", field]).map(|_| json!({"op": "remove", "path": format!("/spec/{field}")}))
+        }
+    }
+}
+
+/// New pods that are ready by the user's own `minReadySeconds`.
+fn ready(workload: &Workload, goal: &Goal<'_>, seconds: i64) -> Ready {
+    let Some(current) = workload.current() else { return Ready::default() };
+    if seconds <= 0 {
+        return Ready { pods: current.ready, next: None };
+    }
+    ready_for(goal.surroundings.pods.iter().map(AsRef::as_ref), &current.pods, seconds, goal.now)
+}
+
+/// The fields that bring new pods up to a target and never beyond it, and that keep `replicas - unavailable` pods ready.
+fn partition(workload: &Workload, original: &Value, target: i32, ready: i32) -> Opening {
+    let total = workload.replicas;
+    let (surge, unavailable) = match budget(original, total) {
+        // As with `Recreate` there are never more pods than wanted.
+        _ if object::text(original, &["type"]) == "Recreate" => (0, 1),
+        budget => budget,
+    };
+    let new = workload.current().map_or(0, |r| r.replicas);
+    let old: i32 = workload.revisions.iter().map(|r| r.replicas).sum::<i32>() - new;
+    // Never lowered below what is gone already: the room would be filled with new pods beyond the target.
+    let open = (ready + unavailable).min(target).max(total - old).clamp(0, total);
+    let share = share_of(target, total).filter(|_| open >= target && ready >= target);
+    Opening {
+        max_surge: Some(IntOrString::Int(surge.min(target - open).max(0))),
+        max_unavailable: Some(share.map_or(IntOrString::Int(open), |p| IntOrString::String(format!("{p}%")))),
+    }
+}
+
+/// The greatest percentage that allows at most so many pods: the Deployment's controller then keeps the share by itself
+/// when somebody scales. None when that would allow no pod at all.
+fn share_of(pods: i32, total: i32) -> Option<i32> {
+    if total <= 0 || pods >= total {
+        return Some(100);
+    }
+    let share = ((i64::from(pods) + 1) * 100 - 1) / i64::from(total);
+    i32::try_from(share).ok().filter(|p| i64::from(*p) * i64::from(total) / 100 > 0)
+}
+
+/// ReplicaSets of a Deployment, other than the present one, whose `minReadySeconds` is ours or not, as asked.
+fn older_sets<'a>(
+    workload: &'a Workload,
+    surroundings: &Surroundings<'a>,
+    held: bool,
+) -> impl Iterator<Item = &'a Arc<Value>> {
+    let present = workload.current().map(|r| r.hash.clone());
+    let uid = object::uid(workload.object());
+    surroundings.revisions.iter().filter(move |set| {
+        object::controller_uid(set) == Some(uid)
+            && object::label(set, crate::api::keys::POD_TEMPLATE_HASH) != present.as_deref()
+            && (int(set, &["spec", "minReadySeconds"]) == Some(HELD_READY)) == held
+    })
+}
+
+impl Gate for Deployment {
+    fn is_kept(&self, workload: &Workload) -> bool {
+        let Some(mark) = workload.mark() else { return false };
+        match &mark.open {
+            Some(opening) => is_in_place(workload, opening),
+            None => is_paused(workload) && !mark.released,
+        }
+    }
+
+    fn shut(&self, workload: &Workload, rollout: &str) -> Vec<Value> {
+        let mark = workload.mark().unwrap_or(InProgressing { paused: is_paused(workload), ..Default::default() });
+        let was = mark.open.clone().or(mark.was.clone());
+        let mark = InProgressing { rollout_name: rollout.to_owned(), released: false, open: None, was, ..mark };
+        vec![workload.set_mark(&mark), set("paused", true)]
+    }
+
+    fn open(&self, workload: &Workload, goal: &Goal<'_>) -> Move {
+        if goal.target == 0 {
+            return Move::Done;
+        }
+        if goal.style == Style::BlueGreen
+            && let Some(old) = older_sets(workload, &goal.surroundings, false)
+                .find(|set| int(set, &["spec", "replicas"]).is_some_and(|n| n > 0))
+        {
+            // When the template goes back, the paused Deployment must not take this set for a finished release and
+            // delete the other one's pods before requests have left them.
+            return Move::Write(change(old, "ReplicaSet", vec![set("minReadySeconds", HELD_READY)]));
+        }
+        let mark = workload.mark().unwrap_or_default();
+        let original = originals(workload, &mark);
+        let ready = ready(workload, goal, original.min_ready_seconds.unwrap_or(0));
+        let opening = match goal.style {
+            Style::BlueGreen => {
+                Opening { max_surge: Some(goal.wanted.clone()), max_unavailable: Some(IntOrString::Int(0)) }
+            }
+            _ => partition(workload, &original.strategy, goal.target, ready.pods),
+        };
+        if is_paused(workload) || mark.open.as_ref() != Some(&opening) || !is_in_place(workload, &opening) {
+            let mark = InProgressing {
+                rollout_name: goal.rollout.to_owned(),
+                released: false,
+                open: Some(opening.clone()),
+                was: None,
+                original: Some(original),
+                ..mark
+            };
+            return Move::Write(change(
+                &workload.object,
+                "Deployment",
+                vec![
+                    workload.set_mark(&mark),
+                    set("strategy", strategy(&opening)),
+                    set("minReadySeconds", HELD_READY),
+                    set("progressDeadlineSeconds", HELD_DEADLINE),
+                    set("paused", false),
+                ],
+            ));
+        }
+        if ready.pods >= goal.needed {
+            return Move::Done;
+        }
+        let trouble = workload.trouble.as_ref().map(|t| format!("; {t}")).unwrap_or_default();
+        Move::Wait {
+            reason: format!("waiting for new pods: {} of {} ready{trouble}", ready.pods, goal.needed),
+            until: ready.next,
+        }
+    }
+
+    fn release(&self, workload: &Workload, rollout: &str, stays_paused: bool) -> Vec<Value> {
+        let mark = workload.mark().unwrap_or_default();
+        let opens = is_paused(workload) && !(stays_paused && mark.paused);
+        if !opens && mark.released {
+            return Vec::new();
+        }
+        let released = InProgressing {
+            rollout_name: rollout.to_owned(),
+            paused: mark.paused,
+            released: true,
+            open: None,
+            was: None,
+            original: None,
+        };
+        let mut operations = vec![workload.set_mark(&released)];
+        if mark.original.is_some() {
+            let original = originals(workload, &mark);
+            let strategy = Some(original.strategy).filter(|s| !s.is_null());
+            operations.extend(set_or_remove(workload, "strategy", strategy));
+            let seconds = original.min_ready_seconds.map(Value::from);
+            operations.extend(set_or_remove(workload, "minReadySeconds", seconds));
+            let seconds = original.progress_deadline_seconds.map(Value::from);
+            operations.extend(set_or_remove(workload, "progressDeadlineSeconds", seconds));
+        }
+        if opens {
+            operations.push(set("paused", false));
+        }
+        operations
+    }
+
+    fn take_off(&self, workload: &Workload) -> Vec<Value> {
+        let mut operations: Vec<Value> = workload.drop_mark().into_iter().collect();
+        if workload.mark().is_some_and(|mark| mark.paused) && !is_paused(workload) {
+            operations.push(set("paused", true));
+        }
+        operations
+    }
+
+    fn tidy(&self, workload: &Workload, surroundings: &Surroundings<'_>) -> Option<Change> {
+        let seconds = int(workload.object(), &["spec", "minReadySeconds"]).unwrap_or(0);
+        let older = older_sets(workload, surroundings, true).next().filter(|_| seconds != HELD_READY)?;
+        Some(change(older, "ReplicaSet", vec![set("minReadySeconds", seconds)]))
+    }
+}
