@@ -90,6 +90,8 @@ pub(super) struct Machine<'a> {
     pub(super) scope: Result<Scope, SpecError>,
     effects: Vec<Effect>,
     events: Vec<Event>,
+    /// A moment that brings something to do, whatever the pass waits for.
+    again: Option<Timestamp>,
 }
 
 impl<'a> Machine<'a> {
@@ -109,6 +111,7 @@ impl<'a> Machine<'a> {
             scope,
             effects: Vec::new(),
             events: Vec::new(),
+            again: None,
         }
     }
 
@@ -125,6 +128,7 @@ impl<'a> Machine<'a> {
                 }
             }
         }
+        let requeue = [wait.until, self.again].into_iter().flatten().min();
         self.count_pods();
         if let Some(sub) = &self.status.canary_status {
             self.status.current_step_index = sub.current_step_index;
@@ -133,7 +137,7 @@ impl<'a> Machine<'a> {
         if self.is_blue_green() {
             blue_green::fold(&mut self.status);
         }
-        Plan { effects: self.effects, status: self.status, events: self.events, requeue: wait.until }
+        Plan { effects: self.effects, status: self.status, events: self.events, requeue }
     }
 
     fn count_pods(&mut self) {
@@ -332,6 +336,11 @@ impl<'a> Machine<'a> {
     /// Name of the Rollout.
     pub(super) fn rollout_name(&self) -> &'a str {
         self.snap.rollout.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Asks for another pass at a moment, at the latest.
+    pub(super) fn look_again(&mut self, at: Timestamp) {
+        self.again = Some(self.again.map_or(at, |known| known.min(at)));
     }
 
     /// Tells people.

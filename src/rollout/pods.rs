@@ -129,10 +129,13 @@ impl Machine<'_> {
             self.set_state(StepState::StepUpgrade);
             return Ok(false);
         }
-        if scope.style != Style::Canary
-            && let Move::Write(change) = self.next_move(scope, workload, release, step)
-        {
-            return self.change(Purpose::OpenWorkload, change);
+        if scope.style == Style::Canary {
+            return Ok(true);
+        }
+        match self.next_move(scope, workload, release, step) {
+            Move::Write(change) => return self.change(Purpose::OpenWorkload, change),
+            Move::Wait { until: Some(at), .. } => self.look_again(at),
+            Move::Wait { .. } | Move::Done => {}
         }
         Ok(true)
     }

@@ -113,14 +113,15 @@ fn partition(workload: &Workload, original: &Value, target: i32, ready: i32) -> 
     }
 }
 
-/// The greatest percentage that allows at most so many pods: the Deployment's controller then keeps the share by itself
-/// when somebody scales. None when that would allow no pod at all.
+/// The least percentage that allows so many pods, or else the greatest that allows fewer: the Deployment's controller
+/// then keeps the share by itself when somebody scales. None when that would allow no pod at all.
 fn share_of(pods: i32, total: i32) -> Option<i32> {
     if total <= 0 || pods >= total {
         return Some(100);
     }
-    let share = ((i64::from(pods) + 1) * 100 - 1) / i64::from(total);
-    i32::try_from(share).ok().filter(|p| i64::from(*p) * i64::from(total) / 100 > 0)
+    let allowed = |share: i32| i64::from(share) * i64::from(total) / 100;
+    let share = i32::try_from((i64::from(pods) * 100 + i64::from(total) - 1) / i64::from(total)).ok()?;
+    [share, share - 1].into_iter().find(|p| (1..=i64::from(pods)).contains(&allowed(*p)))
 }
 
 /// ReplicaSets of a Deployment, other than the present one, whose `minReadySeconds` is ours or not, as asked.
