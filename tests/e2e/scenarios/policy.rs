@@ -111,6 +111,9 @@ fn decided(object: &Value) -> Value {
     if spec["paused"].is_null() {
         spec["paused"] = json!(false);
     }
+    if spec["minReadySeconds"] == 0 {
+        spec.as_object_mut().unwrap().remove("minReadySeconds");
+    }
     json!({"spec": spec, "labels": map("labels"), "annotations": map("annotations")})
 }
 
