@@ -277,7 +277,9 @@ fn render_effect(world: &World, effect: &Effect) -> Value {
         value["writes"] = writes
             .iter()
             .map(|w| {
-                let becomes = world.patched(&w.target, &w.resource_version, &w.operations).unwrap();
+                let Some(becomes) = world.dry_run(w).unwrap() else {
+                    return json!({"target": w.target.to_string(), "deleted": true});
+                };
                 json!({
                     "target": w.target.to_string(),
                     "labels": object::at(&becomes, &["metadata", "labels"]),

@@ -397,7 +397,7 @@ impl History {
     /// `false` when the controller died in between.
     fn execute(&mut self, effect: &Effect, plan: &Plan, left: &mut Option<usize>) -> Result<bool, TestCaseError> {
         if let Effect::Routes { writes, .. } = effect {
-            let dry = |w: &RouteWrite| self.world.patched(&w.target, &w.resource_version, &w.operations);
+            let dry = |w: &RouteWrite| self.world.dry_run(w);
             if let Some(refused) = writes.iter().find_map(|w| dry(w).err()) {
                 ensure!(self, false, "a write for what was just read is refused: {refused:?}");
             }

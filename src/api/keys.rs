@@ -22,6 +22,10 @@ pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";
 /// added to it later is not taken for another version.
 pub const CANARY_TEMPLATE: &str = "rollouts.kruise.io/canary-template";
 
+/// Annotation on the canary Ingress: a digest of what was applied last, so that it is applied again when a part of it is
+/// no longer wanted.
+pub const CANARY_INGRESS: &str = "rollouts.kruise.io/canary-ingress";
+
 /// Annotation on a Rollout: `canary` or `partition`, any case.
 pub const ROLLING_STYLE: &str = "rollouts.kruise.io/rolling-style";
 

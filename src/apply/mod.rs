@@ -24,7 +24,7 @@ use crate::{
     gather::Cache,
     rollout::{Effect, plan::Purpose},
     telemetry::Metrics,
-    traffic::routes::RouteWrite,
+    traffic::routes::{Change, RouteWrite},
 };
 
 /// No write is waited for longer than this.
@@ -53,7 +53,7 @@ impl Writer {
                 Effect::Patch { purpose, target, resource_version, operations } => {
                     self.patch(*purpose, target, resource_version, operations, false).await?;
                 }
-                Effect::Apply { purpose, object } => self.apply(*purpose, object).await?,
+                Effect::Apply { purpose, object } => self.apply(*purpose, object, false).await?,
                 Effect::Delete { purpose, target, uid, foreground } => {
                     self.delete(*purpose, target, uid, *foreground).await?;
                 }
@@ -69,13 +69,25 @@ impl Writer {
         // A single write is all or nothing by itself.
         if writes.len() + tried.len() > 1 {
             for write in writes.iter().chain(tried) {
-                self.patch(purpose, &write.target, &write.resource_version, &write.operations, true).await?;
+                self.route(purpose, write, true).await?;
             }
         }
         for write in writes {
-            self.patch(purpose, &write.target, &write.resource_version, &write.operations, false).await?;
+            self.route(purpose, write, false).await?;
         }
         Ok(())
+    }
+
+    async fn route(&self, purpose: Purpose, write: &RouteWrite, dry_run: bool) -> Result<(), Error> {
+        match &write.change {
+            Change::Patch { resource_version, operations } => {
+                self.patch(purpose, &write.target, resource_version, operations, dry_run).await
+            }
+            Change::Apply { object } => self.apply(purpose, object, dry_run).await,
+            // What admission says to a deletion is all that could be tried, and a deletion is harmless to the others.
+            Change::Delete { .. } if dry_run => Ok(()),
+            Change::Delete { uid } => self.delete(purpose, &write.target, uid, false).await,
+        }
     }
 
     async fn patch(
@@ -100,7 +112,7 @@ impl Writer {
         self.call(purpose, target, dry_run, call).await
     }
 
-    async fn apply(&self, purpose: Purpose, object: &Value) -> Result<(), Error> {
+    async fn apply(&self, purpose: Purpose, object: &Value, dry_run: bool) -> Result<(), Error> {
         let target = ObjectRef::new(
             object::text(object, &["apiVersion"]),
             object::text(object, &["kind"]),
@@ -108,11 +120,11 @@ impl Writer {
             object::name(object),
         );
         // Conflicts with other managers cannot be of interest: the object is ours by owner reference.
-        let params = PatchParams::apply(keys::FIELD_MANAGER).force();
+        let params = PatchParams { dry_run, ..PatchParams::apply(keys::FIELD_MANAGER).force() };
         let api = self.api(&target);
         let patch = Patch::Apply(object);
         let call = api.patch(&target.name, &params, &patch);
-        self.call(purpose, &target, false, call).await
+        self.call(purpose, &target, dry_run, call).await
     }
 
     async fn delete(&self, purpose: Purpose, target: &ObjectRef, uid: &str, foreground: bool) -> Result<(), Error> {

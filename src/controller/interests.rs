@@ -12,6 +12,7 @@ use crate::{
         v1beta1::Rollout,
     },
     rollout::release,
+    traffic::ingress,
     workload::canary::canary_name,
 };
 
@@ -45,6 +46,10 @@ impl Interests {
                 add("Service", &traffic.names.canary_service);
                 for network in &traffic.networks {
                     add(&network.kind, &network.name);
+                }
+                if let Some(ingress) = &traffic.ingress {
+                    add(ingress::KIND, &ingress.name);
+                    add(ingress::KIND, &ingress::canary_name(&ingress.name));
                 }
             }
         }

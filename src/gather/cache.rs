@@ -34,7 +34,7 @@ use crate::{
         keys,
         object::{self, ObjectRef},
     },
-    traffic::routes::Missing,
+    traffic::{ingress, routes::Missing},
 };
 
 /// How long until a kind that is not served, or not readable, is tried again.
@@ -240,6 +240,10 @@ impl Cache {
         let mut value = serde_json::to_value(object).ok()?;
         // Items of a list carry neither.
         let map = value.as_object_mut()?;
+        if key.1 == ingress::KIND {
+            // Addresses of load balancers, on every Ingress of the cluster.
+            map.remove("status");
+        }
         map.insert("apiVersion".to_owned(), key.0.clone().into());
         map.insert("kind".to_owned(), key.1.clone().into());
         Some(Arc::new(value))

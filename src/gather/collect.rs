@@ -13,14 +13,17 @@ use crate::{
     api::{
         keys,
         object::{self, ObjectRef},
-        v1beta1::{NetworkRef, Rollout},
+        v1beta1::{IngressRef, NetworkRef, Rollout},
     },
     lua::{Engine, library},
     rollout::{
         Hold, Snapshot, is_releasing,
         release::{self, Scope},
     },
-    traffic::routes::{Missing, Network},
+    traffic::{
+        ingress::{self, Ingress},
+        routes::{Missing, Network},
+    },
     workload::{Style, canary::canary_name, hold::POLICY as HOLD_POLICY},
 };
 
@@ -89,6 +92,7 @@ pub fn collect(
         canary_service: None,
         endpoint_slices: Vec::new(),
         networks: Vec::new(),
+        ingress: None,
         hold: hold(objects)?,
         engine: engine.clone(),
         rollout,
@@ -138,6 +142,12 @@ pub fn collect(
         for reference in &traffic.networks {
             snapshot.networks.push(network(objects, reference, &namespace, scripts.as_ref(), settings)?);
         }
+        if let Some(reference) = &traffic.ingress {
+            match ingress(objects, reference, &namespace, scripts.as_ref())? {
+                Route::InPlace(network) => snapshot.networks.push(network),
+                Route::Beside(ingress) => snapshot.ingress = Some(ingress),
+            }
+        }
     }
     Some(snapshot)
 }
@@ -166,6 +176,51 @@ fn network(
     let group = object::group(&reference.api_version);
     let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
     Some(Network { reference: reference.clone(), namespace: namespace.to_owned(), object, script })
+}
+
+/// How an Ingress routes during a release.
+enum Route {
+    /// It is changed itself.
+    InPlace(Network),
+    /// A canary Ingress stands beside it.
+    Beside(Ingress),
+}
+
+fn ingress(
+    objects: &impl Objects,
+    reference: &IngressRef,
+    namespace: &str,
+    scripts: Option<&BTreeMap<String, String>>,
+) -> Option<Route> {
+    let get = |name: &str| match objects.get(&ObjectRef::new(ingress::API_VERSION, ingress::KIND, namespace, name)) {
+        Err(Lookup::Pending) => None,
+        Err(Lookup::Missing(missing)) => Some(Err(missing)),
+        Ok(object) => Some(Ok(object)),
+    };
+    let stable = get(&reference.name)?;
+    let script = library::resolve_ingress(&reference.class_type, scripts);
+    let in_place = Network {
+        reference: NetworkRef {
+            api_version: ingress::API_VERSION.to_owned(),
+            kind: ingress::KIND.to_owned(),
+            name: reference.name.clone(),
+        },
+        namespace: namespace.to_owned(),
+        object: stable.clone(),
+        script: script.clone(),
+    };
+    // Without its script, what it has changed must still be put back.
+    if in_place.is_changed() || script.as_ref().is_ok_and(ingress::is_in_place) {
+        return Some(Route::InPlace(in_place));
+    }
+    let canary = get(&ingress::canary_name(&reference.name))?;
+    Some(Route::Beside(Ingress {
+        name: reference.name.clone(),
+        namespace: namespace.to_owned(),
+        stable,
+        canary,
+        script,
+    }))
 }
 
 /// The data of the administrator's ConfigMap.

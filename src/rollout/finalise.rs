@@ -3,7 +3,7 @@
 use super::{
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::Scope,
+    release::{Scope, owner_reference},
     rolling::is_made_from,
     snapshot::Hold,
 };
@@ -285,10 +285,16 @@ impl Machine<'_> {
     /// Puts the routes back: first those that refer to others, then, when requests had time to follow, the others.
     fn restore_routes(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
-        let (definitions, routes): (Vec<_>, Vec<_>) =
+        let (definitions, mut routes): (Vec<_>, Vec<_>) =
             routes::plan_restore(&self.snap.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
+        if let Some(ingress) = &self.snap.ingress {
+            routes.extend(ingress.plan_restore(&owner_reference(&self.snap.rollout))?);
+        }
         if !routes.is_empty() {
             return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes, tried: Vec::new() });
+        }
+        if let Some(name) = self.canary_ingress_that_goes() {
+            return Err(Wait::on(format!("waiting for Ingress {name} to go")));
         }
         if self.has_new_pods() || !definitions.is_empty() {
             self.settle("requests leave the canary", Self::grace(traffic, true))?;

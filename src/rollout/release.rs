@@ -7,9 +7,9 @@ use crate::{
     api::{
         GROUP, keys,
         object::{self, digest},
-        v1beta1::{NetworkRef, PatchPodTemplateMetadata, Rollout, Step, TrafficRoutingRef, WorkloadRef},
+        v1beta1::{IngressRef, NetworkRef, PatchPodTemplateMetadata, Rollout, Step, TrafficRoutingRef, WorkloadRef},
     },
-    traffic::{Names, Strategy},
+    traffic::{Names, Strategy, ingress::LONGEST_NAME as LONGEST_INGRESS_NAME},
     workload::{
         KINDS, Kind, Style,
         replicas::{Round, percent, scaled},
@@ -57,6 +57,8 @@ pub struct Traffic {
     pub names: Names,
     /// The objects that decide, each with its kind's script.
     pub networks: Vec<NetworkRef>,
+    /// The Ingress that decides, by its class's script.
+    pub ingress: Option<IngressRef>,
     /// The user's grace period in seconds.
     pub grace: Option<i64>,
 }
@@ -252,8 +254,17 @@ fn traffic(
     if routing.create_canary_service == Some(true) && disable_canary_service == Some(true) {
         return wrong(format!("{field}.createCanaryService"), "contradicts disableGenerateCanaryService; keep one");
     }
-    if routing.ingress.is_some() {
-        return wrong(format!("{field}.ingress"), "Ingress is not supported by this version; use networkRefs");
+    if let Some(ingress) = &routing.ingress {
+        let problem = match ingress.name.len() {
+            0 => "is empty; name the Ingress".to_owned(),
+            1..=LONGEST_INGRESS_NAME => String::new(),
+            _ => format!(
+                "is longer than {LONGEST_INGRESS_NAME} characters, so that none are left for the canary Ingress"
+            ),
+        };
+        if !problem.is_empty() {
+            return wrong(format!("{field}.ingress.name"), problem);
+        }
     }
     if routing.grace_period_seconds.is_some_and(|s| s < 0) {
         return wrong(format!("{field}.gracePeriodSeconds"), "is negative");
@@ -281,8 +292,8 @@ fn traffic(
             networks.push(reference.clone());
         }
     }
-    if networks.is_empty() {
-        return wrong(field, "names no object that routes; add networkRefs or gateway");
+    if networks.is_empty() && routing.ingress.is_none() {
+        return wrong(field, "names no object that routes; add networkRefs, ingress or gateway");
     }
     let makes_service = routing.create_canary_service != Some(false) && disable_canary_service != Some(true);
     let stable = routing.service.clone();
@@ -293,6 +304,7 @@ fn traffic(
             namespace: rollout.metadata.namespace.clone(),
         },
         networks,
+        ingress: routing.ingress.clone(),
         grace: routing.grace_period_seconds.map(i64::from),
     })
 }

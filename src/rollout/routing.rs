@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use super::{
-    machine::{Machine, Turn, Wait},
+    machine::{Machine, Turn, Wait, is_ours},
     plan::{Effect, Purpose},
     pods::needed,
     release::{Pause, Release, ReleaseStep, Scope, Traffic, owner_reference},
@@ -15,7 +15,7 @@ use crate::{
     },
     traffic::{
         Strategy,
-        routes::{self, Context},
+        routes::{self, Context, RouteWrite},
         services,
     },
     workload::Workload,
@@ -137,19 +137,37 @@ impl<'a> Machine<'a> {
         traffic: &Traffic,
         release: &Release,
         strategy: &Strategy,
-    ) -> Turn<Vec<routes::RouteWrite>> {
-        let mut writes = routes::plan_step(&self.snap.networks, &self.context(traffic, release), strategy)?;
-        writes.retain(|w| !w.operations.is_empty());
+    ) -> Turn<Vec<RouteWrite>> {
+        let context = self.context(traffic, release);
+        let mut writes = routes::plan_step(&self.snap.networks, &context, strategy)?;
+        writes.extend(self.plan_ingress(&context, strategy)?);
+        writes.retain(RouteWrite::is_needed);
         Ok(writes)
     }
 
     /// Whether a strategy could be put in place.
     pub(super) fn check_routes(&self, traffic: &Traffic, release: &Release, strategy: &Strategy) -> Turn {
-        Ok(routes::check_step(&self.snap.networks, &self.context(traffic, release), strategy)?)
+        let context = self.context(traffic, release);
+        routes::check_step(&self.snap.networks, &context, strategy)?;
+        self.plan_ingress(&context, strategy).map(|_| ())
     }
 
     fn context<'b>(&'b self, traffic: &'b Traffic, release: &'b Release) -> Context<'b> {
         Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine }
+    }
+
+    fn plan_ingress(&self, context: &Context<'_>, strategy: &Strategy) -> Turn<Option<RouteWrite>> {
+        let Some(ingress) = &self.snap.ingress else { return Ok(None) };
+        if let Some(name) = self.canary_ingress_that_goes() {
+            return Err(Wait::on(format!("waiting for Ingress {name} to go, to make it anew")));
+        }
+        Ok(ingress.plan_step(context, strategy, &owner_reference(&self.snap.rollout))?)
+    }
+
+    /// Name of the canary Ingress while it is being deleted: it routes until it is gone.
+    pub(super) fn canary_ingress_that_goes(&self) -> Option<&'a str> {
+        let canary = self.snap.ingress.as_ref()?.canary.as_deref().ok()?;
+        (object::is_deleting(canary) && is_ours(self.snap, canary)).then(|| object::name(canary))
     }
 
     pub(super) fn stable_service(&self, traffic: &Traffic) -> Turn<&'a serde_json::Value> {

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{api::v1beta1::Rollout, lua::Engine, traffic::routes::Network, workload::Surroundings};
+use crate::{
+    api::v1beta1::Rollout,
+    lua::Engine,
+    traffic::{ingress::Ingress, routes::Network},
+    workload::Surroundings,
+};
 
 /// Everything that a decision may read.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub struct Snapshot {
     pub endpoint_slices: Vec<Arc<Value>>,
     /// The networkRefs, with their scripts.
     pub networks: Vec<Network>,
+    /// The Ingress whose class has a canary Ingress.
+    pub ingress: Option<Ingress>,
     /// Whether the API server holds changed workloads.
     pub hold: Hold,
     /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.

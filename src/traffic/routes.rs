@@ -82,18 +82,47 @@ pub struct RouteError {
     pub message: String,
 }
 
-/// A change of one networkRef. Empty operations mean that nothing is to be done.
+/// A change of one object that routes.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteWrite {
     /// The object.
     pub target: ObjectRef,
-    /// The version that the operations were computed for.
-    pub resource_version: String,
-    /// JSON patch operations.
-    pub operations: Vec<Value>,
+    /// What is to become of it.
+    #[serde(flatten)]
+    pub change: Change,
     /// See [`Network::is_definition`].
     pub is_definition: bool,
+}
+
+/// What is to become of an object that routes.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum Change {
+    /// The user's object is changed. Without operations nothing is to be done.
+    Patch {
+        /// The version that the operations were computed for.
+        resource_version: String,
+        /// JSON patch operations.
+        operations: Vec<Value>,
+    },
+    /// An object of ours is made, or made as described, by server-side apply.
+    Apply {
+        /// The object.
+        object: Value,
+    },
+    /// An object of ours goes.
+    Delete {
+        /// Only this very object.
+        uid: String,
+    },
+}
+
+impl RouteWrite {
+    /// Whether there is something to write.
+    pub fn is_needed(&self) -> bool {
+        !matches!(&self.change, Change::Patch { operations, .. } if operations.is_empty())
+    }
 }
 
 /// What a step needs to know beside the objects.
@@ -273,8 +302,7 @@ impl RouteWrite {
     fn new(network: &Network, live: &Value, operations: Vec<Value>) -> RouteWrite {
         RouteWrite {
             target: network.target(),
-            resource_version: object::resource_version(live).to_owned(),
-            operations,
+            change: Change::Patch { resource_version: object::resource_version(live).to_owned(), operations },
             is_definition: network.is_definition(),
         }
     }

@@ -9,6 +9,7 @@ use tidegate::{
     api::{keys, object::ObjectRef},
     controller::Decide,
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
+    traffic::routes::Change,
 };
 
 use crate::world::{CANARY, NAMESPACE, SERVICE, WORKLOAD};
@@ -162,7 +163,11 @@ fn routes_before_pods_are_ready(snapshot: &Snapshot) -> Plan {
 fn with_route_operations(mut plan: Plan, change: impl Fn(&mut Vec<Value>)) -> Plan {
     for effect in &mut plan.effects {
         if let Effect::Routes { writes, .. } = effect {
-            writes.iter_mut().filter(|w| !w.is_definition).for_each(|w| change(&mut w.operations));
+            for write in writes.iter_mut().filter(|w| !w.is_definition) {
+                if let Change::Patch { operations, .. } = &mut write.change {
+                    change(operations);
+                }
+            }
         }
     }
     plan
@@ -188,7 +193,9 @@ fn forgets_one_restore(snapshot: &Snapshot) -> Plan {
     for effect in &mut plan.effects {
         if let Effect::Routes { purpose: Purpose::RestoreRoutes, writes, .. } = effect {
             for write in writes.iter_mut().filter(|w| w.is_definition) {
-                write.operations.retain(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/metadata")));
+                if let Change::Patch { operations, .. } = &mut write.change {
+                    operations.retain(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/metadata")));
+                }
             }
         }
     }

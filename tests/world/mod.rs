@@ -18,7 +18,7 @@ use tidegate::{
     gather::collect::{Lookup, Objects, Settings, collect},
     lua::Engine,
     rollout::{Effect, Plan, Snapshot, decide},
-    traffic::routes::Missing,
+    traffic::routes::{Change, Missing, RouteWrite},
     workload::hold::hold,
 };
 
@@ -189,11 +189,14 @@ impl World {
         match effect {
             Effect::Routes { purpose, writes, .. } => writes
                 .iter()
-                .map(|w| Effect::Patch {
-                    purpose: *purpose,
-                    target: w.target.clone(),
-                    resource_version: w.resource_version.clone(),
-                    operations: w.operations.clone(),
+                .map(|w| match w.change.clone() {
+                    Change::Patch { resource_version, operations } => {
+                        Effect::Patch { purpose: *purpose, target: w.target.clone(), resource_version, operations }
+                    }
+                    Change::Apply { object } => Effect::Apply { purpose: *purpose, object },
+                    Change::Delete { uid } => {
+                        Effect::Delete { purpose: *purpose, target: w.target.clone(), uid, foreground: false }
+                    }
                 })
                 .collect(),
             other => vec![other.clone()],
@@ -234,7 +237,7 @@ impl World {
             }
             Effect::Routes { writes, tried, .. } => {
                 for w in writes.iter().chain(tried) {
-                    self.patched(&w.target, &w.resource_version, &w.operations)?;
+                    self.dry_run(w)?;
                 }
                 for single in World::writes(effect) {
                     self.write(&single, now)?;
@@ -242,6 +245,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What a dry run tells of a change of an object that routes.
+    pub fn dry_run(&self, write: &RouteWrite) -> Result<Option<Value>, Refused> {
+        match &write.change {
+            Change::Patch { resource_version, operations } => {
+                self.patched(&write.target, resource_version, operations).map(Some)
+            }
+            Change::Apply { object } => Ok(Some(object.clone())),
+            Change::Delete { .. } => Ok(None),
+        }
     }
 
     /// What a patch makes of an object: also what a dry run tells.

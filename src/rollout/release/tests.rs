@@ -124,7 +124,8 @@ fn what_is_wrong_with_the_reach_is_named() {
             "has 2 entries",
         ),
         (routing(json!({"service": ""})), field("service"), "is empty"),
-        (routing(json!({"ingress": {"name": "i"}})), field("ingress"), "not supported"),
+        (routing(json!({"ingress": {"name": ""}})), field("ingress.name"), "is empty"),
+        (routing(json!({"ingress": {"name": "i".repeat(247)}})), field("ingress.name"), "is longer than 246"),
         (routing(json!({"gracePeriodSeconds": -1})), field("gracePeriodSeconds"), "is negative"),
         (routing(json!({"gateway": {"httpRouteName": ""}})), field("gateway.httpRouteName"), "is empty"),
         (
