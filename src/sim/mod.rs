@@ -9,7 +9,8 @@
 //! owner references. What is not supported is answered with 501 and named. `docs/in-memory-cluster.md` says where it
 //! differs from a real server; an end-to-end scenario compares the two.
 //!
-//! Deployments, ReplicaSets, StatefulSets, DaemonSets, pods, EndpointSlices, namespaces and garbage are looked after by built-in controllers.
+//! Deployments, ReplicaSets, StatefulSets, DaemonSets, OpenKruise's kinds, pods, EndpointSlices, namespaces and garbage are
+//! looked after by built-in controllers.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,6 +29,7 @@ mod defaults;
 mod discovery;
 mod faults;
 mod json;
+mod kruise;
 mod objects;
 mod patch;
 mod registry;
@@ -207,7 +209,7 @@ impl Cluster {
     }
 
     /// Stops or starts a built-in controller: `deployment-controller`, `replicaset-controller`,
-    /// `statefulset-controller`, `daemonset-controller`, `kubelet`, `endpointslice-controller` or `garbage-collector`. What happens meanwhile waits for it.
+    /// `statefulset-controller`, `daemonset-controller`, `cloneset-controller`, `kubelet`, `endpointslice-controller` or `garbage-collector`. What happens meanwhile waits for it.
     pub fn enable_controller(&self, name: &str, on: bool) {
         self.core.lock().queue.enable(name, on);
         self.core.work.notify_one();

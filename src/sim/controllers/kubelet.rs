@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::super::json::{self, deleting, int, items, text};
+use super::super::json::{self, condition, deleting, int, items, text};
 use super::super::objects::DeleteOptions;
 use super::super::registry::{NODES, PODS};
 use super::super::rng::{Rng, hash};
@@ -29,6 +29,8 @@ struct Life {
     starts: Instant,
     ready: Instant,
     ends: Option<Instant>,
+    /// Containers with other images come up.
+    restarts: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -72,8 +74,12 @@ impl Reconcile for Kubelet {
         let start = rng.duration(&delays.pod_start);
         let wait = annotated_delay(&pod).unwrap_or_else(|| rng.duration(&delays.pod_ready));
         let stop = rng.duration(&delays.pod_stop);
-        let life =
-            self.pods.entry(uid.clone()).or_insert(Life { starts: now + start, ready: now + start + wait, ends: None });
+        let life = self.pods.entry(uid.clone()).or_insert(Life {
+            starts: now + start,
+            ready: now + start + wait,
+            ends: None,
+            restarts: None,
+        });
 
         if deleting(&pod) {
             let grace = int(&pod, "/metadata/deletionGracePeriodSeconds").unwrap_or(0).max(0);
@@ -131,10 +137,20 @@ impl Reconcile for Kubelet {
                 self.addresses & 0xff
             );
             run(access, &pod, &ip, want_ready);
-        } else if want_ready && !ready(&pod) {
-            set_ready(access, &pod, true);
-        } else if never && ready(&pod) {
-            set_ready(access, &pod, false);
+        } else if outdated(&pod) {
+            let at = *self.pods.get_mut(&uid)?.restarts.get_or_insert(now + rng.duration(&delays.pod_ready));
+            if now < at {
+                set_ready(access, &pod, false);
+                return Some(at - now);
+            }
+            restart(access, &pod, want_ready);
+        } else {
+            if let Some(life) = self.pods.get_mut(&uid) {
+                life.restarts = None;
+            }
+            if is_ready_by(&pod, want_ready) != ready(&pod) || containers_ready(&pod) != want_ready {
+                set_ready(access, &pod, want_ready);
+            }
         }
         (!never && now < life.ready).then(|| life.ready - now)
     }
@@ -153,13 +169,56 @@ fn annotated_delay(pod: &Value) -> Option<Duration> {
     text.strip_suffix('s').unwrap_or(text).parse().ok().map(Duration::from_secs)
 }
 
+/// Whether the pod is ready if its containers are as given: its readiness gates have to be open, too.
+fn is_ready_by(pod: &Value, containers: bool) -> bool {
+    let open = |g: &Value| condition(pod, text(g, "/conditionType")).is_some_and(|c| text(c, "/status") == "True");
+    containers && items(pod, "/spec/readinessGates").iter().all(open)
+}
+
+fn containers_ready(pod: &Value) -> bool {
+    condition(pod, "ContainersReady").is_some_and(|c| text(c, "/status") == "True")
+}
+
+/// Whether a container runs another image than it should.
+fn outdated(pod: &Value) -> bool {
+    items(pod, "/status/containerStatuses").iter().any(|status| {
+        let wanted = items(pod, "/spec/containers").iter().find(|c| c.get("name") == status.get("name"));
+        wanted.is_some_and(|w| w.get("image") != status.get("image"))
+    })
+}
+
+fn image_id(image: &str) -> String {
+    format!("sha256:{:016x}", hash(image.as_bytes()))
+}
+
+/// Containers with other images start again.
+fn restart(access: &Access<'_>, pod: &Value, ready: bool) {
+    let now = access.timestamp();
+    access.update_status(PODS, pod, |pod| {
+        let mut statuses = items(pod, "/status/containerStatuses").to_vec();
+        for status in &mut statuses {
+            let wanted = items(pod, "/spec/containers").iter().find(|c| c.get("name") == status.get("name"));
+            let Some(image) = wanted.map(|w| text(w, "/image")).filter(|i| *i != text(status, "/image")) else {
+                continue;
+            };
+            json::set(status, &["image"], image);
+            json::set(status, &["imageID"], image_id(image));
+            json::set(status, &["restartCount"], int(status, "/restartCount").unwrap_or(0) + 1);
+            json::set(status, &["state"], json!({"running": {"startedAt": now}}));
+        }
+        statuses.iter_mut().for_each(|s| json::set(s, &["ready"], ready));
+        json::set(pod, &["status", "containerStatuses"], statuses);
+        conditions(pod, ready, &now);
+    });
+}
+
 fn run(access: &Access<'_>, pod: &Value, ip: &str, ready: bool) {
     let now = access.timestamp();
     access.update_status(PODS, pod, |pod| {
         let containers: Vec<Value> = items(pod, "/spec/containers")
             .iter()
             .map(|c| {
-                json!({"name": text(c, "/name"), "image": text(c, "/image"), "imageID": "", "ready": ready, "started": true,
+                json!({"name": text(c, "/name"), "image": text(c, "/image"), "imageID": image_id(text(c, "/image")), "ready": ready, "started": true,
                     "restartCount": 0, "state": {"running": {"startedAt": now}}})
             })
             .collect();
@@ -184,12 +243,17 @@ fn set_ready(access: &Access<'_>, pod: &Value, ready: bool) {
     });
 }
 
-fn conditions(pod: &mut Value, ready: bool, now: &str) {
-    for kind in ["ContainersReady", "Ready"] {
-        if ready {
+fn conditions(pod: &mut Value, containers: bool, now: &str) {
+    const UNREADY: (&str, &str) = ("ContainersNotReady", "containers with unready status");
+    const CLOSED: (&str, &str) = ("ReadinessGatesNotReady", "readiness gates are not \"True\"");
+    let ready = is_ready_by(pod, containers);
+    for (kind, holds, (reason, message)) in
+        [("ContainersReady", containers, UNREADY), ("Ready", ready, if containers { CLOSED } else { UNREADY })]
+    {
+        if holds {
             set_condition(pod, kind, "True", "", "", now, false);
         } else {
-            set_condition(pod, kind, "False", "ContainersNotReady", "containers with unready status", now, false);
+            set_condition(pod, kind, "False", reason, message, now, false);
         }
     }
 }

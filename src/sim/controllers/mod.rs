@@ -28,7 +28,7 @@ pub(crate) mod replica_set;
 pub(crate) mod workloads;
 
 use self::workloads::shell::Shell;
-use self::workloads::{daemon_set, stateful_set};
+use self::workloads::{clone_set, daemon_set, stateful_set};
 
 /// Names the keys that a change concerns.
 type Route = fn(&Store, &Change, &mut Vec<Key>);
@@ -71,6 +71,12 @@ pub(crate) const TABLE: &[Row] = &[
         name: "daemonset-controller",
         route: daemon_set::route,
         make: || Box::new(Shell(&daemon_set::KIND)),
+        prompt: false,
+    },
+    Row {
+        name: "cloneset-controller",
+        route: clone_set::route,
+        make: || Box::new(Shell(&clone_set::KIND)),
         prompt: false,
     },
     Row { name: "kubelet", route: kubelet::route, make: || Box::<kubelet::Kubelet>::default(), prompt: true },

@@ -132,7 +132,7 @@ fn related_by_node(access: &Access<'_>, set: &Value, key: &Key) -> std::collecti
 }
 
 /// Less is deleted first, as the real controller ranks active pods.
-fn deletion_order(a: &Value, b: &Value, related: &std::collections::BTreeMap<String, usize>) -> Ordering {
+pub(crate) fn deletion_order(a: &Value, b: &Value, related: &std::collections::BTreeMap<String, usize>) -> Ordering {
     let assigned = |p: &Value| !text(p, "/spec/nodeName").is_empty();
     let phase = |p: &Value| match text(p, "/status/phase") {
         "Pending" => 0,

@@ -1,22 +1,25 @@
 //! Versions of a kind, and what a write may change in an object.
 
+use super::super::kruise;
 use super::super::registry::STATEFUL_SETS;
 use super::*;
 
 impl Core {
-    /// The object in the caller's version; conversion `None` rewrites `apiVersion` only.
+    /// The object in the caller's version. Conversion rewrites `apiVersion` only, but for OpenKruise's kinds.
     pub fn view_version(&self, kind: &Kind, caller: &Caller, object: &Arc<Value>) -> Arc<Value> {
         if caller.version == kind.storage {
             return object.clone();
         }
         let mut viewed = Value::clone(object);
         json::set(&mut viewed, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
+        kruise::convert(kind, &kind.storage, &caller.version, &mut viewed);
         self.shape(kind, caller, &mut viewed);
         Arc::new(viewed)
     }
 
     pub(super) fn store_version(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
         json::set(object, &["apiVersion"], kind.storage_api_version());
+        kruise::convert(kind, &caller.version, &kind.storage, object);
         if let (true, Some(schema)) =
             (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone()))
         {

@@ -15,8 +15,10 @@ use super::super::selector::Labels;
 use super::super::store::Store;
 use super::pods::{availability, owner_reference, ready};
 
+pub(crate) mod clone_set;
 pub(crate) mod daemon_set;
 pub(crate) mod daemons;
+pub(crate) mod in_place;
 pub(crate) mod revisions;
 pub(crate) mod shell;
 pub(crate) mod stateful_set;
@@ -53,6 +55,13 @@ pub(crate) enum Write {
     Create(Dependent, Value),
     /// A JSON merge patch. Nothing happens to an object that has another UID by now.
     Patch {
+        of: Dependent,
+        name: String,
+        uid: String,
+        patch: Value,
+    },
+    /// The same through the status subresource.
+    PatchStatus {
         of: Dependent,
         name: String,
         uid: String,

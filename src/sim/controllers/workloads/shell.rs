@@ -118,6 +118,13 @@ fn execute(access: &Access<'_>, namespace: &str, workload: &Value, write: Write)
             });
             true
         }
+        Write::PatchStatus { of, name, uid, patch } => {
+            let key = Key::new(kind(of), namespace, &name);
+            if let Some(object) = access.at(&key).filter(|o| json::uid(o) == uid) {
+                access.update_status(kind(of), &object, |o| merge(o, &patch));
+            }
+            true
+        }
         Write::Delete { of, name, uid } => {
             let options = DeleteOptions { uid: Some(uid), ..DeleteOptions::default() };
             access.delete(kind(of), namespace, &name, &options);

@@ -6,6 +6,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 
 use super::*;
 
+mod clone_sets;
 mod daemon_sets;
 mod stateful_sets;
 
@@ -99,6 +100,12 @@ impl World {
         all.sort();
         all
     }
+}
+
+/// A definition of one of OpenKruise's kinds.
+pub(super) fn definition(plural: &str) -> Value {
+    let file = format!("{}/tests/e2e/crds/{plural}.yaml", env!("CARGO_MANIFEST_DIR"));
+    crate::yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// The tag of the first container's image.
