@@ -17,6 +17,7 @@ use tidegate::{
         conditions, object,
         v1beta1::{CanaryStatus, Rollout},
     },
+    apply::{Reach, guard},
     gather::collect,
     lua::{Engine, Limits},
     rollout::{
@@ -396,6 +397,10 @@ impl History {
 
     /// `false` when the controller died in between.
     fn execute(&mut self, effect: &Effect, plan: &Plan, left: &mut Option<usize>) -> Result<bool, TestCaseError> {
+        let reach = Reach::of(&self.world.rollout().unwrap());
+        if let Err(violation) = guard::check(effect, &reach, &self.world) {
+            ensure!(self, false, "the guard would not write {effect:?}: {violation}");
+        }
         if let Effect::Routes { writes, .. } = effect {
             let dry = |w: &RouteWrite| self.world.dry_run(w);
             if let Some(refused) = writes.iter().find_map(|w| dry(w).err()) {

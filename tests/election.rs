@@ -22,8 +22,11 @@ use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate::{
-    api::keys::LEASE,
-    apply::{Fence, Writer},
+    api::{
+        keys::LEASE,
+        v1beta1::{Rollout, RolloutSpec},
+    },
+    apply::{Fence, Reach, Writer},
     cli::demo::world::{install, manifests},
     controller::{
         self, CACHES, Options,
@@ -42,6 +45,11 @@ use tokio_util::sync::CancellationToken;
 
 const NAMESPACE: &str = "kruise-rollout";
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Nobody in particular: what these tests write is judged by no guard.
+fn nobody() -> Reach {
+    Reach::of(&Rollout::new("nobody", RolloutSpec::default()))
+}
 
 fn election(identity: &str) -> Election {
     Election {
@@ -161,7 +169,7 @@ async fn writer(cluster: Cluster, who: String, skew: i64, stop: CancellationToke
     let tell = (Health::default(), Metrics::new());
     let mut n = 0;
     lease::run(client.clone(), election(&who), clock, tell, stop, |fence: Fence, term| {
-        let writer = Writer::new(client.clone(), cache.clone(), Metrics::new(), fence);
+        let writer = Writer::new(client.clone(), cache.clone(), Metrics::new(), fence, Arc::new(|_, _, _| Ok(())));
         let who = who.clone();
         n += 1;
         async move {
@@ -171,7 +179,8 @@ async fn writer(cluster: Cluster, who: String, skew: i64, stop: CancellationToke
                 }
                 let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
                     "metadata": {"name": "written", "namespace": "default"}, "data": {"by": format!("{who}/{n}/{i}")}});
-                let _ = writer.execute(&[Effect::Apply { purpose: Purpose::CreateCanaryService, object }]).await;
+                let _ =
+                    writer.execute(&[Effect::Apply { purpose: Purpose::CreateCanaryService, object }], &nobody()).await;
                 sleep(Duration::from_millis(50)).await;
             }
         }
@@ -282,10 +291,11 @@ fn the_judge_sees_a_leader_without_a_fence() {
             }
         }));
         let (cache, _changes) = Cache::start(cluster.client("cache"), NAMESPACE, stop.clone());
-        let unfenced = Writer::new(cluster.client("a"), cache, Metrics::new(), Fence::none());
+        let unfenced =
+            Writer::new(cluster.client("a"), cache, Metrics::new(), Fence::none(), Arc::new(|_, _, _| Ok(())));
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written", "namespace": "default"},
             "data": {"by": "nobody"}});
-        unfenced.execute(&[Effect::Apply { purpose: Purpose::CreateCanaryService, object }]).await.unwrap();
+        unfenced.execute(&[Effect::Apply { purpose: Purpose::CreateCanaryService, object }], &nobody()).await.unwrap();
         verdict.lock().unwrap().clone()
     });
     assert!(seen.contains(&("a".to_owned(), "b".to_owned())), "{seen:?}");
@@ -326,6 +336,7 @@ impl Story {
         let options = Options {
             clock: skewed(&self.cluster, skew),
             decide: Arc::new(decide),
+            guard: tidegate::apply::guard::guard(),
             decides_in_place: true,
             namespace: NAMESPACE.to_owned(),
             config_map_wins: false,

@@ -52,6 +52,8 @@ pub mod reasons {
     pub const ROUTE_REFUSED: &str = "RouteRefused";
     /// The API server refused a write of ours.
     pub const WRITE_REFUSED: &str = "WriteRefused";
+    /// A write of ours would have broken a rule that every write must keep, and was not made.
+    pub const WRITE_GUARDED: &str = "WriteGuarded";
     /// The API server could not be reached, or answered with an error of its own.
     pub const API_UNAVAILABLE: &str = "ApiUnavailable";
     /// An object with the name that we need exists and is not ours.

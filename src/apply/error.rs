@@ -1,5 +1,6 @@
 //! How a write can fail, and what that means for the next try.
 
+use super::guard::Violation;
 use crate::{
     api::{conditions::reasons, object::ObjectRef},
     rollout::plan::Purpose,
@@ -46,6 +47,9 @@ pub enum Error {
         /// The object.
         target: ObjectRef,
     },
+    /// The guard did not let a write through: a mistake of ours, and nothing was sent.
+    #[error(transparent)]
+    Guarded(#[from] Violation),
     /// A write that cannot be put into words: a mistake of ours.
     #[error("{target}: {source}")]
     Encode {
@@ -95,13 +99,14 @@ impl Error {
             },
             Error::Timeout { .. } | Error::StatusTimeout { .. } => Class::Unavailable,
             Error::NotLeading { .. } => Class::NotLeading,
-            Error::Encode { .. } => Class::Refused,
+            Error::Encode { .. } | Error::Guarded(_) => Class::Refused,
         }
     }
 
     /// Reason for a condition; absent when nothing is wrong that a person should know.
     pub fn reason(&self) -> Option<&'static str> {
         match self.class() {
+            _ if matches!(self, Error::Guarded(_)) => Some(reasons::WRITE_GUARDED),
             Class::Conflict | Class::NotLeading => None,
             Class::Unavailable => Some(reasons::API_UNAVAILABLE),
             Class::Refused => Some(reasons::WRITE_REFUSED),

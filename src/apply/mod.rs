@@ -1,7 +1,9 @@
-//! The only writer: executes a plan's effects in order, then stores the status. Every write asks the [`Fence`] first.
+//! The only writer: executes a plan's effects in order, then stores the status. Every write asks the [`Fence`] and the
+//! [`Guard`] first.
 
 mod error;
 mod fence;
+pub mod guard;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 
 pub use error::{Class, Error};
 pub use fence::Fence;
+pub use guard::{Guard, Reach};
 
 use crate::{
     api::{
@@ -37,18 +40,23 @@ pub struct Writer {
     cache: Cache,
     metrics: Metrics,
     fence: Fence,
+    guard: Guard,
 }
 
 impl Writer {
     /// A writer that keeps `cache` up to date with its own writes, as long as `fence` lets it.
-    pub fn new(client: Client, cache: Cache, metrics: Metrics, fence: Fence) -> Self {
-        Writer { client, cache, metrics, fence }
+    pub fn new(client: Client, cache: Cache, metrics: Metrics, fence: Fence, guard: Guard) -> Self {
+        Writer { client, cache, metrics, fence, guard }
     }
 
-    /// Executes effects in order and stops at the first failure.
-    pub async fn execute(&self, effects: &[Effect]) -> Result<(), Error> {
+    /// Executes effects in order and stops at the first failure. Nothing is written beyond `reach`.
+    pub async fn execute(&self, effects: &[Effect], reach: &Reach) -> Result<(), Error> {
         for effect in effects {
             tracing::info!(purpose = ?effect.purpose(), "writing");
+            (self.guard)(effect, reach, &self.cache).map_err(|violation| {
+                self.metrics.guarded(&violation.object.kind, violation.rule.as_str());
+                Error::Guarded(violation)
+            })?;
             match effect {
                 Effect::Patch { purpose, target, resource_version, operations } => {
                     self.patch(*purpose, target, resource_version, operations, false).await?;
@@ -215,6 +223,10 @@ impl Writer {
         status: &RolloutStatus,
     ) -> Result<bool, Error> {
         let target = rollout_ref(rollout);
+        guard::status(&target, resource_version).map_err(|violation| {
+            self.metrics.guarded(&violation.object.kind, violation.rule.as_str());
+            Error::Guarded(violation)
+        })?;
         let encode = |source| Error::Encode { target: target.clone(), source };
         // A first status must say all its required fields, also those that are 0 or empty.
         let before = rollout.status.as_ref().map_or_else(|| Ok(json!({})), serde_json::to_value).map_err(encode)?;

@@ -115,6 +115,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let options = Options {
         clock: Arc::new(system_clock),
         decide: Arc::new(crate::rollout::decide),
+        guard: crate::apply::guard::guard(),
         decides_in_place: false,
         namespace: args.pod_namespace,
         config_map_wins: args.config_map_scripts_first,

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     api::object::{self, ObjectRef},
-    apply::{Fence, Writer},
+    apply::{Fence, Guard, Writer},
     gather::{Cache, Objects, Settings, cache::Change, collect::hold},
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
@@ -46,6 +46,8 @@ pub struct Options {
     pub clock: Clock,
     /// Makes the plans.
     pub decide: Decide,
+    /// Judges every write: [`crate::apply::guard::guard`].
+    pub guard: Guard,
     /// Decide on the runtime's own thread. In virtual time the order of everything is then a function of the seed; a
     /// real process decides on threads of its own, because a script may use its whole budget of time.
     pub decides_in_place: bool,
@@ -94,7 +96,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         metrics.script_called(&script.name, if ok { "ok" } else { "error" }, took);
     });
     let reconciler = Arc::new(Reconciler {
-        writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone(), fence),
+        writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone(), fence, options.guard.clone()),
         cache,
         engine,
         settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },

@@ -19,7 +19,7 @@ use crate::{
         object,
         v1beta1::{Rollout, RolloutStatus},
     },
-    apply::{self, Class, Writer, rollout_ref},
+    apply::{self, Class, Reach, Writer, rollout_ref},
     gather::{Cache, Objects, Settings, collect},
     lua::Engine,
     rollout::{
@@ -131,7 +131,7 @@ impl Reconciler {
             if is_finished {
                 break;
             }
-            result = self.writer.execute(&plan.effects).await;
+            result = self.writer.execute(&plan.effects, &Reach::of(&present)).await;
             if result.is_err() {
                 break;
             }

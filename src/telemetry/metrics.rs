@@ -39,6 +39,12 @@ struct ScriptResult {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindRule {
+    kind: String,
+    rule: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Script {
     script: String,
 }
@@ -58,6 +64,7 @@ struct Inner {
     reconciles: Family<ResultLabel, Counter>,
     reconcile_duration: Histogram,
     writes: Family<KindResult, Counter>,
+    guarded: Family<KindRule, Counter>,
     script_calls: Family<ScriptResult, Counter>,
     script_duration: Family<Script, Histogram, fn() -> Histogram>,
     rollouts: Family<Phase, Gauge>,
@@ -85,6 +92,7 @@ impl Metrics {
         let reconciles = Family::<ResultLabel, Counter>::default();
         let reconcile_duration = Histogram::new(exponential_buckets(0.001, 2.0, 15));
         let writes = Family::<KindResult, Counter>::default();
+        let guarded = Family::<KindRule, Counter>::default();
         let script_calls = Family::<ScriptResult, Counter>::default();
         let script_duration =
             Family::<Script, Histogram, fn() -> Histogram>::new_with_constructor(script_buckets as fn() -> Histogram);
@@ -104,6 +112,11 @@ impl Metrics {
             reconcile_duration.clone(),
         );
         registry.register("writes", "Writes to the API server, by kind of object and result", writes.clone());
+        registry.register(
+            "guarded_writes",
+            "Writes that were not made because they would have broken a rule, by kind of object and rule",
+            guarded.clone(),
+        );
         registry.register("script_calls", "Calls of a traffic script, by result", script_calls.clone());
         registry.register_with_unit(
             "script_duration",
@@ -123,6 +136,7 @@ impl Metrics {
             reconciles,
             reconcile_duration,
             writes,
+            guarded,
             script_calls,
             script_duration,
             rollouts,
@@ -141,6 +155,11 @@ impl Metrics {
     /// A write was answered. `result` is a word of a small set, such as `ok`, `conflict` or `error`.
     pub fn wrote(&self, kind: &str, result: &'static str) {
         self.0.writes.get_or_create(&KindResult { kind: kind.to_owned(), result }).inc();
+    }
+
+    /// A write was not made because it would have broken a rule.
+    pub fn guarded(&self, kind: &str, rule: &'static str) {
+        self.0.guarded.get_or_create(&KindRule { kind: kind.to_owned(), rule }).inc();
     }
 
     /// A traffic script returned. `result` is a word of a small set, such as `ok` or `error`.
@@ -201,6 +220,7 @@ mod tests {
         clone.reconciled("ok", Duration::from_millis(3));
         clone.reconciled("error", Duration::from_secs(2));
         clone.wrote("VirtualService", "conflict");
+        clone.guarded("Service", "only our fields");
         clone.script_called("networking.istio.io/VirtualService", "ok", Duration::from_micros(100));
         clone.set_queue_depth(7);
         let text = metrics.encode();
@@ -211,6 +231,7 @@ mod tests {
             ("tidegate_reconcile_duration_seconds_count".into(), "2"),
             (r#"tidegate_reconcile_duration_seconds_bucket{le="0.004"}"#.into(), "1"),
             (r#"tidegate_writes_total{kind="VirtualService",result="conflict"}"#.into(), "1"),
+            (r#"tidegate_guarded_writes_total{kind="Service",rule="only our fields"}"#.into(), "1"),
             (r#"tidegate_script_calls_total{script="networking.istio.io/VirtualService",result="ok"}"#.into(), "1"),
             (r#"tidegate_script_duration_seconds_count{script="networking.istio.io/VirtualService"}"#.into(), "1"),
             ("tidegate_queue_depth".into(), "7"),

@@ -114,7 +114,7 @@ fn has_metadata(object: &Value, labels: &BTreeMap<String, String>, annotations: 
 }
 
 impl Kept {
-    fn parse(text: &str, object: &Value) -> Result<Kept, String> {
+    pub fn parse(text: &str, object: &Value) -> Result<Kept, String> {
         Kept::read(text, object).map_err(|problem| {
             format!(
                 "annotation {} cannot be read ({problem}); put the object back by hand and remove the annotation",

@@ -7,6 +7,7 @@ pub mod checks;
 pub mod diff;
 pub mod ingress;
 pub mod input;
+pub mod judge;
 pub mod memory;
 pub mod merge;
 pub mod routes;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tidegate::{
     api::{keys, object::ObjectRef},
+    apply::{Guard, guard::guard},
     controller::Decide,
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
     traffic::routes::Change,
@@ -25,6 +26,11 @@ pub struct Mutant {
 }
 
 impl Mutant {
+    /// Looks the other way, so that the judges see what it would have kept from them; unless it is the one to be proved.
+    pub fn guard(&self) -> Guard {
+        if self.judge == "write guard" { guard() } else { Arc::new(|_, _, _| Ok(())) }
+    }
+
     pub fn decider(&self) -> Decide {
         Arc::new(self.decide)
     }
@@ -91,6 +97,20 @@ pub static MUTANTS: &[Mutant] = &[
     },
     Mutant { name: "says-nothing", scenario: "story", judge: "11 every wait has a reason", decide: says_nothing },
     Mutant { name: "is-restless", scenario: "story", judge: "12 idle costs nothing", decide: is_restless },
+    Mutant { name: "loses-a-tenth-guarded", scenario: "story", judge: "write guard", decide: loses_a_tenth },
+    Mutant { name: "labels-the-route-guarded", scenario: "story", judge: "write guard", decide: labels_the_route },
+    Mutant {
+        name: "forgets-one-restore-guarded",
+        scenario: "story",
+        judge: "write guard",
+        decide: forgets_one_restore,
+    },
+    Mutant {
+        name: "touches-a-neighbour-guarded",
+        scenario: "story",
+        judge: "write guard",
+        decide: touches_a_neighbour,
+    },
     Mutant { name: "never-rolls-back", scenario: "rollback-at-1", judge: "liveness", decide: never_rolls_back },
 ];
 

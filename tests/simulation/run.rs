@@ -8,6 +8,7 @@ use std::{
 };
 
 use tidegate::{
+    apply::{Guard, guard::guard},
     cli::demo::world::CONTROLLER,
     controller::{self, CACHES, Decide, Options},
     rollout::decide,
@@ -196,9 +197,9 @@ async fn story(
 async fn keep_running(cluster: Cluster, case: Case, requests: Arc<Mutex<Requests>>, is_over: Arc<AtomicBool>) {
     let mut rng = Rng::new(case.seed ^ 0xc4a5);
     let mut crashes = case.crashes.iter();
-    let decide: Decide = match case.mutant {
-        Some(name) => mutants::find(name).decider(),
-        None => Arc::new(decide),
+    let (decide, guard): (Decide, Guard) = match case.mutant.map(mutants::find) {
+        Some(mutant) => (mutant.decider(), mutant.guard()),
+        None => (Arc::new(decide), guard()),
     };
     loop {
         if let Some(n) = crashes.next() {
@@ -210,6 +211,7 @@ async fn keep_running(cluster: Cluster, case: Case, requests: Arc<Mutex<Requests
         let options = Options {
             clock: Arc::new(move || clock.now()),
             decide: decide.clone(),
+            guard: guard.clone(),
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,

@@ -32,6 +32,7 @@ pub fn start_controller(cluster: &Cluster, client: kube::Client, stop: Cancellat
     let options = Options {
         clock: Arc::new(move || clock.now()),
         decide: Arc::new(rollout::decide),
+        guard: crate::apply::guard::guard(),
         decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,

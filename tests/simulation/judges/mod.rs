@@ -72,6 +72,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("10 nothing hijacked", bounds::ours),
     ("11 every wait has a reason", words::reasons),
     ("12 idle costs nothing", words::idle),
+    ("write guard", words::guard),
 ];
 
 /// Judges the writes of one run.

@@ -79,6 +79,16 @@ pub fn reasons(sight: &Sight<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// The write guard never has anything to stop.
+pub fn guard(sight: &Sight<'_>) -> Result<(), String> {
+    let conditions = sight.after()["status"]["conditions"].as_array().into_iter().flatten();
+    let mut stopped = conditions.filter(|c| c["reason"] == "WriteGuarded");
+    match stopped.next().filter(|_| sight.resource() == "rollouts") {
+        Some(condition) => Err(condition["message"].to_string()),
+        None => Ok(()),
+    }
+}
+
 /// Nothing is written without a cause.
 pub fn idle(sight: &Sight<'_>) -> Result<(), String> {
     let record = sight.record;
