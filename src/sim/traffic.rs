@@ -14,6 +14,7 @@ use super::registry::Gvr;
 use super::rng::Rng;
 use super::{View, json::object_of};
 
+mod gateway_api;
 mod istio;
 
 /// A request from outside.
@@ -216,6 +217,11 @@ struct Gateway {
 
 const GATEWAYS: &[Gateway] = &[
     Gateway { group: "networking.istio.io", resource: "virtualservices", route: istio::route },
+    Gateway { group: "gateway.networking.k8s.io", resource: "httproutes", route: gateway_api::http },
+    Gateway { group: "gateway.networking.k8s.io", resource: "grpcroutes", route: gateway_api::grpc },
+    Gateway { group: "gateway.networking.k8s.io", resource: "tlsroutes", route: gateway_api::stream },
+    Gateway { group: "gateway.networking.k8s.io", resource: "tcproutes", route: gateway_api::stream },
+    Gateway { group: "gateway.networking.k8s.io", resource: "udproutes", route: gateway_api::stream },
     Gateway { group: "", resource: "services", route: service },
 ];
 

@@ -150,3 +150,104 @@ async fn tcp_and_tls_routes() {
     assert_eq!(shares(no_host).keys().collect::<Vec<_>>(), ["canary"]);
     assert!(shares(Request::get().host("web")).is_empty(), "there is no http rule");
 }
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
+/// Routes requests through a Gateway API route with Services web and canary, and tells shares by Service.
+async fn gateway_routed(kind: &str, spec: Value, requests: &[Request]) -> Vec<(Vec<(String, f64)>, Outcome)> {
+    let plural = format!("{}s", kind.to_lowercase());
+    let named = |name: &str| {
+        let mut service = service(name);
+        service["spec"]["selector"] = json!({"version": name});
+        service
+    };
+    let cluster = Cluster::builder()
+        .kind(GATEWAY_API, &["v1"], &plural, kind, true)
+        .object(named("web"))
+        .object(named("canary"))
+        .object(versioned("web", "web", 2))
+        .object(versioned("canary", "canary", 1))
+        .object(
+            json!({"apiVersion": format!("{GATEWAY_API}/v1"), "kind": kind, "metadata": {"name": "r"}, "spec": spec}),
+        )
+        .build()
+        .unwrap();
+    settle().await;
+    let gvr = Gvr::new(GATEWAY_API, "v1", &plural);
+    let shares = |outcome: &Outcome| outcome.by_label("version").into_iter().collect();
+    let outcomes = requests.iter().map(|r| route(&cluster.view(), &gvr, "default", "r", r));
+    outcomes.map(|o| (shares(&o), o)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_routes_go_by_how_specific_they_are() {
+    let to = |service: &str| json!([{"name": service, "port": 80}]);
+    let spec = json!({"hostnames": ["*.shop.io"], "rules": [
+        {"backendRefs": [{"name": "web", "port": 80, "weight": 3}, {"name": "canary", "port": 80}]},
+        {"matches": [{"headers": [{"name": "X-Canary", "value": "1"}]}], "backendRefs": to("canary")},
+        {"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}], "backendRefs": to("web")},
+        {"matches": [{"path": {"type": "PathPrefix", "value": "/a/b/"}}], "backendRefs": to("canary")},
+        {"matches": [{"path": {"type": "Exact", "value": "/a/b"}, "method": "GET"}], "backendRefs": to("web")},
+        {"matches": [{"path": {"type": "Exact", "value": "/a/b"}, "queryParams": [{"type": "RegularExpression", "name": "q", "value": "[0-9]+"}]}],
+            "backendRefs": to("canary")},
+        {"matches": [{"path": {"type": "Exact", "value": "/old"}}], "filters": [{"type": "RequestRedirect"}]},
+        {"matches": [{"path": {"type": "Exact", "value": "/none"}}]},
+        {"matches": [{"path": {"type": "Exact", "value": "/zero"}}], "backendRefs": [{"name": "web", "weight": 0}]},
+        {"matches": [{"path": {"type": "Exact", "value": "/kind"}}], "backendRefs": [{"name": "web", "kind": "ServiceImport"}]},
+    ]});
+    let get = |path: &str| Request::get().path(path).host("eu.shop.io");
+    let cases = [
+        (get("/"), 0.25),
+        (get("/").header("x-canary", "1"), 1.0),
+        // A longer path wins over a header.
+        (get("/a").header("x-canary", "1"), 0.0),
+        (get("/ab"), 0.25),
+        (get("/a/x"), 0.0),
+        (get("/a/b/c"), 1.0),
+        (get("/a/b"), 0.0),
+        (Request { method: "POST".into(), query: [("q".into(), "12".into())].into(), ..get("/a/b") }, 1.0),
+        (Request { method: "POST".into(), query: [("q".into(), "x".into())].into(), ..get("/a/b") }, 1.0),
+    ];
+    let requests: Vec<Request> = cases.iter().map(|(r, _)| r.clone()).collect();
+    for ((request, canary), (shares, outcome)) in
+        cases.iter().zip(gateway_routed("HTTPRoute", spec.clone(), &requests).await)
+    {
+        assert!(
+            (outcome.share(|p| p["metadata"]["labels"]["version"] == "canary") - canary).abs() < 1e-9,
+            "{request:?}: {shares:?}"
+        );
+        assert_eq!(outcome.failed(), 0.0);
+    }
+    let requests = [get("/old"), get("/none"), get("/zero"), get("/kind"), Request::get().host("shop.com")];
+    let outcomes = gateway_routed("HTTPRoute", spec, &requests).await;
+    assert!(outcomes[0].1.answered);
+    let failures: Vec<_> = outcomes[1..].iter().map(|(_, o)| o.failures[0].1.clone()).collect();
+    let no_service = Failure::NoService("ServiceImport web".into());
+    assert_eq!(failures, [Failure::NoWeight, Failure::NoWeight, no_service, Failure::NoRoute]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_and_stream_routes() {
+    let to = |service: &str| json!([{"name": service, "port": 80}]);
+    let spec = json!({"rules": [
+        {"backendRefs": to("web")},
+        {"matches": [{"method": {"service": "shop.Cart"}}], "backendRefs": to("canary")},
+        {"matches": [{"method": {"service": "shop.Cart", "method": "Add"}}], "backendRefs": to("web")},
+        {"matches": [{"method": {"type": "RegularExpression", "service": "pay.*"}, "headers": [{"name": "a", "value": "b"}]}],
+            "backendRefs": to("canary")},
+    ]});
+    let call = |path: &str| Request::get().path(path);
+    let calls =
+        [call("/x.Y/Z"), call("/shop.Cart/Get"), call("/shop.Cart/Add"), call("/pay.Card/Get").header("a", "b")];
+    let outcomes = gateway_routed("GRPCRoute", spec, &calls).await;
+    let reached: Vec<&str> = outcomes.iter().map(|(shares, _)| shares[0].0.as_str()).collect();
+    assert_eq!(reached, ["web", "canary", "web", "canary"]);
+    let split = json!({"hostnames": ["db.io"], "rules": [{"backendRefs": [{"name": "web", "weight": 80}, {"name": "canary", "weight": 20}]}]});
+    let requests = [Request::default().host("db.io"), Request::default().host("other.io")];
+    for kind in ["TCPRoute", "TLSRoute", "UDPRoute"] {
+        let outcomes = gateway_routed(kind, split.clone(), &requests).await;
+        assert_eq!(outcomes[0].0.len(), 2);
+        assert!((outcomes[0].0[0].1 - 0.2).abs() < 1e-9, "{:?}", outcomes[0].0);
+        assert_eq!(outcomes[1].1.failures, [(1.0, Failure::NoRoute)]);
+    }
+}

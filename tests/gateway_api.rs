@@ -1,0 +1,224 @@
+//! The story of `examples/gateway-api` on the in-memory cluster: the route at each step, and where requests go.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
+
+use std::{sync::Arc, time::Duration};
+
+use include_dir::{Dir, include_dir};
+use kube::{
+    Api,
+    api::{DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+use tidegate::{
+    api::v1beta1::Rollout,
+    cli::{
+        demo::world::{CONTROLLER, install, manifests, start_controller},
+        rollout::approve::approval_patch,
+    },
+    sim::{
+        Cluster, Gvr,
+        traffic::{Outcome, Request, route},
+    },
+};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+static EXAMPLE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/gateway-api");
+static EXPECTED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/gateway-api/expected");
+
+const GROUP: &str = "gateway.networking.k8s.io";
+
+struct Story {
+    cluster: Cluster,
+}
+
+impl Story {
+    fn begin(change: impl Fn(&mut Value)) -> Story {
+        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
+        for (plural, kind) in [("httproutes", "HTTPRoute"), ("gateways", "Gateway")] {
+            builder = builder.kind(GROUP, &["v1", "v1beta1"], plural, kind, true);
+        }
+        for mut object in manifests(&EXAMPLE).unwrap() {
+            change(&mut object);
+            builder = builder.object(object);
+        }
+        Story { cluster: builder.build().unwrap() }
+    }
+
+    fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Value>> {
+        self.cluster.get(&Gvr::new(group, version, plural), "default", "shop")
+    }
+
+    fn route(&self) -> Value {
+        self.get(GROUP, "v1", "httproutes").unwrap()["spec"].clone()
+    }
+
+    fn status(&self) -> Value {
+        self.get("rollouts.kruise.io", "v1beta1", "rollouts").map(|r| r["status"].clone()).unwrap_or_default()
+    }
+
+    /// Waits, and sends requests all the while: none may fail.
+    async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        let begin = Instant::now();
+        while !holds(&self.status()) {
+            assert!(begin.elapsed() < Duration::from_secs(300), "{what}: {:#}", self.status());
+            for request in [Request::get(), Request::get().header("x-canary", "yes"), Request::get().path("/api/x")] {
+                let outcome = self.send(&request);
+                assert!(outcome.failures.is_empty(), "{what}: {request:?}: {:?}", outcome.failures);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn at_step(&self, step: i64) {
+        self.until("paused", |s| s["currentStepIndex"] == step && s["currentStepState"] == "StepPaused").await;
+        let file = EXPECTED.get_file(format!("step-{step}.yaml")).unwrap();
+        let expected: Value = tidegate::yaml::from_str(file.contents_utf8().unwrap()).unwrap();
+        assert_eq!(self.route(), expected["spec"], "step {step}");
+    }
+
+    fn send(&self, request: &Request) -> Outcome {
+        let request = request.clone().host("shop.example.com");
+        route(&self.cluster.view(), &Gvr::new(GROUP, "v1", "httproutes"), "default", "shop", &request)
+    }
+
+    /// The share of version 2.
+    fn share(&self, request: &Request) -> f64 {
+        self.send(request).by_label("version").get("2").copied().unwrap_or_default()
+    }
+
+    async fn patch(&self, api_version: &str, kind: &str, patch: Value) {
+        let (group, version) = api_version.split_once('/').unwrap();
+        let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let api: Api<DynamicObject> = Api::default_namespaced_with(self.cluster.client("user"), &resource);
+        api.patch("shop", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    async fn release(&self, version: &str) {
+        let template = json!({"metadata": {"labels": {"version": version}}});
+        self.patch("apps/v1", "Deployment", json!({"spec": {"template": template}})).await;
+    }
+
+    async fn approve(&self) {
+        let rollouts: Api<Rollout> = Api::default_namespaced(self.cluster.client("user"));
+        let patch = approval_patch(&rollouts.get("shop").await.unwrap()).unwrap();
+        rollouts.patch_status("shop", &PatchParams::default(), &Patch::<Value>::Json(patch)).await.unwrap();
+    }
+
+    async fn healthy(&self) {
+        self.until("healthy", |s| s["phase"] == "Healthy").await;
+    }
+}
+
+/// In virtual time, with the controller.
+fn play<F: Future<Output = ()>>(change: impl Fn(&mut Value), tell: impl FnOnce(Arc<Story>) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let story = Arc::new(Story::begin(change));
+        // Pods come up before anyone sends requests.
+        sleep(Duration::from_secs(30)).await;
+        let stop = CancellationToken::new();
+        let task = start_controller(&story.cluster, story.cluster.client(CONTROLLER), stop.clone());
+        story.healthy().await;
+        tell(Arc::clone(&story)).await;
+        stop.cancel();
+        task.await.unwrap();
+    });
+}
+
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() < 1e-9, "{a} is not {b}");
+}
+
+#[test]
+fn a_release_goes_through_its_steps() {
+    let (any, canary, api) =
+        (Request::get(), Request::get().header("x-canary", "yes"), Request::get().path("/api/cart"));
+    play(
+        |_| {},
+        async |story| {
+            let original = story.route();
+            story.release("2").await;
+            story.at_step(1).await;
+            close(story.share(&any), 0.2);
+            close(story.share(&api), 0.12);
+            close(story.send(&api).by_label("version")["0"], 0.4);
+            story.approve().await;
+            story.at_step(2).await;
+            close(story.share(&any), 0.0);
+            close(story.share(&canary), 1.0);
+            assert!(story.send(&Request::get().path("/old")).answered);
+            story.approve().await;
+            story.at_step(3).await;
+            close(story.share(&any), 0.5);
+            story.approve().await;
+            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            assert_eq!(story.route(), original);
+            close(story.share(&any), 1.0);
+            close(story.send(&api).by_label("version")["0"], 0.4);
+            let canary = story.cluster.get(&Gvr::new("", "v1", "services"), "default", "shop-canary");
+            assert!(canary.is_none(), "{canary:?}");
+        },
+    );
+}
+
+/// Every spelling of the reference reaches the same script and the same restore, and a rollback puts the route back.
+#[test]
+fn every_spelling_and_a_rollback() {
+    let custom =
+        |version: &str| json!({"apiVersion": format!("{GROUP}/{version}"), "kind": "HTTPRoute", "name": "shop"});
+    for (field, value) in [
+        ("gateway", json!({"httpRouteName": "shop"})),
+        ("networkRefs", json!([custom("v1")])),
+        ("customNetworkRefs", json!([custom("v1beta1")])),
+    ] {
+        let change = |object: &mut Value| {
+            if object["kind"] == "Rollout" {
+                let routing = &mut object["spec"]["strategy"]["canary"]["trafficRoutings"][0];
+                *routing = json!({"service": "shop", field: value});
+            }
+        };
+        play(change, async |story| {
+            let original = story.route();
+            story.release("2").await;
+            story.at_step(1).await;
+            story.release("1").await;
+            story.until("rolled back", |s| s["phase"] == "Healthy").await;
+            assert_eq!(story.route(), original, "{field}");
+            close(story.share(&Request::get()), 0.0);
+        });
+    }
+}
+
+/// Someone else's rule, added during the release, survives every step and the end.
+#[test]
+fn edits_made_meanwhile_survive() {
+    play(
+        |_| {},
+        async |story| {
+            let original = story.route();
+            story.release("2").await;
+            story.at_step(1).await;
+            let added = json!({"matches": [{"path": {"type": "Exact", "value": "/new"}}], "backendRefs": [{"name": "legacy", "port": 80}]});
+            let mut rules = story.route()["rules"].as_array().unwrap().clone();
+            rules.push(added.clone());
+            story.patch(&format!("{GROUP}/v1"), "HTTPRoute", json!({"spec": {"rules": rules}})).await;
+            story.approve().await;
+            story.until("step 2", |s| s["currentStepIndex"] == 2 && s["currentStepState"] == "StepPaused").await;
+            assert_eq!(story.route()["rules"].as_array().unwrap().last(), Some(&added));
+            story.release("1").await;
+            story.until("rolled back", |s| s["phase"] == "Healthy").await;
+            let mut expected = original;
+            expected["rules"].as_array_mut().unwrap().push(added);
+            assert_eq!(story.route(), expected);
+        },
+    );
+}
