@@ -16,7 +16,10 @@ pub fn check(
     let is_unchanged = || {
         (&result.spec, &result.labels, &result.annotations) == (&original.spec, &original.labels, &original.annotations)
     };
-    if strategy.asks() && !is_definition && is_unchanged() {
+    // An object that names the canary Service may be as the step wants it already.
+    let names_canary =
+        || names.canary_service != names.stable_service && names_service(&original.spec, &names.canary_service);
+    if strategy.asks() && !is_definition && is_unchanged() && !names_canary() {
         return Err(format!(
             "the script changed nothing, so no rule routes to Service {}; correct the object or trafficRoutings.service",
             names.stable_service
@@ -75,8 +78,11 @@ fn shares_add_up(original: &Value, result: &Value, names: &Names, path: &str) ->
 }
 
 fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(), String> {
+    // Where no entry has a weight they share evenly; beside one that has, an absent weight is none, or the gateway's own
+    // default that the API server writes.
+    let default = if original.iter().all(|e| e.get("weight").is_none()) { 1.0 } else { 0.0 };
     let weight = |e: &Value| match e.get("weight") {
-        None => Ok(0.0),
+        None => Ok(default),
         Some(w) => w.as_f64().filter(|w| *w >= 0.0 && w.fract() == 0.0).ok_or(format!("weight {w} is no count")),
     };
     let sum = |entries: &[Value]| entries.iter().map(weight).sum::<Result<f64, String>>();
@@ -127,12 +133,14 @@ fn same_backend(a: &Value, b: &Value) -> bool {
 
 /// Whether a value names one of the Services, alone or as the first label of a host.
 fn mentions(value: &Value, names: &Names) -> bool {
+    names_service(value, &names.stable_service) || names_service(value, &names.canary_service)
+}
+
+fn names_service(value: &Value, service: &str) -> bool {
     match value {
-        Value::String(text) => [&names.stable_service, &names.canary_service].into_iter().any(|service| {
-            text.strip_prefix(service.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        }),
-        Value::Array(items) => items.iter().any(|v| mentions(v, names)),
-        Value::Object(map) => map.values().any(|v| mentions(v, names)),
+        Value::String(text) => text.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+        Value::Array(items) => items.iter().any(|v| names_service(v, service)),
+        Value::Object(map) => map.values().any(|v| names_service(v, service)),
         _ => false,
     }
 }
@@ -219,6 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn entries_without_weights_share_evenly() {
+        let bare = |name: &str| json!({"destination": {"host": name}});
+        let original = json!({"http": [{"route": [bare("app"), bare("other")]}]});
+        let mut good = route(&[("app", 1), ("app-canary", 1)]);
+        good.as_array_mut().unwrap().push(json!({"destination": {"host": "other"}, "weight": 2}));
+        assert_eq!(run(original.clone(), json!({"http": [{"route": good}]}), Some(50)), Ok(()));
+        let mut bad = route(&[("app", 1), ("app-canary", 1)]);
+        bad.as_array_mut().unwrap().push(bare("other"));
+        assert!(run(original, json!({"http": [{"route": bad}]}), Some(50)).unwrap_err().contains("from 50 % to 33 %"));
+    }
+
+    #[test]
     fn unrelated_rules_must_stay() {
         let other = json!({"redirect": {"uri": "/x"}});
         let rule = json!({"route": [{"destination": {"host": "app"}}]});
@@ -234,6 +254,8 @@ mod tests {
         let original = json!({"http": [{"route": [{"destination": {"host": "other"}}]}]});
         assert!(run(original.clone(), original.clone(), Some(20)).unwrap_err().contains("Service app"));
         assert_eq!(run(original.clone(), original, Some(0)), Ok(()));
+        let there = json!({"http": [{"route": route(&[("app", 67), ("app-canary", 33)])}]});
+        assert_eq!(run(there.clone(), there, Some(33)), Ok(()));
     }
 
     #[test]

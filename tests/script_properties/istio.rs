@@ -1,37 +1,65 @@
-//! What must hold for the built-in VirtualService script whatever the object: shares add up, what is not ours stays
-//! as it is, and nothing depends on what ran before.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    clippy::disallowed_methods
-)]
+//! VirtualService: its row, and what holds for this script exactly.
 
 use std::sync::LazyLock;
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
-use tidegate::api::v1beta1::{HeaderMatch, HttpRouteMatch};
-use tidegate::lua::{Engine, Library, Limits, Script};
-use tidegate::traffic::checks::check;
-use tidegate::traffic::{Names, Original, Parts, Strategy as Step, output, script_input};
+use tidegate::{
+    lua::{Engine, Library, Script},
+    traffic::{Names, Original, Parts, Strategy as Step, checks::check, output, script_input},
+};
 
-/// Without result cache: equal results must come from equal runs.
-static ENGINE: LazyLock<Engine> = LazyLock::new(engine);
-/// One with another history.
-static OTHER: LazyLock<Engine> = LazyLock::new(engine);
+use crate::row::{Backend, ENGINE, Matching, OTHER, Role, Row, backend, match_step, weight_step, without_nulls};
+
+pub const VIRTUAL_SERVICE: Row = Row {
+    group: "networking.istio.io",
+    kind: "VirtualService",
+    version: "v1",
+    spec: || spec().boxed(),
+    big: |rules| {
+        let rule = |i: usize| {
+            let host = if i == 0 { "app" } else { "other" };
+            json!({"match": [{"uri": {"prefix": format!("/api/{i}")}}], "route": [{"destination": {"host": host}}]})
+        };
+        json!({"hosts": ["*"], "http": (0..rules).map(rule).collect::<Vec<_>>()})
+    },
+    take,
+    matching: Some(Matching {
+        rules: |spec| rules(spec, "http").to_vec(),
+        roles: |rule, names| {
+            rule["route"].as_array().into_iter().flatten().map(|e| role(&e["destination"], names)).collect()
+        },
+        finds: |spec, names| reachable(spec).iter().any(|r| has_share(r, names)),
+    }),
+};
+
+fn take(spec: &mut Value, names: &Names) -> Vec<Vec<Backend>> {
+    let mut lists = Vec::new();
+    for protocol in PROTOCOLS {
+        for rule in spec.get_mut(protocol).and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(route) = rule.as_object_mut().unwrap().remove("route") else { continue };
+            let entries = route.as_array().unwrap();
+            let read = |e: &Value| Backend {
+                // A lone destination gets everything.
+                weight: if entries.len() == 1 { 1 } else { e["weight"].as_u64().unwrap_or(0) },
+                ..backend(role(&e["destination"], names), e, 0)
+            };
+            lists.push(entries.iter().map(read).collect());
+        }
+    }
+    lists
+}
+
+/// The http rules that Istio gets to: nothing after a rule without match is ever used.
+fn reachable(spec: &Value) -> &[Value] {
+    let http = rules(spec, "http");
+    let last = http.iter().position(|r| r.get("match").is_none()).map_or(http.len(), |i| i + 1);
+    &http[..last]
+}
+
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Library::builtin("networking.istio.io", "VirtualService").unwrap());
 
 const PROTOCOLS: [&str; 3] = ["http", "tcp", "tls"];
-
-fn engine() -> Engine {
-    Engine::with_limits(1, Limits { results: 0, ..Limits::default() })
-}
 
 fn original(spec: &Value) -> Original {
     let object = json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
@@ -166,26 +194,7 @@ fn names() -> impl Strategy<Value = Names> {
     })
 }
 
-fn weight_step(weight: u32) -> Step {
-    Step { weight: Some(weight), ..Step::default() }
-}
-
-fn match_step(headers: &[&str]) -> Step {
-    let entry = |name: &&str| HttpRouteMatch {
-        headers: vec![HeaderMatch { name: (*name).to_owned(), value: "1".to_owned(), ..HeaderMatch::default() }],
-        ..HttpRouteMatch::default()
-    };
-    Step { matches: headers.iter().map(entry).collect(), ..Step::default() }
-}
-
 // ---- reading objects ----
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Role {
-    Stable,
-    Canary,
-    Other,
-}
 
 fn role(destination: &Value, names: &Names) -> Role {
     let host = destination["host"].as_str().unwrap();
@@ -239,17 +248,6 @@ fn is_partly_drained(rule: &Value, names: &Names) -> bool {
     let stable = || route.iter().filter(|e| role(&e["destination"], names) == Role::Stable);
     let drained = stable().filter(|e| route.len() > 1 && e["weight"] == json!(0)).count();
     drained > 0 && drained < stable().count()
-}
-
-/// What an API server makes of a null: nothing.
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), without_nulls(v))).collect()
-        }
-        Value::Array(list) => list.iter().map(without_nulls).collect(),
-        other => other.clone(),
-    }
 }
 
 fn without(value: &Value, keys: &[&str]) -> Value {
@@ -329,8 +327,7 @@ proptest! {
         let step = match_step(&["x-one", "x-two"][..n]);
         let result = run(&spec, &names, &step);
         let http = rules(&spec, "http");
-        // Nothing after a rule without match is ever used.
-        let reachable = http.iter().position(|r| r.get("match").is_none()).map_or(http.len(), |i| i + 1);
+        let reachable = reachable(&spec).len();
         let ours = http[..reachable].iter().filter(|r| has_share(r, &names)).count();
         prop_assert_eq!(result.is_ok(), ours > 0, "{:?}", result);
         let Ok(after) = result else { return Ok(()) };
