@@ -18,7 +18,7 @@ use tidegate::{
     lua::{Caps, Engine, Feature, Library, Limits, Script},
     traffic::{
         Names, Original, Strategy as Step, output,
-        routes::{Context, Network, plan_restore, plan_step},
+        routes::{Change, Context, Network, plan_restore, plan_step},
         script_input,
     },
 };
@@ -292,7 +292,8 @@ pub fn finishing_restores(row: &Row) {
             object: Ok(Arc::new(live.clone())),
             script: Ok(row.script()),
         };
-        let apply = |live: &mut Value, operations: &[Value]| {
+        let apply = |live: &mut Value, change: &Change| {
+            let Change::Patch { operations, .. } = change else { panic!("the user's object is patched: {change:?}") };
             let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
             json_patch::patch(live, &patch).unwrap();
         };
@@ -303,14 +304,14 @@ pub fn finishing_restores(row: &Row) {
             let writes =
                 plan_step(&[network(&live)], &context, &step).map_err(|e| TestCaseError::fail(e.to_string()))?;
             for write in writes {
-                apply(&mut live, &write.operations);
+                apply(&mut live, &write.change);
             }
             let wanted = row.run(&ENGINE, spec, names, &step).unwrap();
             prop_assert_eq!(without_nulls(&live["spec"]), without_nulls(&wanted));
         }
         let writes = plan_restore(&[network(&live)], &ENGINE).map_err(|e| TestCaseError::fail(e.to_string()))?;
         for write in writes {
-            apply(&mut live, &write.operations);
+            apply(&mut live, &write.change);
         }
         let kept = object::annotation(&live, keys::ORIGINAL_SPEC);
         prop_assert_eq!(kept, None);
