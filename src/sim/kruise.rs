@@ -13,7 +13,15 @@ pub(crate) fn convert(kind: &Kind, from: &str, to: &str, object: &mut Value) {
     match (kind.plural.as_str(), from, to) {
         ("clonesets", "v1alpha1", "v1beta1") => clone_set_up(object),
         ("clonesets", "v1beta1", "v1alpha1") => clone_set_down(object),
+        ("daemonsets", "v1alpha1", "v1beta1") => rename_status(object, "daemonSetHash", "updateRevision"),
+        ("daemonsets", "v1beta1", "v1alpha1") => rename_status(object, "updateRevision", "daemonSetHash"),
         _ => {}
+    }
+}
+
+fn rename_status(object: &mut Value, from: &str, to: &str) {
+    if let Some(value) = json::remove(object, &["status", from]) {
+        json::set(object, &["status", to], value);
     }
 }
 

@@ -209,7 +209,8 @@ impl Cluster {
     }
 
     /// Stops or starts a built-in controller: `deployment-controller`, `replicaset-controller`,
-    /// `statefulset-controller`, `daemonset-controller`, `cloneset-controller`, `kubelet`, `endpointslice-controller` or `garbage-collector`. What happens meanwhile waits for it.
+    /// `statefulset-controller`, `daemonset-controller`, `cloneset-controller`,
+    /// `advanced-statefulset-controller`, `advanced-daemonset-controller`, `kubelet`, `endpointslice-controller` or `garbage-collector`. What happens meanwhile waits for it.
     pub fn enable_controller(&self, name: &str, on: bool) {
         self.core.lock().queue.enable(name, on);
         self.core.work.notify_one();

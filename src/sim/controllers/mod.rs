@@ -28,7 +28,7 @@ pub(crate) mod replica_set;
 pub(crate) mod workloads;
 
 use self::workloads::shell::Shell;
-use self::workloads::{clone_set, daemon_set, stateful_set};
+use self::workloads::{advanced_daemon_set, advanced_stateful_set, clone_set, daemon_set, stateful_set};
 
 /// Names the keys that a change concerns.
 type Route = fn(&Store, &Change, &mut Vec<Key>);
@@ -77,6 +77,18 @@ pub(crate) const TABLE: &[Row] = &[
         name: "cloneset-controller",
         route: clone_set::route,
         make: || Box::new(Shell(&clone_set::KIND)),
+        prompt: false,
+    },
+    Row {
+        name: "advanced-statefulset-controller",
+        route: advanced_stateful_set::route,
+        make: || Box::new(Shell(&advanced_stateful_set::KIND)),
+        prompt: false,
+    },
+    Row {
+        name: "advanced-daemonset-controller",
+        route: advanced_daemon_set::route,
+        make: || Box::new(Shell(&advanced_daemon_set::KIND)),
         prompt: false,
     },
     Row { name: "kubelet", route: kubelet::route, make: || Box::<kubelet::Kubelet>::default(), prompt: true },

@@ -9,7 +9,7 @@ use super::super::super::json::{self, deleting, items, text};
 use super::super::nodes::{selected, tolerated};
 use super::super::pods::{generation, pod_of, ready};
 use super::revisions::{self, REVISION_LABEL, Revision};
-use super::{Dependent, Owned, Write, count, label};
+use super::{Dependent, Owned, Write, count, in_place, label};
 
 /// Pods made or removed in one look.
 const BURST: usize = 250;
@@ -25,6 +25,8 @@ pub(crate) struct Daemons<'a> {
     pub min_ready: i64,
     /// More than one pod on a node is allowed for a while.
     pub surges: bool,
+    /// New pods get the readiness gate of updates in place.
+    gated: bool,
     spec: Value,
     by_node: BTreeMap<String, Vec<&'a Pod>>,
 }
@@ -110,11 +112,39 @@ impl<'a> Daemons<'a> {
             });
         }
         let spec = daemon_spec(owned.workload.pointer("/spec/template").unwrap_or(&Value::Null));
-        Self { owned, update, min_ready: owned.int("/spec/minReadySeconds").unwrap_or(0), surges, spec, by_node }
+        Self {
+            owned,
+            update,
+            min_ready: owned.int("/spec/minReadySeconds").unwrap_or(0),
+            surges,
+            gated: false,
+            spec,
+            by_node,
+        }
     }
 
     fn should_run(&self, node: &Value) -> (bool, bool) {
         should_run(&self.spec, node)
+    }
+
+    /// With the readiness gate of updates in place for new pods.
+    pub fn gated(mut self, gated: bool) -> Self {
+        self.gated = gated;
+        self
+    }
+
+    /// Nodes that matter to an update and exist, in the order of their names.
+    pub fn existing_nodes(&self) -> Vec<&str> {
+        let exists = |node: &&str| self.owned.nodes.iter().any(|n| json::name(n) == *node);
+        self.nodes().into_keys().filter(exists).collect()
+    }
+
+    /// Whether a node has an old pod, and whether it has a new one (or too many pods to tell).
+    pub fn state(&self, node: &str) -> (bool, bool) {
+        match self.on_node(self.by_node.get(node).map_or(&[], Vec::as_slice)) {
+            OnNode::Excess => (false, true),
+            OnNode::Pods { new, old } => (old.is_some(), new.is_some()),
+        }
     }
 
     /// Number of nodes that should have a pod.
@@ -136,7 +166,7 @@ impl<'a> Daemons<'a> {
     }
 
     pub fn available(&self, pod: &Value) -> bool {
-        self.owned.available(pod, self.min_ready)
+        self.owned.available(pod, self.min_ready) && in_place::open(pod)
     }
 
     fn on_node(&self, pods: &[&'a Pod]) -> OnNode<'a> {
@@ -287,6 +317,9 @@ impl<'a> Daemons<'a> {
     fn make(&self, node: &str) -> Value {
         let mut pod = pod_of(&self.owned.workload, &self.update.template);
         json::set(&mut pod, &["spec"], self.spec.clone());
+        if self.gated {
+            in_place::add_gate(&mut pod);
+        }
         let only = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]);
         let path = ["spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"];
         json::set(&mut pod, &path, json!({"nodeSelectorTerms": only}));

@@ -64,7 +64,7 @@ pub(crate) fn add_gate(pod: &mut Value) {
     }
 }
 
-fn has_gate(pod: &Value) -> bool {
+pub(crate) fn has_gate(pod: &Value) -> bool {
     items(pod, "/spec/readinessGates").iter().any(|g| text(g, "/conditionType") == GATE)
 }
 

@@ -15,6 +15,8 @@ use super::super::selector::Labels;
 use super::super::store::Store;
 use super::pods::{availability, owner_reference, ready};
 
+pub(crate) mod advanced_daemon_set;
+pub(crate) mod advanced_stateful_set;
 pub(crate) mod clone_set;
 pub(crate) mod daemon_set;
 pub(crate) mod daemons;

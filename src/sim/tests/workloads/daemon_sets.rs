@@ -11,7 +11,7 @@ fn rolling(unavailable: Value, surge: Value) -> Value {
 }
 
 /// `node version` of each pod, `!` behind one that is not ready.
-fn by_node(world: &World) -> Vec<String> {
+pub(super) fn by_node(world: &World) -> Vec<String> {
     let mut seen: Vec<String> = world
         .pods()
         .iter()
@@ -40,14 +40,14 @@ fn node(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec})
 }
 
-async fn patch_node(world: &World, name: &str, patch: Value) {
+pub(super) async fn patch_node(world: &World, name: &str, patch: Value) {
     let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(world.cluster.client("user"));
     nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     world.rest().await;
 }
 
 /// At most how many pods were gone or unready at once, and how many there were beyond one a node.
-fn extremes(told: &[String], nodes: i64) -> (i64, i64) {
+pub(super) fn extremes(told: &[String], nodes: i64) -> (i64, i64) {
     let (mut ready, mut all, mut missing, mut surplus) = (nodes, nodes, 0, 0);
     for event in told {
         match event.as_bytes()[0] {

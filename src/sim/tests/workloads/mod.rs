@@ -6,6 +6,8 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 
 use super::*;
 
+mod advanced_daemon_sets;
+mod advanced_stateful_sets;
 mod clone_sets;
 mod daemon_sets;
 mod stateful_sets;
