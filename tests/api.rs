@@ -333,7 +333,14 @@ fn the_story_in_the_words_of_v1beta1() {
 #[test]
 fn rollouts_in_documents_are_right() {
     let mut found = 0;
-    for page in ["README.md", "docs/cli.md", "docs/scripts.md", "examples/istio/README.md"] {
+    for page in [
+        "README.md",
+        "docs/cli.md",
+        "docs/scripts.md",
+        "docs/gateways/ingress.md",
+        "examples/istio/README.md",
+        "examples/nginx/README.md",
+    ] {
         let text = read(page);
         for block in text.split("```yaml\n").skip(1) {
             let block = block.split("```").next().unwrap();

@@ -1,7 +1,6 @@
 -- Higress. Lua 5.1, also valid Luau.
 -- caps: weight,header,regex,cookie,rhm,ports,http; accept: A6
 -- versions: v1
--- ingress: default-backend
 --
 -- Returns the annotations of the canary Ingress. Higress looks at a header, else a cookie, else the share, never at two
 -- of them: beside matches the share is left out, as matches win in a Rollout.

@@ -15,6 +15,7 @@ use super::rng::Rng;
 use super::{View, json::object_of};
 
 mod gateway_api;
+mod ingress;
 mod istio;
 
 /// A request from outside.
@@ -222,6 +223,7 @@ const GATEWAYS: &[Gateway] = &[
     Gateway { group: "gateway.networking.k8s.io", resource: "tlsroutes", route: gateway_api::stream },
     Gateway { group: "gateway.networking.k8s.io", resource: "tcproutes", route: gateway_api::stream },
     Gateway { group: "gateway.networking.k8s.io", resource: "udproutes", route: gateway_api::stream },
+    Gateway { group: "networking.k8s.io", resource: "ingresses", route: ingress::route },
     Gateway { group: "", resource: "services", route: service },
 ];
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 mod api;
 mod deployments;
 mod faults;
+mod ingress;
 mod rolling;
 mod traffic;
 mod watches;
