@@ -50,6 +50,7 @@ pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_deployments
 pub use self::builder::{Builder, Delays};
 pub use self::clock::Clock;
 pub use self::controllers::kubelet::{NEVER_READY, READY_AFTER};
+pub use self::controllers::workloads::remote::play_kruise;
 pub use self::core::{Verb, Write};
 pub use self::faults::{Fault, Rule};
 pub use self::registry::Gvr;

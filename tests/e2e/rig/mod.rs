@@ -6,6 +6,7 @@ pub mod echo;
 pub mod http;
 pub mod install;
 pub mod istio;
+pub mod kruise;
 pub mod ledger;
 pub mod load;
 pub mod netns;

@@ -1,7 +1,8 @@
 //! Workloads that own pods and ControllerRevisions.
 //!
 //! The controller of a kind is a pure function: [`Owned`], what a workload owns at one moment, gives an [`Outcome`],
-//! the writes and the status that follow from it. A thin shell runs it: [`shell`] on the store of the in-memory cluster.
+//! the writes and the status that follow from it. Two thin shells run it: [`shell`] on the store of the in-memory
+//! cluster, [`remote`] over a client of any API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) mod clone_set;
 pub(crate) mod daemon_set;
 pub(crate) mod daemons;
 pub(crate) mod in_place;
+pub(crate) mod remote;
 pub(crate) mod revisions;
 pub(crate) mod shell;
 pub(crate) mod stateful_set;

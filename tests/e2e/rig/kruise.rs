@@ -1,0 +1,109 @@
+//! OpenKruise's kinds on the real API server: their definitions, their controllers, and what a kubelet does when a pod's
+//! images change, which kwok does not play.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    runtime::watcher::{Config, Event, watcher},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::{cluster::NEVER_READY, objects::Objects};
+
+const GATE: &str = "InPlaceUpdateReady";
+
+/// The definitions, each with one version: nothing converts between the two.
+pub fn definitions(version: &str) -> Result<Vec<Value>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/crds");
+    ["clonesets", "statefulsets", "daemonsets"]
+        .iter()
+        .map(|plural| {
+            let text = fs::read_to_string(folder.join(format!("{plural}.yaml")))?;
+            let mut definition: Value = tidegate::yaml::from_str(&text)?;
+            let versions = definition["spec"]["versions"].as_array_mut().context("no versions")?;
+            versions.retain(|v| v["name"] == version);
+            versions.iter_mut().for_each(|v| v["storage"] = json!(true));
+            Ok(definition)
+        })
+        .collect()
+}
+
+/// Runs until it is dropped.
+pub struct Kruise {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Kruise {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Kruise {
+    pub async fn start(objects: &Objects) -> Result<Kruise> {
+        objects.apply_crds(&definitions("v1beta1")?).await?;
+        let now = || jiff::Timestamp::now();
+        let controllers = tokio::spawn(tidegate::sim::play_kruise(objects.client.clone(), now));
+        Ok(Kruise { tasks: vec![controllers, tokio::spawn(restart_containers(objects.client.clone()))] })
+    }
+}
+
+/// Containers with other images start again after a moment; a pod whose gate is open is ready.
+async fn restart_containers(client: Client) {
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::all(client.clone());
+    let mut events = watcher(pods, Config::default()).boxed();
+    while let Some(event) = events.next().await {
+        let Ok(Event::Apply(pod) | Event::InitApply(pod)) = event else { continue };
+        let pod = serde_json::to_value(pod).unwrap_or_default();
+        if let Some(status) = next_status(&pod) {
+            let client = client.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let name = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
+                let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client, &name("namespace"));
+                let patch = json!({"metadata": {"uid": name("uid")}, "status": status});
+                // What has changed since is looked at with its own event.
+                pods.patch_status(&name("name"), &PatchParams::default(), &Patch::Strategic(patch)).await.ok();
+            });
+        }
+    }
+}
+
+fn next_status(pod: &Value) -> Option<Value> {
+    let mut statuses = pod["status"]["containerStatuses"].as_array()?.clone();
+    if !pod["metadata"]["deletionTimestamp"].is_null() {
+        return None;
+    }
+    let mut outdated = false;
+    for container in pod["spec"]["containers"].as_array()? {
+        for status in statuses.iter_mut().filter(|s| s["name"] == container["name"] && s["image"] != container["image"])
+        {
+            outdated = true;
+            status["image"] = container["image"].clone();
+            status["imageID"] = json!(format!("sha256:{}", container["image"].as_str().unwrap_or_default()));
+        }
+    }
+    let conditions = pod["status"]["conditions"].as_array()?;
+    let holds = |kind: &str| conditions.iter().any(|c| c["type"] == kind && c["status"] == "True");
+    let gated = pod["spec"]["readinessGates"].as_array().is_some_and(|g| g.iter().any(|g| g["conditionType"] == GATE));
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = |kind: &str, status: bool| {
+        let status = if status { "True" } else { "False" };
+        json!({"type": kind, "status": status, "lastTransitionTime": now, "reason": null, "message": null})
+    };
+    if outdated && holds("Ready") {
+        return Some(json!({"conditions": [condition("Ready", false), condition("ContainersReady", false)]}));
+    }
+    if outdated {
+        let ready = [condition("ContainersReady", true), condition("Ready", !gated || holds(GATE))];
+        return Some(json!({"containerStatuses": statuses, "conditions": ready}));
+    }
+    let broken = !pod["metadata"]["annotations"][NEVER_READY].is_null();
+    let becomes = gated && holds(GATE) && holds("ContainersReady") && !holds("Ready") && !broken;
+    becomes.then(|| json!({"conditions": [condition("Ready", true)]}))
+}
