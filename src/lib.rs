@@ -24,6 +24,7 @@
 //! | [`gather`] | watch caches, cluster → snapshot | pure rooms |
 //! | [`apply`] | effects → cluster, events | pure rooms |
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |
+//! | [`webhook`] | what the API server asks: validation and conversion of Rollouts, the hold on older servers | `api`, `workload`, `telemetry` |
 //! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | the hold of `workload` |
 //! | [`cli`] | one file a command; the same binary is the kubectl plugin | all |
 //! | [`telemetry`] | logs, metrics, health endpoints | - |
@@ -72,5 +73,6 @@ pub mod sim;
 #[allow(clippy::disallowed_methods)] // Clock and environment enter here.
 pub mod telemetry;
 pub mod traffic;
+pub mod webhook;
 pub mod workload;
 pub mod yaml;

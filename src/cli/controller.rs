@@ -1,6 +1,6 @@
 //! `tidegate controller`: runs the controller, with a kubeconfig or inside the cluster.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +20,7 @@ use crate::{
         Health, Metrics, health,
         logs::{self, LogArgs},
     },
+    webhook::{self, Limits, Source, WEBHOOKS, validate},
 };
 
 /// Arguments of `tidegate controller`.
@@ -39,6 +40,8 @@ pub struct Args {
     workers: usize,
     #[command(flatten)]
     leader: LeaderArgs,
+    #[command(flatten)]
+    webhooks: WebhookArgs,
     #[command(flatten)]
     logs: LogArgs,
     #[command(flatten)]
@@ -88,6 +91,60 @@ impl LeaderArgs {
     }
 }
 
+/// What the API server asks this process.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Webhooks")]
+struct WebhookArgs {
+    /// Serve the webhooks at this address, such as 0.0.0.0:9876 [default: do not]
+    #[arg(long, value_name = "ADDRESS")]
+    webhook_addr: Option<SocketAddr>,
+    /// Service in front of the webhooks
+    #[arg(long, value_name = "NAME", env = "SERVICE_NAME", default_value = super::webhooks::SERVICE)]
+    webhook_service: String,
+    /// Secret with the self-made CA and certificate
+    #[arg(long, value_name = "NAME", env = "SECRET_NAME", default_value = super::webhooks::SECRET)]
+    webhook_secret: String,
+    /// Host or IP under which the API server reaches the webhooks without the Service
+    #[arg(long, value_name = "HOST", env = "WEBHOOK_HOST")]
+    webhook_host: Option<String>,
+    /// Folder with tls.crt and tls.key that somebody else renews, such as cert-manager [default: a self-made pair]
+    #[arg(long, value_name = "DIR", env = "WEBHOOK_CERT_DIR")]
+    webhook_cert_dir: Option<PathBuf>,
+    /// Most pods, in percent, that a step in partition style may have while it routes requests
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = clap::value_parser!(u32).range(0..=100))]
+    partition_percent_limit: u32,
+    /// Refuse Rollouts for kinds of workload that are not known
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set,
+          default_value_t = true, default_missing_value = "true")]
+    filter_workload_type: bool,
+}
+
+impl WebhookArgs {
+    fn options(&self, namespace: &str, health: &Health, metrics: &Metrics) -> Option<webhook::Options> {
+        let source = match &self.webhook_cert_dir {
+            Some(folder) => Source::Folder(folder.clone()),
+            None => Source::Secret {
+                name: self.webhook_secret.clone(),
+                service: self.webhook_service.clone(),
+                host: self.webhook_host.clone(),
+            },
+        };
+        Some(webhook::Options {
+            address: self.webhook_addr?,
+            namespace: namespace.to_owned(),
+            source,
+            limits: Limits::default(),
+            rules: validate::Rules {
+                partition_percent_limit: self.partition_percent_limit,
+                filter_workload_type: self.filter_workload_type,
+            },
+            clock: Arc::new(system_clock),
+            health: health.clone(),
+            metrics: metrics.clone(),
+        })
+    }
+}
+
 /// The host, which in a pod is the pod's name, and something that no earlier process there had.
 fn identity() -> anyhow::Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -108,10 +165,12 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let election = args.leader.election(&args.pod_namespace)?;
     let (client, _) = client::connect(&args.kube).await?;
     let stop = CancellationToken::new();
-    let health = Health::new([CACHES].into_iter().chain(election.as_ref().map(|_| ELECTION)));
+    let checks = [Some(CACHES), election.as_ref().map(|_| ELECTION), args.webhooks.webhook_addr.map(|_| WEBHOOKS)];
+    let health = Health::new(checks.into_iter().flatten());
     let metrics = Metrics::new();
     let server =
         tokio::spawn(health::serve(args.health_addr, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
+    let webhooks = args.webhooks.options(&args.pod_namespace, &health, &metrics);
     let options = Options {
         clock: Arc::new(system_clock),
         decide: Arc::new(crate::rollout::decide),
@@ -125,6 +184,19 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         metrics,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "controller starts");
+    let webhooks = {
+        let (client, stop) = (client.clone(), stop.clone());
+        async move {
+            match webhooks {
+                Some(options) => webhook::run(client, options, stop).await,
+                None => {
+                    stop.cancelled().await;
+                    Ok(())
+                }
+            }
+        }
+    };
+    let webhooks = tokio::spawn(webhooks);
     let controller = async {
         match election {
             Some(election) => controller::run_elected(client, options, election, stop.clone()).await,
@@ -134,16 +206,22 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::pin!(controller);
     tokio::pin!(server);
+    tokio::pin!(webhooks);
     tokio::select! {
         () = &mut controller => anyhow::bail!("the controller ended by itself; this is a bug"),
         // Without its health port the process would be killed by its probes, for no visible reason.
         result = &mut server => result??,
+        result = &mut webhooks => result??,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping; the write in hand is finished");
     stop.cancel();
     controller.await;
+    if !webhooks.is_finished() {
+        // Requests in hand are answered.
+        webhooks.await??;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,6 +14,7 @@ pub mod lua;
 pub mod policy;
 pub mod rbac;
 pub mod rollout;
+pub mod webhooks;
 
 /// Progressive delivery for Kubernetes: any gateway, by a tested Lua script.
 #[derive(Debug, Parser)]
@@ -26,11 +27,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the controller.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Print the custom resource definitions.
     Crd(crd::Args),
     /// Print the admission policy that holds changed workloads.
     Policy(policy::Args),
+    /// Print the webhook configurations, for servers without admission policies.
+    Webhooks(webhooks::Args),
     /// Print the rights that the controller needs.
     Rbac(rbac::Args),
     /// Play a story on an in-memory cluster.
@@ -102,9 +105,10 @@ pub fn main() -> ExitCode {
         return finish(rollout::run(plugin.into()));
     }
     finish(match Cli::parse().command {
-        Command::Controller(args) => controller::run(args),
+        Command::Controller(args) => controller::run(*args),
         Command::Crd(args) => crd::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Webhooks(args) => webhooks::run(args),
         Command::Rbac(args) => rbac::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Lua(command) => lua::run(command),

@@ -39,7 +39,7 @@ fn entry(object: &str, map: &str, key: &str) -> String {
 }
 
 /// The rule of [`crate::workload::hold`] in CEL.
-fn is_held() -> String {
+pub(crate) fn is_held() -> String {
     let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
     let [old_paused, new_paused] = ["oldObject", "object"].map(|o| format!("{o}.spec.?paused.orValue(false)"));
     let differs = "object.spec.?strategy != oldObject.spec.?strategy\n\

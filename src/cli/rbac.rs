@@ -9,7 +9,11 @@ use crate::{
         GROUP,
         keys::{LEASE, SCRIPT_CONFIG_MAP},
     },
-    cli::generated::{self, File},
+    cli::{
+        generated::{self, File},
+        webhooks::SECRET,
+    },
+    webhook::{MUTATING, VALIDATING},
 };
 
 /// Name of the controller's account, role and bindings.
@@ -75,6 +79,19 @@ const EVERYWHERE: &[Right] = &[
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
+    // The CA of our own webhooks.
+    Right {
+        group: "admissionregistration.k8s.io",
+        resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        names: &[MUTATING, VALIDATING],
+        verbs: READ_PATCH,
+    },
+    Right {
+        group: "apiextensions.k8s.io",
+        resources: &["customresourcedefinitions"],
+        names: &["rollouts.rollouts.kruise.io"],
+        verbs: &["patch"],
+    },
 ];
 
 /// Rights in the controller's own namespace.
@@ -83,6 +100,8 @@ const AT_HOME: &[Right] = &[
     // What is created has no name yet.
     right("coordination.k8s.io", &["leases"], &["create"]),
     Right { group: "coordination.k8s.io", resources: &["leases"], names: &[LEASE], verbs: &["get", "watch", "update"] },
+    right("", &["secrets"], &["create"]),
+    Right { group: "", resources: &["secrets"], names: &[SECRET], verbs: &["get", "list", "watch", "update"] },
 ];
 
 fn rules(rights: &[Right]) -> Value {

@@ -65,6 +65,11 @@ impl Health {
         !state.checks.is_empty() && state.checks.values().all(Result::is_ok)
     }
 
+    /// Whether a check holds.
+    pub fn holds(&self, name: &str) -> bool {
+        self.lock().checks.get(name).is_some_and(Result::is_ok)
+    }
+
     /// One line a check, in the form of the API server's own `/readyz?verbose`.
     pub fn report(&self) -> String {
         let state = self.lock();

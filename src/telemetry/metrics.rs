@@ -50,6 +50,17 @@ struct Script {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookResult {
+    webhook: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Certificate {
+    certificate: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Phase {
     phase: String,
 }
@@ -70,6 +81,8 @@ struct Inner {
     rollouts: Family<Phase, Gauge>,
     queue_depth: Gauge,
     leader: Gauge,
+    webhook_duration: Family<WebhookResult, Histogram, fn() -> Histogram>,
+    certificate_end: Family<Certificate, Gauge>,
     /// Phase of each Rollout by `namespace/name`.
     phases: Mutex<HashMap<String, String>>,
 }
@@ -77,6 +90,11 @@ struct Inner {
 /// A script call takes some 20 µs to 300 µs; its budget ends at a second.
 fn script_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_02, 4.0, 9))
+}
+
+/// A review takes some 0.1 ms to 10 ms; the API server gives up after ten seconds.
+fn webhook_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_125, 4.0, 9))
 }
 
 impl Default for Metrics {
@@ -99,6 +117,10 @@ impl Metrics {
         let rollouts = Family::<Phase, Gauge>::default();
         let queue_depth = Gauge::default();
         let leader = Gauge::default();
+        let webhook_duration = Family::<WebhookResult, Histogram, fn() -> Histogram>::new_with_constructor(
+            webhook_buckets as fn() -> Histogram,
+        );
+        let certificate_end = Family::<Certificate, Gauge>::default();
         registry.register(
             "build",
             "Version of the running program",
@@ -127,6 +149,18 @@ impl Metrics {
         registry.register("rollouts", "Rollouts by phase", rollouts.clone());
         registry.register("queue_depth", "Rollouts that wait for a reconcile", queue_depth.clone());
         registry.register("leader", "1 while this replica decides, 0 while it stands by", leader.clone());
+        registry.register_with_unit(
+            "webhook_duration",
+            "How long the answer to a review took, by webhook and result",
+            Unit::Seconds,
+            webhook_duration.clone(),
+        );
+        registry.register_with_unit(
+            "webhook_certificate_expiry_timestamp",
+            "When a certificate of the webhooks ends, in seconds since 1970",
+            Unit::Seconds,
+            certificate_end.clone(),
+        );
         // Present from the start, so that a rate over the first error is seen.
         for result in ["ok", "error"] {
             drop(reconciles.get_or_create(&ResultLabel { result }));
@@ -142,6 +176,8 @@ impl Metrics {
             rollouts,
             queue_depth,
             leader,
+            webhook_duration,
+            certificate_end,
             phases: Mutex::default(),
         }))
     }
@@ -194,6 +230,16 @@ impl Metrics {
     /// Whether this replica decides.
     pub fn set_leader(&self, leads: bool) {
         self.0.leader.set(leads.into());
+    }
+
+    /// A review was answered. `result` is a word of a small set: `allowed`, `denied` or `error`.
+    pub fn webhook_called(&self, webhook: &'static str, result: &'static str, took: Duration) {
+        self.0.webhook_duration.get_or_create(&WebhookResult { webhook, result }).observe(took.as_secs_f64());
+    }
+
+    /// A certificate (`ca` or `serving`) ends at this second since 1970.
+    pub fn certificate_ends(&self, certificate: &'static str, second: i64) {
+        self.0.certificate_end.get_or_create(&Certificate { certificate }).set(second);
     }
 
     /// OpenMetrics text of all metrics, of [`CONTENT_TYPE`].

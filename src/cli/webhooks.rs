@@ -1,0 +1,176 @@
+//! `tidegate webhooks`: prints the webhook configurations. The controller sets their `caBundle`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    generated::{self, File},
+    policy,
+};
+use crate::{
+    api::{GROUP, keys::WORKLOAD_TYPE},
+    webhook::{HELD, Held, MUTATING, VALIDATE_PATH, VALIDATING},
+};
+
+/// The Service in front of the webhooks.
+pub const SERVICE: &str = "tidegate-webhooks";
+/// The Secret with their certificate.
+pub const SECRET: &str = "tidegate-webhook-certs";
+
+/// Arguments of `tidegate webhooks`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Namespace of the Service.
+    #[arg(long, short, value_name = "NAMESPACE", default_value = "tidegate")]
+    namespace: String,
+    /// Name of the Service.
+    #[arg(long, value_name = "NAME", default_value = SERVICE)]
+    service: String,
+    /// Where the API server reaches the webhooks without a Service, such as https://10.0.0.1:9876.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Leave out the holds: the server has the admission policies of `tidegate policy`.
+    #[arg(long)]
+    no_hold: bool,
+    /// Write the chart's files into this folder instead of printing them.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.dir.is_some() {
+        return generated::emit(&chart_files()?, args.dir.as_deref());
+    }
+    let place = match args.url {
+        Some(url) => Place::Url(url),
+        None => Place::Service { namespace: args.namespace, name: args.service },
+    };
+    let mut documents = vec![validating(&place)];
+    if !args.no_hold {
+        documents.push(mutating(&place));
+    }
+    generated::emit(&[File::of("webhooks.yaml", &documents)?], None)
+}
+
+/// Where the webhooks are.
+enum Place {
+    Service { namespace: String, name: String },
+    Url(String),
+}
+
+impl Place {
+    fn client_config(&self, path: &str) -> Value {
+        match self {
+            Place::Service { namespace, name } => {
+                json!({"service": {"namespace": namespace, "name": name, "port": 443, "path": path}})
+            }
+            Place::Url(url) => json!({"url": format!("{}{path}", url.trim_end_matches('/'))}),
+        }
+    }
+}
+
+/// When the API server asks: only for what would be held, so that no other write waits for us.
+fn condition(held: &Held) -> Option<String> {
+    match held.resource {
+        ("apps", "v1", "deployments") => Some(policy::is_held()),
+        _ => None,
+    }
+}
+
+fn webhook(name: &str, path: &str, place: &Place, more: Value) -> Value {
+    let mut webhook: Map<String, Value> = Map::new();
+    webhook.insert("name".to_owned(), name.into());
+    webhook.insert("clientConfig".to_owned(), place.client_config(path));
+    webhook.extend(more.as_object().cloned().unwrap_or_default());
+    let common = json!({"admissionReviewVersions": ["v1"], "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 10});
+    webhook.extend(common.as_object().cloned().unwrap_or_default());
+    webhook.into()
+}
+
+fn rule((group, versions, resource): (&str, &[&str], &str), operations: &[&str]) -> Value {
+    json!([{"apiGroups": [group], "apiVersions": versions, "operations": operations, "resources": [resource], "scope": "Namespaced"}])
+}
+
+fn configuration(kind: &str, name: &str, webhooks: Vec<Value>) -> Value {
+    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": webhooks})
+}
+
+fn mutating(place: &Place) -> Value {
+    let webhooks = HELD.iter().map(|held| {
+        let (group, version, resource) = held.resource;
+        let mut more = json!({
+            "rules": rule((group, &[version], resource), &["UPDATE"]),
+            // The server looks for the label on the old and on the new object.
+            "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
+            // Another webhook may change the template after ours.
+            "reinvocationPolicy": "IfNeeded",
+        });
+        if let (Some(expression), Some(more)) = (condition(held), more.as_object_mut()) {
+            more.insert("matchConditions".to_owned(), json!([{"name": "held", "expression": expression}]));
+        }
+        webhook(held.name, held.path, place, more)
+    });
+    configuration("MutatingWebhookConfiguration", MUTATING, webhooks.collect())
+}
+
+fn validating(place: &Place) -> Value {
+    let more = json!({
+        "rules": rule((GROUP, &["v1alpha1", "v1beta1"], "rollouts"), &["CREATE", "UPDATE"]),
+        // What passes anyhow need not ask: deletion, finalizers, labels.
+        "matchConditions": [{
+            "name": "changed",
+            "expression": "request.operation == 'CREATE' || (!has(object.metadata.deletionTimestamp)\n\
+                           \x20   && (object.spec != oldObject.spec || object.metadata.?annotations != oldObject.metadata.?annotations))",
+        }],
+    });
+    configuration(
+        "ValidatingWebhookConfiguration",
+        VALIDATING,
+        vec![webhook("vrollout.kb.io", VALIDATE_PATH, place, more)],
+    )
+}
+
+/// The chart's files. What depends on the installation is Helm's.
+pub fn chart_files() -> anyhow::Result<Vec<File>> {
+    let place = Place::Service { namespace: "NAMESPACE".to_owned(), name: "SERVICE".to_owned() };
+    let files = [
+        ("webhooks-hold.yaml", "tidegate.holdByWebhook", mutating(&place)),
+        ("webhooks.yaml", "tidegate.webhooks", validating(&place)),
+    ];
+    files
+        .into_iter()
+        .map(|(name, condition, object)| {
+            let File { name, text } = File::of(name, &[object])?;
+            Ok(File { name, text: templated(&text, condition) })
+        })
+        .collect()
+}
+
+/// The text with the chart's own values in it.
+fn templated(text: &str, condition: &str) -> String {
+    let mut out = format!("{{{{- if include \"{condition}\" . }}}}\n");
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.trim_start() == "clientConfig:" || line.trim_start() == "- clientConfig:" {
+            // The service's four lines follow; the path is what differs.
+            let indent = " ".repeat(line.len() - line.trim_start().len() + if line.contains("- ") { 4 } else { 2 });
+            let path = std::iter::from_fn(|| lines.next_if(|l| l.starts_with(&indent)))
+                .find_map(|l| l.trim().strip_prefix("path: ").map(str::to_owned))
+                .unwrap_or_default();
+            while lines.next_if(|l| l.starts_with(&indent)).is_some() {}
+            out += &format!(
+                "{line}\n{indent}{{{{- include \"tidegate.clientConfig\" (list . \"{path}\") | nindent {} }}}}\n",
+                indent.len()
+            );
+            continue;
+        }
+        out += line;
+        out.push('\n');
+        if line == "metadata:" {
+            out += "  {{- include \"tidegate.metadata\" . | nindent 2 }}\n";
+        }
+    }
+    out + "{{- end }}\n"
+}

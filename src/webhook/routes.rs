@@ -1,0 +1,235 @@
+//! From a request to an answer.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use k8s_openapi::ByteString;
+use kube::{Api, Client};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    CONVERT_PATH, HELD, Held, Limits, VALIDATE_PATH,
+    review::{
+        AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
+        ConversionReview, Refusal,
+    },
+    validate::{self, Rules},
+};
+use crate::{
+    api::{GROUP, convert, v1beta1::Rollout},
+    telemetry::Metrics,
+};
+
+/// The API server gives up after ten seconds.
+const LIST_LIMIT: Duration = Duration::from_secs(5);
+
+struct Shared {
+    client: Option<Client>,
+    rules: Rules,
+    limits: Limits,
+    metrics: Metrics,
+    /// Room for bodies, in KiB: parsed they take several times as much.
+    room: Semaphore,
+}
+
+/// The webhooks. Without a client no other Rollouts are looked at.
+pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Metrics) -> Router {
+    let room = Semaphore::new(limits.bodies / 1024);
+    let shared = Arc::new(Shared { client, rules, limits, metrics, room });
+    let mut router = Router::new()
+        .route(
+            VALIDATE_PATH,
+            post(|State(shared): State<Arc<Shared>>, request| async move { shared.admission(request, None).await }),
+        )
+        .route(
+            CONVERT_PATH,
+            post(|State(shared): State<Arc<Shared>>, request| async move { shared.conversion(request).await }),
+        );
+    for held in HELD {
+        router = router.route(
+            held.path,
+            post(move |State(shared): State<Arc<Shared>>, request| async move {
+                shared.admission(request, Some(held)).await
+            }),
+        );
+    }
+    router.with_state(shared)
+}
+
+/// A request that cannot be answered by a review.
+type Refused = (StatusCode, String);
+
+fn refused<T>(status: StatusCode, message: impl Into<String>) -> Result<T, Refused> {
+    Err((status, message.into()))
+}
+
+impl Shared {
+    /// The body as JSON, within all limits.
+    async fn read<T: DeserializeOwned>(&self, request: Request<Body>) -> Result<T, Refused> {
+        let (parts, body) = request.into_parts();
+        let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        let kind = header(header::CONTENT_TYPE).unwrap_or_default();
+        if kind.split(';').next().unwrap_or_default().trim() != "application/json" {
+            return refused(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("content type {kind:?}: send application/json"),
+            );
+        }
+        let most = self.limits.body;
+        let Some(length) = header(header::CONTENT_LENGTH).and_then(|l| l.parse::<usize>().ok()) else {
+            return refused(StatusCode::LENGTH_REQUIRED, "say the length of the body in Content-Length");
+        };
+        let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
+        if length > most {
+            return Err(too_large());
+        }
+        let room = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+        let work = async {
+            let room = self.room.acquire_many(room).await;
+            let body = Limited::new(body, length).collect().await.map(|b| b.to_bytes());
+            (room, body)
+        };
+        let Ok((_room, body)) = tokio::time::timeout(self.limits.time, work).await else {
+            return refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        };
+        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(_) => too_large(),
+            Err(error) => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
+        })?;
+        serde_json::from_slice(&body)
+            .or_else(|e| refused(StatusCode::BAD_REQUEST, format!("the review cannot be read: {e}")))
+    }
+
+    /// Holds a workload, or validates a Rollout.
+    async fn admission(&self, request: Request<Body>, held: Option<&Held>) -> Response {
+        self.timed(if held.is_some() { "hold" } else { "validate" }, async {
+            let AdmissionReview { api_version, request } = self.read(request).await?;
+            if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
+                return refused(
+                    StatusCode::BAD_REQUEST,
+                    format!("apiVersion {api_version:?}: send admission.k8s.io/v1"),
+                );
+            }
+            let uid = request.uid.clone();
+            let response = match held {
+                Some(held) => hold(held, &request),
+                None => self.validate(request).await?,
+            };
+            let response = AdmissionResponse { uid, ..response };
+            Ok((response.allowed, AdmissionAnswer { api_version, kind: "AdmissionReview", response }))
+        })
+        .await
+    }
+
+    async fn timed<T: Serialize>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<(bool, T), Refused>>,
+    ) -> Response {
+        let begin = Instant::now();
+        let answer = work.await;
+        let result = match &answer {
+            Ok((true, _)) => "allowed",
+            Ok((false, _)) => "denied",
+            Err(_) => "error",
+        };
+        self.metrics.webhook_called(name, result, begin.elapsed());
+        match answer.map(|(_, answer)| serde_json::to_vec(&answer)) {
+            Ok(Ok(body)) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+            Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+            Err((status, message)) => {
+                tracing::debug!(webhook = name, %status, message, "a review was not answered");
+                (status, message + "\n").into_response()
+            }
+        }
+    }
+
+    async fn validate(&self, request: AdmissionRequest) -> Result<AdmissionResponse, Refused> {
+        if request.sub_resource.as_deref().is_some_and(|s| !s.is_empty()) || request.operation == "DELETE" {
+            return Ok(AdmissionResponse { allowed: true, ..AdmissionResponse::default() });
+        }
+        let Some(new) = request.object else { return refused(StatusCode::BAD_REQUEST, "the review has no object") };
+        let old = request.old_object.as_ref();
+        let others = match validate::asks_for_others(&new, old) {
+            true => self.rollouts(&request.namespace).await?,
+            false => Vec::new(),
+        };
+        let verdict = validate::judge(&new, old, &others, &self.rules);
+        let status = (!verdict.errors.is_empty()).then(|| {
+            let name = if request.name.is_empty() { "(generated)" } else { &request.name };
+            let errors: Vec<String> = verdict.errors.iter().map(ToString::to_string).collect();
+            let message = format!("Rollout {}/{name}: {}", request.namespace, errors.join("; "));
+            Refusal { code: 422, reason: "Invalid", message }
+        });
+        let allowed = status.is_none();
+        Ok(AdmissionResponse { allowed, status, warnings: verdict.warnings, ..AdmissionResponse::default() })
+    }
+
+    async fn rollouts(&self, namespace: &str) -> Result<Vec<Value>, Refused> {
+        let Some(client) = &self.client else { return Ok(Vec::new()) };
+        let api = Api::<Rollout>::namespaced(client.clone(), namespace);
+        let params = Default::default();
+        let wrong = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("other Rollouts cannot be listed: {why}"));
+        match tokio::time::timeout(LIST_LIMIT, api.list(&params)).await {
+            Ok(Ok(list)) => Ok(list.items.iter().filter_map(|r| serde_json::to_value(r).ok()).collect()),
+            Ok(Err(error)) => Err(wrong(error.to_string())),
+            Err(_) => Err(wrong("no answer in time".to_owned())),
+        }
+    }
+
+    async fn conversion(&self, request: Request<Body>) -> Response {
+        self.timed("convert", async { Ok(converted(self.read(request).await?)) }).await
+    }
+}
+
+fn converted(ConversionReview { api_version, request }: ConversionReview) -> (bool, ConversionAnswer) {
+    let wanted = request.desired_api_version.as_str();
+    let convert: Option<fn(&Value) -> Value> = match wanted.strip_prefix(GROUP).and_then(|w| w.strip_prefix('/')) {
+        Some("v1beta1") => Some(convert::to_v1beta1),
+        Some("v1alpha1") => Some(convert::to_v1alpha1),
+        _ => None,
+    };
+    let stranger = request.objects.iter().find(|o| o.get("kind").is_none_or(|k| k != "Rollout"));
+    let (converted_objects, result) = match (convert, stranger) {
+        (Some(convert), None) => (request.objects.iter().map(convert).collect(), json!({"status": "Success"})),
+        (None, _) => {
+            (Vec::new(), failed(&format!("there is no {wanted}: ask for {GROUP}/v1beta1 or {GROUP}/v1alpha1")))
+        }
+        (_, Some(other)) => {
+            let kind = other.get("kind").unwrap_or(&Value::Null);
+            (Vec::new(), failed(&format!("kind {kind} cannot be converted: only Rollout has two versions")))
+        }
+    };
+    let is_done = convert.is_some() && stranger.is_none();
+    let response = ConversionResponse { uid: request.uid, converted_objects, result };
+    (is_done, ConversionAnswer { api_version, kind: "ConversionReview", response })
+}
+
+fn failed(message: &str) -> Value {
+    json!({"status": "Failure", "message": message})
+}
+
+/// The hold refuses nothing, also not what it cannot read.
+fn hold(held: &Held, request: &AdmissionRequest) -> AdmissionResponse {
+    let mut response = AdmissionResponse { allowed: true, ..AdmissionResponse::default() };
+    let is_object = request.sub_resource.as_deref().is_none_or(str::is_empty);
+    if let (true, "UPDATE", Some(old), Some(new)) =
+        (is_object, request.operation.as_str(), &request.old_object, &request.object)
+        && let Some(object) = (held.hold)(old, new)
+        && let Ok(patch) = serde_json::to_vec(&json_patch::diff(new, &object))
+    {
+        response.patch = Some(ByteString(patch));
+        response.patch_type = Some("JSONPatch");
+    }
+    response
+}

@@ -1,0 +1,191 @@
+use serde_json::json;
+
+use super::*;
+
+fn rollout(text: &str) -> Value {
+    let mut rollout = json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop"}});
+    let more: Value = crate::yaml::from_str(text).unwrap();
+    for (key, value) in more.as_object().unwrap() {
+        match (key.as_str(), value) {
+            ("metadata", Value::Object(more)) => rollout["metadata"].as_object_mut().unwrap().extend(more.clone()),
+            _ => rollout[key] = value.clone(),
+        }
+    }
+    rollout
+}
+
+const GOOD: &str = "
+spec:
+  workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  strategy: {canary: {steps: [{replicas: 20%}, {replicas: 100%}]}}
+";
+
+fn judged(new: &str, old: Option<&str>) -> Verdict {
+    judge(&rollout(new), old.map(rollout).as_ref(), &[], &Rules::default())
+}
+
+/// One error, as a person reads it.
+fn error(new: &str, old: Option<&str>) -> String {
+    let errors = judged(new, old).errors;
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn what_is_good_passes_without_a_word() {
+    assert_eq!(judged(GOOD, None), Verdict::default());
+    assert_eq!(judged(GOOD, Some(GOOD)), Verdict::default());
+    assert_eq!(judged("spec: {}", None).errors, [], "the schema says what is missing");
+    assert_eq!(judged("spec: 3", None).errors, []);
+}
+
+const REPLICA_SET: &str = "
+spec:
+  objectRef: {workloadRef: {apiVersion: apps/v1, kind: ReplicaSet, name: web}}
+  strategy: {canary: {steps: [{weight: 100}]}}
+";
+
+#[test]
+fn d_01_a_replica_set_is_refused() {
+    let text = error(REPLICA_SET, None);
+    assert!(text.starts_with("spec.objectRef.workloadRef: Invalid value: {\"apiVersion\":\"apps/v1\""), "{text}");
+    assert!(text.contains("choose Deployment, StatefulSet, DaemonSet of apps; CloneSet,"), "{text}");
+    let open = Rules { filter_workload_type: false, ..Rules::default() };
+    assert_eq!(judge(&rollout(REPLICA_SET), None, &[], &open).errors, []);
+}
+
+#[test]
+fn d_13_an_update_is_not_worse_than_what_is_stored() {
+    // Untouched, whatever else the update does; also when the object goes.
+    let more = REPLICA_SET.replace("weight: 100", "weight: 50");
+    assert_eq!(judged(&more, Some(REPLICA_SET)).errors, []);
+    let finalizer = format!("metadata: {{finalizers: []}}{REPLICA_SET}");
+    assert_eq!(judged(&finalizer, Some(REPLICA_SET)), Verdict::default());
+    let going = format!("metadata: {{deletionTimestamp: \"2026-01-01T00:00:00Z\"}}{REPLICA_SET}");
+    assert_eq!(judged(&going, Some(GOOD)), Verdict::default());
+    // Another wrong kind is a new mistake.
+    let other = REPLICA_SET.replace("ReplicaSet", "Pod");
+    assert!(error(&other, Some(REPLICA_SET)).contains("\"kind\":\"Pod\""));
+    // So is a second step that is too large beside the first.
+    let routed = |first: &str, second: &str| {
+        format!(
+            "spec:\n  workloadRef: {{apiVersion: apps/v1, kind: StatefulSet, name: web}}\n  strategy: {{canary: {{steps: [{{traffic: 10%, replicas: {first}}}, {{traffic: 20%, replicas: {second}}}], trafficRoutings: [{{service: web, ingress: {{name: web}}}}]}}}}"
+        )
+    };
+    assert_eq!(judged(&routed("60%", "60%"), Some(&routed("60%", "60%"))).errors, []);
+    assert_eq!(judged(&routed("60%", "50%"), Some(&routed("60%", "40%"))).errors, []);
+    let text = error(&routed("60%", "70%"), Some(&routed("60%", "50%")));
+    assert!(
+        text.starts_with("spec.strategy.canary.steps[1].replicas: Invalid value: \"70%\": in partition style"),
+        "{text}"
+    );
+    let wider = Rules { partition_percent_limit: 80, ..Rules::default() };
+    assert_eq!(judge(&rollout(&routed("60%", "70%")), None, &[], &wider).errors, []);
+}
+
+#[test]
+fn d_13_two_that_are_for_one_workload_do_not_block_each_other() {
+    let (one, mut two) = (rollout(GOOD), rollout(GOOD));
+    two["metadata"]["name"] = json!("second");
+    let rules = Rules::default();
+    assert!(asks_for_others(&one, None) && !asks_for_others(&one, Some(&one)));
+    let mut going = one.clone();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert!(!asks_for_others(&going, Some(&one)));
+    assert_eq!(judge(&going, Some(&one), &[two.clone()], &rules).errors, []);
+    // One that is going does not block its successor.
+    assert_eq!(judge(&two, None, &[going], &rules).errors, []);
+    assert_eq!(judge(&two, None, &[two.clone()], &rules).errors, [], "itself");
+    let text = judge(&two, None, &[one], &rules).errors[0].to_string();
+    assert!(text.starts_with("spec.workloadRef: ") && text.contains("Rollout \"web\" is for this workload"), "{text}");
+}
+
+#[test]
+fn d_49_another_version_of_the_workload_or_another_spelling_is_the_same_workload() {
+    let mut other = rollout(
+        "
+apiVersion: rollouts.kruise.io/v1alpha1
+spec:
+  objectRef: {workloadRef: {apiVersion: apps.kruise.io/v1alpha1, kind: CloneSet, name: web}}
+  strategy: {canary: {steps: [{weight: 100}]}}",
+    );
+    other["metadata"]["name"] = json!("other");
+    let new = GOOD.replace("apps/v1, kind: Deployment", "apps.kruise.io/v1beta1, kind: CloneSet");
+    assert_eq!(judge(&rollout(&new), None, &[other.clone()], &Rules::default()).errors.len(), 1);
+    let elsewhere = GOOD.replace("apps/v1, kind: Deployment", "apps.kruise.io/v1beta1, kind: StatefulSet");
+    assert_eq!(judge(&rollout(&elsewhere), None, &[other], &Rules::default()).errors, []);
+}
+
+#[test]
+fn d_49_steps_and_style_stay_while_a_release_goes_on_in_both_versions() {
+    let with = |phase: &str, version: &str, more: &str, steps: &str| {
+        format!(
+            "apiVersion: rollouts.kruise.io/{version}\nstatus: {{phase: {phase}}}\nmetadata: {{annotations: {{{more}}}}}\nspec:\n  objectRef: {{workloadRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}}}\n  strategy: {{canary: {{steps: [{steps}]}}}}"
+        )
+    };
+    for version in ["v1alpha1", "v1beta1"] {
+        let old = with("Progressing", version, "", "{weight: 20}, {weight: 100}");
+        let new = with("Progressing", version, "", "{weight: 20}, {weight: 50}, {weight: 100}");
+        let text = error(&new, Some(&old));
+        assert!(
+            text.starts_with("spec.strategy.canary.steps: Invalid value: 3: ") && text.contains("keep 2"),
+            "{text}"
+        );
+        assert_eq!(judged(&with("Progressing", version, "", "{weight: 30}, {weight: 100}"), Some(&old)).errors, []);
+        let other =
+            with("Progressing", version, "rollouts.kruise.io/rolling-style: partition", "{weight: 20}, {weight: 100}");
+        assert!(error(&other, Some(&old)).contains("the style cannot change"));
+        let idle = with("Healthy", version, "", "{weight: 20}, {weight: 100}");
+        assert_eq!(judged(&new, Some(&idle)).errors, []);
+        // Another spelling is no other style.
+        let same =
+            with("Progressing", version, "rollouts.kruise.io/rolling-style: Canary", "{weight: 20}, {weight: 100}");
+        assert_eq!(judged(&same, Some(&old)).errors, []);
+    }
+}
+
+#[test]
+fn an_unknown_style_is_refused() {
+    let text =
+        error(&format!("metadata: {{annotations: {{rollouts.kruise.io/rolling-style: bluegreen}}}}{GOOD}"), None);
+    assert!(text.contains("rolling-style]: Invalid value: \"bluegreen\": choose canary"), "{text}");
+}
+
+#[test]
+fn warnings_tell_what_is_probably_not_meant() {
+    let steps = |steps: &str, more: &str| {
+        format!(
+            "spec:\n  workloadRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}\n  strategy: {{canary: {{steps: [{steps}]{more}}}}}"
+        )
+    };
+    let routed = ", trafficRoutings: [{service: web, ingress: {name: web}}]";
+    for (text, expected) in [
+        (steps("{replicas: 1, traffic: 10%}, {replicas: 100%}", ""), Some("steps[0]: traffic routes nothing without")),
+        (steps("{replicas: 1, traffic: 10%}, {replicas: 40%, traffic: 100%}", routed), None),
+        (steps("{replicas: 1, traffic: 10%, matches: [{headers: []}]}, {replicas: 100%}", routed), Some("steps[0]: matches win")),
+        (steps("{replicas: 20%}", ""), Some("steps[0]: the last step is not 100%")),
+        (steps("{replicas: 100%}", ", patchPodTemplateMetadata: {labels: {a: b}}"), Some("in canary style only")),
+        (
+            steps("{replicas: 100%}", ", enableExtraWorkloadForCanary: true, patchPodTemplateMetadata: {labels: {a: b}}"),
+            None,
+        ),
+        (
+            steps("{replicas: 100%}", &format!(", disableGenerateCanaryService: true{routed}")),
+            Some("trafficRoutings[0].ingress tells versions apart by Service"),
+        ),
+        (
+            "apiVersion: rollouts.kruise.io/v1alpha1\nspec:\n  objectRef: {workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}}\n  strategy: {canary: {steps: [{weight: 20}, {weight: 100}]}}".to_owned(),
+            None,
+        ),
+    ] {
+        let verdict = judged(&text, None);
+        assert_eq!(verdict.errors, [], "{text}");
+        match expected {
+            None => assert_eq!(verdict.warnings, Vec::<String>::new(), "{text}"),
+            Some(part) => assert!(verdict.warnings.len() == 1 && verdict.warnings[0].contains(part), "{text}: {:?}", verdict.warnings),
+        }
+        // The API server cuts at 256 bytes.
+        assert!(verdict.warnings.iter().all(|w| w.len() <= 256));
+    }
+}
