@@ -68,7 +68,8 @@ const EVERYWHERE: &[Right] = &[
     // To be named as the blocking owner of what we create, where the server checks that.
     right(GROUP, &["rollouts/finalizers", "trafficroutings/finalizers"], &["update"]),
     right("apps", &["deployments"], OWN),
-    right("apps", &["replicasets"], READ),
+    // `minReadySeconds` of a ReplicaSet that must stay while its Deployment is paused.
+    right("apps", &["replicasets"], READ_PATCH),
     right("", &["pods"], READ),
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),

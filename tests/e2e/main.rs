@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, workloads};
+use scenarios::{crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -66,6 +66,10 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),
         trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
         trial(handle, rig, "others_change_routes_meanwhile", story::others_change_routes_meanwhile),
+        trial(handle, rig, "styles_in_place_step_by_step", styles::in_place_step_by_step),
+        trial(handle, rig, "styles_in_place_third_version_and_back", styles::in_place_third_version_and_back),
+        trial(handle, rig, "styles_blue_green_switch", styles::blue_green_switch),
+        trial(handle, rig, "styles_blue_green_and_back", styles::blue_green_and_back),
         trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),

@@ -9,4 +9,5 @@ pub mod policy;
 pub mod schema;
 pub mod script;
 pub mod story;
+pub mod styles;
 pub mod workloads;
