@@ -52,11 +52,11 @@ impl<'a> Machine<'a> {
                  the canary pods"
             )));
         }
-        // A gateway that hears of a subset and of the route to it at once may answer 503 until it knows the subset.
+        // A gateway that hears of a Service or a subset and of the route to it at once may answer 503 until it knows it.
         let (definitions, routes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|w| w.is_definition);
         if definitions.is_empty() {
-            if self.is_first_route_to_definitions() {
-                self.settle("the gateways learn the canary's subset", Self::grace(traffic, true))?;
+            if self.is_first_route(traffic) {
+                self.settle("the gateways learn where the canary is", Self::grace(traffic, true))?;
             }
             self.begin_routing();
             return self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: routes, tried: Vec::new() });
@@ -89,12 +89,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Whether some networkRefs define what others refer to, and some route was not written in this release yet. A route
-    /// that somebody has put back in a step that is in place needs no wait: what it refers to is known since long.
-    fn is_first_route_to_definitions(&mut self) -> bool {
+    /// Whether something was made or defined for the routes to refer to, and some route was not written in this release
+    /// yet. A route that somebody has put back in a step that is in place needs no wait: what it refers to is known since
+    /// long.
+    fn is_first_route(&mut self, traffic: &Traffic) -> bool {
         let networks = &self.snap.networks;
         self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
-            && networks.iter().any(|n| n.is_definition())
+            && (traffic.has_canary_service() || networks.iter().any(|n| n.is_definition()))
             && networks.iter().any(|n| !n.is_definition() && !n.is_changed())
     }
 
