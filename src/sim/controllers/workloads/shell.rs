@@ -29,6 +29,8 @@ pub(crate) fn route(of: &Workload, store: &Store, change: &Change, keys: &mut Ve
     let namespace = &change.key.namespace;
     if change.key.kind == kind {
         keys.push(change.key.clone());
+    } else if store.list(kind, None).next().is_none() {
+        // Most clusters have few of these kinds: nothing is looked at for the others.
     } else if change.key.kind == NODES {
         let (Some(concerns), Some(node)) = (of.node_concerns, &change.after) else { return };
         let concerned = store.list(kind, None).filter(|w| concerns(store, w, change.before.as_deref(), node));
