@@ -68,7 +68,18 @@ enum Patch {
     Run(Run),
     Passes(Passes),
     Tick(Tick),
+    Pod(Pod),
     Edit(Edit),
+}
+
+/// A pod appears.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pod {
+    pod: String,
+    /// Name of its ReplicaSet.
+    of: String,
+    status: Value,
 }
 
 /// As many passes of the controller at a moment; the cluster comes to rest after each.
@@ -204,6 +215,12 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
                     world.reconcile(*at, engine);
                     world.settle();
                 }
+            }
+            Patch::Pod(Pod { pod, of, status }) => {
+                let set = world.get("apps", "ReplicaSet", of).ok_or(format!("no ReplicaSet {of}"))?;
+                let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": of, "uid": object::uid(set), "controller": true});
+                world.create(json!({"apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": pod, "ownerReferences": [owner]}, "status": status}));
             }
             Patch::Edit(edit) => apply(world, edit)?,
         }

@@ -67,6 +67,13 @@ pub mod reasons {
     /// A change came through without being held and was stopped late.
     pub const LATE_HOLD: &str = "LateHold";
 
+    /// Pods of the new version cannot become ready; the message names one, its container and what it said last.
+    pub const PODS_FAILING: &str = "PodsFailing";
+    /// A step was not in place by its deadline.
+    pub const STEP_FAILED: &str = "StepFailed";
+    /// The template is one that was rolled back because a step failed.
+    pub const REVISION_FAILED: &str = "RevisionFailed";
+
     /// A step was entered.
     pub const STEP_STARTED: &str = "StepStarted";
     /// The canary pods of a step are ready.

@@ -60,6 +60,18 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         "has(self.canary) != has(self.blueGreen)",
         "choose exactly one of canary and blueGreen",
     )?;
+    let has_deadline = ["canary", "blueGreen"].map(|style| {
+        format!("has(self.{style}) && has(self.{style}.steps) && self.{style}.steps.exists(s, has(s.stepDeadlineSeconds) && s.stepDeadlineSeconds > 0)")
+    });
+    rule(
+        schema,
+        "spec.strategy",
+        &format!(
+            "!has(self.onStepFailure) || self.onStepFailure != 'Rollback' || (has(self.stepDeadlineSeconds) && self.stepDeadlineSeconds > 0) || ({}) || ({})",
+            has_deadline[0], has_deadline[1]
+        ),
+        "onStepFailure: Rollback needs a deadline: set stepDeadlineSeconds, here or at a step",
+    )?;
     for path in ["spec.workloadRef", "spec.objectRef.workloadRef"] {
         reference(schema, path)?;
     }

@@ -70,12 +70,32 @@ pub struct RolloutStrategy {
     /// Freeze the release where it is. A rollback goes through all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Seconds in which a step has to be in place: its pods ready and its routes written. Time in which the release is
+    /// paused does not count. A step that is late has failed; see `onStepFailure`. Absent or 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub step_deadline_seconds: Option<i32>,
+    /// What happens when a step fails. Default `Pause`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_step_failure: Option<OnStepFailure>,
     /// Canary or partition style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStrategy>,
     /// Blue-green style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green: Option<BlueGreenStrategy>,
+}
+
+/// What happens when a step is not in place by its deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnStepFailure {
+    /// The release stays at the step. Should the step come into place later, it waits for a person's approval, whatever
+    /// its `pause` says.
+    #[default]
+    Pause,
+    /// The workload's template is set back to the stable revision's, which cancels the release. The same template is not
+    /// tried again by itself.
+    Rollback,
 }
 
 /// Canary or partition style.
@@ -154,6 +174,13 @@ pub struct Step {
     /// up. Absent: `weight` or `traffic` decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<IntOrString>,
+    /// Seconds in which this step has to be in place; 0 is no limit. Absent: the strategy's `stepDeadlineSeconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub step_deadline_seconds: Option<i32>,
+    /// What happens when this step fails. Absent: the strategy's `onStepFailure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_step_failure: Option<OnStepFailure>,
     /// What to wait for after this step. Absent, or without a duration: a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -458,6 +485,15 @@ pub struct CanaryStatus {
     /// A change of the network that is given time to reach the data planes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settling: Option<Settling>,
+    /// When the current step began, while it has a deadline and is not in place yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_start_time: Option<Time>,
+    /// The step that was not in place by its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step_index: Option<i32>,
+    /// Revision whose step failed and that was rolled back for it. It is not tried again by itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed_revision: String,
 }
 
 /// A change of the network that is given time to reach the data planes.
@@ -522,4 +558,13 @@ pub struct BlueGreenStatus {
     /// A change of the network that is given time to reach the data planes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settling: Option<Settling>,
+    /// When the current step began, while it has a deadline and is not in place yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_start_time: Option<Time>,
+    /// The step that was not in place by its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_step_index: Option<i32>,
+    /// Revision whose step failed and that was rolled back for it. It is not tried again by itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed_revision: String,
 }

@@ -20,6 +20,7 @@ use crate::{
         judge::{Breach, judge},
         routes::Change,
     },
+    workload::{self, Surroundings},
 };
 
 /// Judges a write before it is sent: [`check`], unless a test looks the other way.
@@ -238,6 +239,7 @@ impl Case<'_> {
         for operation in operations {
             let path: Vec<&str> = text(operation, &["path"]).split('/').skip(1).collect();
             let is_our_field = match path.as_slice() {
+                ["spec", "template"] if is_workload => self.is_of_its_revisions(operation.get("value"), objects),
                 ["spec", field, ..] if is_workload => WORKLOAD_FIELDS.contains(field),
                 ["spec", "minReadySeconds"] => is_part && self.is_kind("apps", "ReplicaSet"),
                 ["spec", "selector", key] => is_service && keys::REVISION_LABELS.contains(key),
@@ -254,6 +256,20 @@ impl Case<'_> {
             self.must(is_our_field, Rule::Fields, format_args!("{path} is not ours to change"))?;
         }
         Ok(())
+    }
+
+    /// A template that the workload had before: what a release is rolled back to.
+    fn is_of_its_revisions(&self, template: Option<&Value>, objects: &dyn Objects) -> bool {
+        let (Some(live), Some(kind)) = (&self.live, workload::kind(self.target.group(), &self.target.kind)) else {
+            return false;
+        };
+        let (api_version, of_kind) = kind.revisions;
+        let revisions = objects.list(api_version, of_kind, &self.target.namespace).unwrap_or_default();
+        let surroundings = Surroundings { revisions: &revisions, pods: &[] };
+        let workload = (kind.read)(live, &surroundings);
+        let known = workload.revisions.iter();
+        template.is_some()
+            && known.map(|r| kind.gate.template_of(&workload, &surroundings, &r.hash)).any(|t| t.as_ref() == template)
     }
 
     /// ReplicaSets and pods of the workload; that a pod is one is known by its labels alone.

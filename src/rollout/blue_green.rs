@@ -22,6 +22,9 @@ pub(super) fn unfold(status: &mut RolloutStatus) {
         last_update_time: stored.last_update_time,
         paused_step_index: stored.paused_step_index,
         settling: stored.settling,
+        step_start_time: stored.step_start_time,
+        failed_step_index: stored.failed_step_index,
+        failed_revision: stored.failed_revision,
     });
 }
 
@@ -45,5 +48,8 @@ pub(super) fn fold(status: &mut RolloutStatus) {
         last_update_time: sub.last_update_time,
         paused_step_index: sub.paused_step_index,
         settling: sub.settling,
+        step_start_time: sub.step_start_time,
+        failed_step_index: sub.failed_step_index,
+        failed_revision: sub.failed_revision,
     });
 }

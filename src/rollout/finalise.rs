@@ -335,11 +335,10 @@ impl Machine<'_> {
         }
         if !workload.is_rolled_out() {
             // Without counts: the Deployment tells them, and each would be one more write of ours.
-            let message = format!("waiting for {} to roll out", workload.title());
-            return Err(match &workload.trouble {
-                Some(trouble) => Wait::on(format!("{message}; {trouble}")),
-                None => Wait::on(message),
-            });
+            let trouble = workload.trouble.as_ref().map(|t| format!("; {t}")).unwrap_or_default();
+            let message = format!("waiting for {} to roll out{trouble}", workload.title());
+            let names = workload.current().map(|new| &new.pods);
+            return Err(names.map_or_else(|| Wait::on(&message), |names| self.wait_for_pods(names, message.clone())));
         }
         Ok(())
     }
@@ -374,6 +373,11 @@ impl Machine<'_> {
         self.effect(Effect::Delete { purpose: Purpose::DeleteCanary, target, uid, foreground: true })
     }
 
+    /// The release was rolled back by the controller.
+    fn has_failed(&mut self) -> bool {
+        self.sub().failed_step_index.is_some() && !self.sub().failed_revision.is_empty()
+    }
+
     fn complete(&mut self, ending: Ending, workload: &Workload) -> Turn {
         let succeeded = ending == Ending::Success;
         let Some(current) = workload.current().map(|set| set.hash.clone()) else {
@@ -382,10 +386,20 @@ impl Machine<'_> {
         let message =
             if succeeded { "Rollout progressing has been completed" } else { "Rollout progressing has been canceled" };
         self.set_progressing(reasons::COMPLETED, message);
-        self.set_condition(types::SUCCEEDED, succeeded, "", "");
+        // A cancelled release was taken back by a person, or because a step failed.
+        let failure = Some(self.sub().message.clone()).filter(|_| !succeeded && self.has_failed());
+        self.set_condition(
+            types::SUCCEEDED,
+            succeeded,
+            failure.as_ref().map_or("", |_| reasons::STEP_FAILED),
+            failure.as_deref().unwrap_or_default(),
+        );
         self.event(reasons::COMPLETED, message);
         self.set_state(StepState::Completed);
         let sub = self.sub();
+        if succeeded {
+            sub.failed_revision.clear();
+        }
         sub.finalising_step = END.to_owned();
         sub.settling = None;
         sub.paused_step_index = None;

@@ -123,6 +123,8 @@ impl Machine<'_> {
             return Err(Wait::on(format!("waiting for pods of the stable revision of {}", workload.title())));
         };
         let revision = workload.template_name.clone();
+        let failed_revision = self.status.canary_status.take().map(|s| s.failed_revision).unwrap_or_default();
+        let failed_revision = Some(failed_revision).filter(|failed| *failed == revision).unwrap_or_default();
         self.status.canary_status = Some(CanaryStatus {
             observed_workload_generation: object::int(workload.object(), &["metadata", "generation"]),
             observed_rollout_id: workload.rollout_id().unwrap_or(&revision).to_owned(),
@@ -133,6 +135,7 @@ impl Machine<'_> {
             next_step_index: release.next(1),
             current_step_state: StepState::BeforeStepUpgrade.as_str().to_owned(),
             last_update_time: Some(Time(self.snap.now)),
+            failed_revision,
             ..CanaryStatus::default()
         });
         self.status.phase = phases::PROGRESSING.to_owned();

@@ -63,6 +63,16 @@ impl Wait {
     pub(super) fn stall(reason: &'static str, message: impl Into<String>) -> Wait {
         Wait { stall: Some((reason, message.into())), ..Wait::default() }
     }
+
+    /// Time alone ends it.
+    pub(super) fn is_over_in_time(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// What is waited for, for people.
+    pub(super) fn text(&self) -> &str {
+        self.stall.as_ref().map(|(_, text)| text).or(self.message.as_ref()).map_or("something is being written", |t| t)
+    }
 }
 
 impl From<RouteError> for Wait {
@@ -302,6 +312,16 @@ impl<'a> Machine<'a> {
         Err(Wait::default())
     }
 
+    /// Whether this pass asked for writes.
+    pub(super) fn is_writing(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// Something else is to be done instead.
+    pub(super) fn forget_writes(&mut self) {
+        self.effects.clear();
+    }
+
     /// Asks for a JSON patch of an object that was read.
     pub(super) fn patch<T>(
         &mut self,
@@ -369,6 +389,10 @@ impl<'a> Machine<'a> {
     pub(super) fn set_state(&mut self, state: StepState) {
         let now = self.snap.now;
         let sub = self.sub();
+        if matches!(state, StepState::BeforeStepUpgrade | StepState::Completed) {
+            sub.step_start_time = None;
+            sub.failed_step_index = None;
+        }
         if sub.current_step_state != state.as_str() {
             sub.current_step_state = state.as_str().to_owned();
             // Stored in whole seconds: rounded down, a pause would be short by up to one.
@@ -433,7 +457,7 @@ impl<'a> Machine<'a> {
 }
 
 /// The first whole second that is not before a moment.
-fn whole_second_after(moment: Timestamp) -> Timestamp {
+pub(super) fn whole_second_after(moment: Timestamp) -> Timestamp {
     let seconds = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
     Timestamp::from_second(seconds).unwrap_or(moment)
 }

@@ -1,6 +1,7 @@
 //! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
 
 mod blue_green;
+mod failing;
 mod finalise;
 mod idle;
 mod leave;

@@ -85,6 +85,8 @@ pub enum Purpose {
     HoldWorkload,
     /// Lets the workload roll as far as the step says.
     OpenWorkload,
+    /// Sets the template back to the stable revision's, because a step failed.
+    RollBack,
     /// Brings canary pods up.
     ScaleCanary,
     /// Restricts the stable Service to stable pods.

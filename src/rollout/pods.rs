@@ -53,8 +53,12 @@ impl Machine<'_> {
             Move::Write(change) => self.change(Purpose::OpenWorkload, change),
             Move::Wait { reason, until } => {
                 let place = format!("Rollout is in step({}/{})", self.sub().current_step_index, release.count());
+                if let Some(until) = until {
+                    self.look_again(until);
+                }
                 let message = format!("{place}, {reason}");
-                Err(until.map_or_else(|| Wait::on(&message), |until| Wait::until(&message, until)))
+                let names = workload.current().map(|new| &new.pods);
+                Err(names.map_or_else(|| Wait::on(&message), |names| self.wait_for_pods(names, message.clone())))
             }
         }
     }
@@ -104,7 +108,8 @@ impl Machine<'_> {
                 self.sub().current_step_index,
                 release.count()
             );
-            return Err(Wait::on(message));
+            let names = canary.current().map(|new| &new.pods);
+            return Err(names.map_or_else(|| Wait::on(&message), |names| self.wait_for_pods(names, message.clone())));
         }
         Ok(())
     }

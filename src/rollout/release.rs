@@ -7,7 +7,10 @@ use crate::{
     api::{
         GROUP, keys,
         object::{self, digest},
-        v1beta1::{IngressRef, NetworkRef, PatchPodTemplateMetadata, Rollout, Step, TrafficRoutingRef, WorkloadRef},
+        v1beta1::{
+            IngressRef, NetworkRef, OnStepFailure, PatchPodTemplateMetadata, Rollout, RolloutStrategy, Step,
+            TrafficRoutingRef, WorkloadRef,
+        },
     },
     traffic::{Names, Strategy, ingress::LONGEST_NAME as LONGEST_INGRESS_NAME},
     workload::{
@@ -88,6 +91,10 @@ pub struct ReleaseStep {
     pub strategy: Strategy,
     /// What to wait for.
     pub pause: Pause,
+    /// Seconds in which it has to be in place.
+    pub deadline: Option<i64>,
+    /// What happens when it is not.
+    pub on_failure: OnStepFailure,
 }
 
 /// The plan of a release.
@@ -323,8 +330,14 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
     let steps = steps
         .iter()
         .enumerate()
-        .map(|(i, step)| release_step(&format!("spec.strategy.{path}.steps[{i}]"), step))
+        .map(|(i, step)| release_step(&format!("spec.strategy.{path}.steps[{i}]"), step, strategy))
         .collect::<Result<Vec<_>, _>>()?;
+    if strategy.on_step_failure == Some(OnStepFailure::Rollback) && steps.iter().all(|step| step.deadline.is_none()) {
+        return wrong(
+            "spec.strategy.onStepFailure",
+            "is Rollback, but no step has a deadline; set stepDeadlineSeconds",
+        );
+    }
     if let Some(IntOrString::String(text)) = threshold
         && percent(text).is_none()
     {
@@ -339,7 +352,7 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
     })
 }
 
-fn release_step(field: &str, step: &Step) -> Result<ReleaseStep, SpecError> {
+fn release_step(field: &str, step: &Step, of: &RolloutStrategy) -> Result<ReleaseStep, SpecError> {
     let strategy = Strategy::from_step(step)
         .map_err(|problem| SpecError { field: field.to_owned(), problem: problem.to_string() })?;
     let replicas = match (&step.replicas, strategy.weight) {
@@ -363,21 +376,35 @@ fn release_step(field: &str, step: &Step) -> Result<ReleaseStep, SpecError> {
         }
         Some(seconds) => Pause::Seconds(i64::from(seconds)),
     };
-    Ok(ReleaseStep { replicas, strategy, pause })
+    let deadline = match (step.step_deadline_seconds, of.step_deadline_seconds) {
+        (Some(seconds), _) if seconds < 0 => {
+            return wrong(format!("{field}.stepDeadlineSeconds"), format!("{seconds} is negative"));
+        }
+        (None, Some(seconds)) if seconds < 0 => {
+            return wrong("spec.strategy.stepDeadlineSeconds", format!("{seconds} is negative"));
+        }
+        (own, general) => own.or(general).map(i64::from).filter(|seconds| *seconds > 0),
+    };
+    let on_failure = step.on_step_failure.or(of.on_step_failure).unwrap_or_default();
+    Ok(ReleaseStep { replicas, strategy, pause, deadline, on_failure })
 }
 
-/// Hash of the plan without pauses and tolerance: those may change without executing a step again.
+/// Hash of the plan without pauses, deadlines and tolerance: those may change without executing a step again.
 fn plan_hash(rollout: &Rollout) -> String {
     let mut strategy = serde_json::to_value(&rollout.spec.strategy).unwrap_or(Value::Null);
     if let Some(map) = strategy.as_object_mut() {
-        map.remove("paused");
+        for field in ["paused", "stepDeadlineSeconds", "onStepFailure"] {
+            map.remove(field);
+        }
     }
     for style in ["canary", "blueGreen"] {
         let Some(map) = strategy.get_mut(style).and_then(Value::as_object_mut) else { continue };
         map.remove("failureThreshold");
         for step in map.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(step) = step.as_object_mut() {
-                step.remove("pause");
+                for field in ["pause", "stepDeadlineSeconds", "onStepFailure"] {
+                    step.remove(field);
+                }
             }
         }
     }

@@ -40,13 +40,19 @@ impl Machine<'_> {
             return self.restart(scope, workload, &release);
         }
         if release.is_paused {
+            // The time that a person takes is no fault of the step's.
+            self.sub().step_start_time = None;
             self.set_progressing(reasons::PAUSED, "Rollout has been paused, you can resume it by kube-cli");
             return Err(Wait::on("Rollout has been paused (spec.strategy.paused); set it to false to resume"));
         }
         self.set_progressing(reasons::IN_ROLLING, "Rollout is in Progressing");
+        self.check_not_failed(workload, &release)?;
         self.follow_plan(&release);
+        self.report_pods();
         loop {
-            self.step(scope, workload, &release)?;
+            if let Err(wait) = self.step(scope, workload, &release) {
+                return self.judge_step(wait, workload, &release);
+            }
             if self.progressing_reason() == reasons::FINALISING {
                 return self.finalise(Ending::Success, scope, workload);
             }
@@ -200,7 +206,7 @@ impl Machine<'_> {
                 }
                 if self.sub().paused_step_index != Some(index) {
                     self.sub().paused_step_index = Some(index);
-                    if !self.is_free_passage(step, index, release) && step.pause == Pause::Approval {
+                    if !self.is_free_passage(step, index, release) && self.pause_of(index, step) == Pause::Approval {
                         self.event(
                             reasons::STEP_PAUSED,
                             format!("step {index} of {} waits for approval", release.count()),
@@ -286,10 +292,19 @@ impl Machine<'_> {
 
     /// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
     /// A blue-green release has its old set left, and waits.
-    fn is_free_passage(&self, step: &ReleaseStep, index: i32, release: &Release) -> bool {
+    fn is_free_passage(&mut self, step: &ReleaseStep, index: i32, release: &Release) -> bool {
         // Not a count that happens to be all: that the plan gives one pod of one is no reason to ask nobody.
         let is_all = matches!(&step.replicas, IntOrString::String(text) if percent(text) == Some(100));
-        index == release.count() && step.pause == Pause::Approval && is_all && self.style() != Style::BlueGreen
+        index == release.count()
+            && step.pause == Pause::Approval
+            && self.sub().failed_step_index != Some(index)
+            && is_all
+            && self.style() != Style::BlueGreen
+    }
+
+    /// What to wait for after a step: one that was late waits for a person, who has to know why.
+    fn pause_of(&mut self, index: i32, step: &ReleaseStep) -> Pause {
+        if self.sub().failed_step_index == Some(index) { Pause::Approval } else { step.pause }
     }
 
     fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
@@ -297,7 +312,7 @@ impl Machine<'_> {
             return Ok(());
         }
         let place = format!("Rollout is in step({index}/{})", release.count());
-        match step.pause {
+        match self.pause_of(index, step) {
             Pause::Approval => Err(Wait::on(format!("{place}, and you need manually confirm to enter the next step"))),
             Pause::Seconds(seconds) => {
                 let now = self.snap.now;

@@ -12,6 +12,7 @@ use crate::{
     api::{
         conditions::{StepState, reasons},
         object,
+        v1beta1::OnStepFailure,
     },
     traffic::{
         Strategy,
@@ -47,10 +48,13 @@ impl<'a> Machine<'a> {
         let service = &traffic.names.canary_service;
         let ready = services::ready_endpoints(slices, service, |pod| new.pods.contains(pod)).len();
         if i32::try_from(ready).unwrap_or(i32::MAX) < needed {
-            return Err(Wait::on(format!(
-                "waiting for canary endpoints of Service {service}: {ready} of {needed} ready; its selector must select \
-                 the canary pods"
-            )));
+            return Err(self.wait_for_pods(
+                &new.pods,
+                format!(
+                    "waiting for canary endpoints of Service {service}: {ready} of {needed} ready; its selector must \
+                     select the canary pods"
+                ),
+            ));
         }
         // A gateway that hears of a Service or a subset and of the route to it at once may answer 503 until it knows it.
         let (definitions, routes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|w| w.is_definition);
@@ -76,6 +80,8 @@ impl<'a> Machine<'a> {
             replicas: IntOrString::String("100%".to_owned()),
             strategy: Strategy { weight: Some(100), ..Strategy::default() },
             pause: Pause::Seconds(0),
+            deadline: None,
+            on_failure: OnStepFailure::Pause,
         };
         self.upgrade(scope, workload, &release, &all)?;
         self.route(traffic, workload, &release, &all)?;

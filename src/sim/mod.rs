@@ -49,7 +49,7 @@ mod tests;
 pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_deployments};
 pub use self::builder::{Builder, Delays};
 pub use self::clock::Clock;
-pub use self::controllers::kubelet::{NEVER_READY, READY_AFTER};
+pub use self::controllers::kubelet::{FAILS, NEVER_READY, READY_AFTER};
 pub use self::controllers::workloads::remote::play_kruise;
 pub use self::core::{Verb, Write};
 pub use self::faults::{Fault, Rule};

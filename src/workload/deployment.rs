@@ -61,12 +61,18 @@ fn template_of(object: &Value) -> Value {
     at(object, &["spec", "template"]).map(object::without_nulls).unwrap_or(Value::Null)
 }
 
-fn revision(set: &Value, template: &Value) -> Option<Revision> {
-    let hash = object::label(set, keys::POD_TEMPLATE_HASH)?.to_owned();
+/// The template of a ReplicaSet as its Deployment had it.
+fn plain_template(set: &Value) -> Value {
     let mut own = template_of(set);
     if let Some(labels) = own.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(keys::POD_TEMPLATE_HASH);
     }
+    own
+}
+
+fn revision(set: &Value, template: &Value) -> Option<Revision> {
+    let hash = object::label(set, keys::POD_TEMPLATE_HASH)?.to_owned();
+    let own = plain_template(set);
     Some(Revision {
         number: object::annotation(set, keys::DEPLOYMENT_REVISION).and_then(|n| n.parse().ok()).unwrap_or(0),
         replicas: count(set, &["spec", "replicas"], 1),

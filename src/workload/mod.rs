@@ -259,6 +259,11 @@ pub trait Gate: Sync {
     /// `stays_paused`: what the user had paused stays so, because there is nothing to roll.
     fn release(&self, workload: &Workload, rollout: &str, stays_paused: bool) -> Vec<Value>;
 
+    /// The pod template of a version that the server knows; `None` when it cannot be told.
+    fn template_of(&self, _workload: &Workload, _surroundings: &Surroundings<'_>, _revision: &str) -> Option<Value> {
+        None
+    }
+
     /// The operations that take the mark off and give back what could not be given back before.
     fn take_off(&self, workload: &Workload) -> Vec<Value>;
 

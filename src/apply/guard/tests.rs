@@ -21,8 +21,8 @@ impl Objects for Cluster {
         self.0.get(target).cloned().ok_or(Lookup::Missing(Missing::Object))
     }
 
-    fn list(&self, _: &str, _: &str, _: &str) -> Option<Vec<Arc<Value>>> {
-        Some(Vec::new())
+    fn list(&self, _: &str, kind: &str, _: &str) -> Option<Vec<Arc<Value>>> {
+        Some(self.0.values().filter(|o| text(o, &["kind"]) == kind).cloned().collect())
     }
 
     fn pods(&self, _: &(String, String), _: &str) -> Vec<Arc<Value>> {
@@ -61,7 +61,13 @@ fn cluster() -> Cluster {
         ),
         object("apps/v1", "Deployment", "web-canary", json!({"metadata": {"ownerReferences": owner(UID)}})),
         object("apps/v1", "Deployment", "other", json!({"metadata": {"ownerReferences": owner("another")}})),
-        object("apps/v1", "ReplicaSet", "web-1", json!({"metadata": {"ownerReferences": owner("uid-web")}})),
+        object(
+            "apps/v1",
+            "ReplicaSet",
+            "web-1",
+            json!({"metadata": {"ownerReferences": owner("uid-web"), "labels": {"pod-template-hash": "1"}},
+                "spec": {"template": {"metadata": {"labels": {"app": "web", "pod-template-hash": "1"}}, "spec": {"v": 1}}}}),
+        ),
         object("v1", "Service", "web", json!({"spec": {"selector": {"app": "web"}}})),
         object("v1", "Service", "other", json!({})),
         object("rollouts.kruise.io/v1beta1", "Rollout", "demo", json!({"metadata": {"finalizers": ["theirs"]}})),
@@ -128,6 +134,20 @@ fn patches_keep_to_our_fields_of_what_is_named() {
         ("Deployment", "web", set("/metadata/labels/app"), Some(Rule::Fields)),
         ("Deployment", "web", set("/spec/replicas"), Some(Rule::Fields)),
         ("Deployment", "web", set("/spec/template/spec"), Some(Rule::Fields)),
+        ("Deployment", "web", set("/spec/template"), Some(Rule::Fields)),
+        (
+            "Deployment",
+            "web",
+            json!([{"op": "replace", "path": "/spec/template", "value": {"metadata": {"labels": {"app": "web"}}, "spec": {"v": 1}}}]),
+            None,
+        ),
+        (
+            "Deployment",
+            "web",
+            json!([{"op": "replace", "path": "/spec/template", "value": {"metadata": {"labels": {"app": "web"}}, "spec": {"v": 2}}}]),
+            Some(Rule::Fields),
+        ),
+        ("Deployment", "web", json!([{"op": "remove", "path": "/spec/template"}]), Some(Rule::Fields)),
         ("Deployment", "web", set("/spec"), Some(Rule::Fields)),
         ("Deployment", "web", set(""), Some(Rule::Fields)),
         ("Deployment", "web-canary", set("/spec/replicas"), None),

@@ -1,7 +1,8 @@
 //! Scheduler and kubelet in one: a pod gets a node, an address, runs, becomes ready, and ends.
 //!
 //! Annotations of a pod (usually set through the template) steer it:
-//! `tidegate.test/never-ready` keeps it running but unready; `tidegate.test/ready-after: "90s"` sets its delay.
+//! `tidegate.test/never-ready` keeps it running but unready; `tidegate.test/ready-after: "90s"` sets its delay;
+//! `tidegate.test/fails: ImagePullBackOff` (or `CrashLoopBackOff`) keeps its containers from running, for that reason.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use super::{Access, Reconcile};
 pub const NEVER_READY: &str = "tidegate.test/never-ready";
 /// A pod with this annotation becomes ready after this many seconds, such as `90s`.
 pub const READY_AFTER: &str = "tidegate.test/ready-after";
+/// The containers of a pod with this annotation wait for ever, for the reason that it says.
+pub const FAILS: &str = "tidegate.test/fails";
 
 /// Moments of one pod's life.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +117,14 @@ impl Reconcile for Kubelet {
             let Some(node) = schedule(access, &pod) else {
                 // Its life begins when a node comes.
                 self.pods.remove(&uid);
+                let is_known = items(&pod, "/status/conditions").iter().any(|c| text(c, "/type") == "PodScheduled");
+                if !is_known {
+                    let at = access.timestamp();
+                    let why = "no node is available: none fits";
+                    access.update_status(PODS, &pod, |pod| {
+                        set_condition(pod, "PodScheduled", "False", "Unschedulable", why, &at, false);
+                    });
+                }
                 return None;
             };
             let at = access.timestamp();
@@ -125,6 +136,13 @@ impl Reconcile for Kubelet {
         }
         if now < life.starts {
             return Some(life.starts - now);
+        }
+        let fails = text(&pod, &format!("/metadata/annotations/{}", FAILS.replace('/', "~1")));
+        if !fails.is_empty() {
+            if items(&pod, "/status/containerStatuses").is_empty() {
+                fail(access, &pod, fails);
+            }
+            return None;
         }
         let never = pod.pointer(&format!("/metadata/annotations/{}", NEVER_READY.replace('/', "~1"))).is_some();
         let want_ready = !never && now >= life.ready;
@@ -230,6 +248,26 @@ fn run(access: &Access<'_>, pod: &Value, ip: &str, ready: bool) {
         json::set(pod, &["status", "containerStatuses"], containers);
         set_condition(pod, "Initialized", "True", "", "", &now, false);
         conditions(pod, ready, &now);
+    });
+}
+
+fn fail(access: &Access<'_>, pod: &Value, reason: &str) {
+    let now = access.timestamp();
+    access.update_status(PODS, pod, |pod| {
+        let crashes = reason == "CrashLoopBackOff";
+        let ended = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "told to fail", "finishedAt": now}});
+        let containers: Vec<Value> = items(pod, "/spec/containers")
+            .iter()
+            .map(|c| {
+                json!({"name": text(c, "/name"), "image": text(c, "/image"), "imageID": "", "ready": false, "started": false,
+                    "restartCount": if crashes { 5 } else { 0 }, "lastState": if crashes { ended.clone() } else { json!({}) },
+                    "state": {"waiting": {"reason": reason, "message": "told to wait"}}})
+            })
+            .collect();
+        json::set(pod, &["status", "phase"], if crashes { "Running" } else { "Pending" });
+        json::set(pod, &["status", "startTime"], now.clone());
+        json::set(pod, &["status", "containerStatuses"], containers);
+        conditions(pod, false, &now);
     });
 }
 

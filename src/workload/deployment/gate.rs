@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::budget;
 use crate::{
     api::{
-        keys::{InProgressing, Opening, OriginalFields},
+        keys::{InProgressing, Opening, OriginalFields, POD_TEMPLATE_HASH},
         object::{self, at, int},
     },
     workload::{
@@ -134,7 +134,7 @@ fn older_sets<'a>(
     let uid = object::uid(workload.object());
     surroundings.revisions.iter().filter(move |set| {
         object::controller_uid(set) == Some(uid)
-            && object::label(set, crate::api::keys::POD_TEMPLATE_HASH) != present.as_deref()
+            && object::label(set, POD_TEMPLATE_HASH) != present.as_deref()
             && (int(set, &["spec", "minReadySeconds"]) == Some(HELD_READY)) == held
     })
 }
@@ -235,6 +235,14 @@ impl Gate for Deployment {
             operations.push(set("paused", false));
         }
         operations
+    }
+
+    fn template_of(&self, workload: &Workload, surroundings: &Surroundings<'_>, revision: &str) -> Option<Value> {
+        let uid = object::uid(workload.object());
+        let is_its = |set: &&Arc<Value>| {
+            object::controller_uid(set) == Some(uid) && object::label(set, POD_TEMPLATE_HASH) == Some(revision)
+        };
+        surroundings.revisions.iter().find(is_its).map(|set| super::plain_template(set))
     }
 
     fn take_off(&self, workload: &Workload) -> Vec<Value> {

@@ -1,0 +1,14 @@
+//! Each style of a Deployment, step by step on the in-memory cluster: what runs at each step, and what is put back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
+
+mod failing;
+mod stage;
+mod stories;

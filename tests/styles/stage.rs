@@ -1,0 +1,225 @@
+//! One cluster in memory with a workload, a Rollout and a running controller.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use include_dir::{Dir, include_dir};
+use kube::{
+    Api,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+use tidegate::{
+    cli::demo::world::{CONTROLLER, install, manifests, start_controller},
+    sim::{Cluster, Gvr, View},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/istio");
+pub const NAMESPACE: &str = "default";
+pub const NAME: &str = "nginx-deployment";
+
+/// One cluster with a workload, a Rollout and a running controller.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub view: View,
+    /// The fewest ready pods, and the most pods of each version, that were ever seen.
+    pub seen: Arc<Mutex<Seen>>,
+    _stop: DropGuard,
+}
+
+#[derive(Default)]
+pub struct Seen {
+    pub least_ready: Option<usize>,
+    pub most: BTreeMap<String, usize>,
+}
+
+pub fn version(pod_spec: &Value) -> &str {
+    pod_spec["volumes"][0]["configMap"]["name"].as_str().unwrap_or_default().trim_start_matches("nginx-configmap-")
+}
+
+pub fn is_ready(pod: &Value) -> bool {
+    pod["metadata"].get("deletionTimestamp").is_none()
+        && pod["status"]["conditions"]
+            .as_array()
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}
+
+pub fn gvr(group: &str, plural: &str) -> Gvr {
+    match group {
+        "" => Gvr::new("", "v1", plural),
+        "apps" => Gvr::new("apps", "v1", plural),
+        _ => Gvr::new(group, "v1beta1", plural),
+    }
+}
+
+pub fn pods(view: &View) -> Vec<Arc<Value>> {
+    let mut pods = view.list(&gvr("", "pods"), Some(NAMESPACE));
+    pods.retain(|p| p["metadata"]["labels"]["app"] == "nginx");
+    pods
+}
+
+impl Stage {
+    /// `spec` is merged into the Deployment's, `strategy` is the Rollout's.
+    pub async fn new(spec: &Value, strategy: &Value) -> Stage {
+        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout").seed(7);
+        for (plural, kind) in
+            [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule"), ("gateways", "Gateway")]
+        {
+            builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
+        }
+        for mut object in manifests(&MANIFESTS).unwrap() {
+            match object["kind"].as_str() {
+                Some("Rollout") => continue,
+                Some("Deployment") => json_patch::merge(&mut object["spec"], spec),
+                // Traffic by two Services; subsets are another story.
+                Some("VirtualService") => {
+                    object["spec"]["http"][0]["route"][0]["destination"].as_object_mut().unwrap().remove("subset");
+                }
+                _ => {}
+            }
+            builder = builder.object(object);
+        }
+        let cluster = builder.build().unwrap();
+        let view = cluster.view();
+        let seen = Arc::<Mutex<Seen>>::default();
+        cluster.on_write(Box::new({
+            let (view, seen) = (view.clone(), seen.clone());
+            move |write| {
+                if write.gvr.resource != "pods" {
+                    return;
+                }
+                let pods = pods(&view);
+                let mut seen = seen.lock().unwrap();
+                let ready = pods.iter().filter(|p| is_ready(p)).count();
+                seen.least_ready = seen.least_ready.map(|least| least.min(ready));
+                let mut count = BTreeMap::<String, usize>::new();
+                for pod in pods.iter().filter(|p| p["metadata"].get("deletionTimestamp").is_none()) {
+                    *count.entry(version(&pod["spec"]).to_owned()).or_default() += 1;
+                }
+                for (version, n) in count {
+                    let most = seen.most.entry(version).or_default();
+                    *most = n.max(*most);
+                }
+            }
+        }));
+        let stop = CancellationToken::new();
+        start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
+        let stage = Stage { cluster, view, seen, _stop: stop.drop_guard() };
+        let wanted = spec["replicas"].as_u64().unwrap_or(5) as usize;
+        stage.until("all pods ready", |s| pods(&s.view).iter().filter(|p| is_ready(p)).count() == wanted).await;
+        stage.seen.lock().unwrap().least_ready = Some(wanted);
+        stage
+            .cluster
+            .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+                "metadata": {"name": "r", "namespace": NAMESPACE},
+                "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}, "strategy": strategy}}))
+            .unwrap();
+        stage.until("healthy", |s| s.rollout()["status"]["phase"] == "Healthy").await;
+        stage
+    }
+
+    pub fn rollout(&self) -> Arc<Value> {
+        self.view.get(&gvr("rollouts.kruise.io", "rollouts"), NAMESPACE, "r").unwrap_or_default()
+    }
+
+    pub fn deployment(&self) -> Value {
+        let mut object =
+            self.view.get(&gvr("apps", "deployments"), NAMESPACE, NAME).map_or(Value::Null, |d| (*d).clone());
+        // The API server stores no `false`.
+        if object["spec"]["paused"] == false {
+            object["spec"].as_object_mut().unwrap().remove("paused");
+        }
+        object
+    }
+
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Stage) -> bool) {
+        for _ in 0..6000 {
+            if is_so(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never: {what}\nRollout: {:#}\nDeployment: {:#}", self.rollout()["status"], self.deployment());
+    }
+
+    pub fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.cluster.client("user"), NAMESPACE, &resource)
+    }
+
+    pub async fn patch_deployment(&self, patch: Value) {
+        let api = self.api("apps", "v1", "Deployment");
+        api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub async fn release(&self, version: &str) {
+        let volume = json!([{"name": "nginx-config", "configMap": {"name": format!("nginx-configmap-{version}")}}]);
+        self.patch_deployment(json!({"spec": {"template": {"spec": {"volumes": volume}}}})).await;
+    }
+
+    pub async fn patch_rollout(&self, patch: Value) {
+        let api = self.api("rollouts.kruise.io", "v1beta1", "Rollout");
+        api.patch("r", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub fn sub(&self) -> Value {
+        let status = &self.rollout()["status"];
+        let sub = ["canaryStatus", "blueGreenStatus"].into_iter().find_map(|k| status.get(k));
+        sub.cloned().unwrap_or_default()
+    }
+
+    pub async fn paused_at(&self, step: i64) {
+        self.until(&format!("paused at step {step}"), |s| {
+            let sub = s.sub();
+            sub["currentStepIndex"] == step && sub["currentStepState"] == "StepPaused" && sub["pausedStepIndex"] == step
+        })
+        .await;
+    }
+
+    pub async fn approve(&self) {
+        let key =
+            if self.rollout()["status"]["blueGreenStatus"].is_null() { "canaryStatus" } else { "blueGreenStatus" };
+        let api = self.api("rollouts.kruise.io", "v1beta1", "Rollout");
+        let patch = json!({"status": {key: {"currentStepState": "StepReady"}}});
+        api.patch_status("r", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Pods by version, and what the stable Service is restricted to.
+    pub fn told(&self) -> String {
+        let mut count = BTreeMap::<String, usize>::new();
+        for pod in pods(&self.view).iter().filter(|p| is_ready(p)) {
+            *count.entry(version(&pod["spec"]).to_owned()).or_default() += 1;
+        }
+        let pods: Vec<String> = count.iter().map(|(version, n)| format!("{n} {version}")).collect();
+        let spec = &self.deployment()["spec"];
+        let rolling = &spec["strategy"]["rollingUpdate"];
+        format!("{}; surge {}, unavailable {}", pods.join(" + "), rolling["maxSurge"], rolling["maxUnavailable"])
+    }
+
+    pub async fn ends(&self) {
+        self.until("ended", |s| {
+            let status = &s.rollout()["status"];
+            let spec = &s.deployment();
+            status["phase"] == "Healthy"
+                && s.sub()["currentStepState"] == "Completed"
+                && spec["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing").is_none()
+                && pods(&s.view).len() as u64 == spec["spec"]["replicas"].as_u64().unwrap()
+        })
+        .await;
+    }
+
+    pub fn seen(&self) -> (usize, BTreeMap<String, usize>) {
+        let seen = self.seen.lock().unwrap();
+        (seen.least_ready.unwrap_or_default(), seen.most.clone())
+    }
+}
+
+pub fn play<F: Future<Output = ()>>(story: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(story);
+}

@@ -1,0 +1,202 @@
+//! What runs at each step, and what is put back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::stage::{NAMESPACE, Stage, gvr, is_ready, play, pods};
+
+pub fn partition(steps: Value) -> Value {
+    json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": steps}})
+}
+
+pub fn with_traffic(mut strategy: Value, style: &str) -> Value {
+    strategy[style]["trafficRoutings"] = json!([{"service": "nginx-service",
+        "networkRefs": [{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "name": "nginx-vs"}]}]);
+    strategy
+}
+
+const TEN: &str = r#"{"replicas": 10, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}"#;
+
+pub fn ten() -> Value {
+    serde_json::from_str(TEN).unwrap()
+}
+
+#[test]
+fn in_place_step_by_step() {
+    play(async {
+        let strategy = partition(json!([{"replicas": "20%"}, {"replicas": 5}, {"replicas": "100%"}]));
+        let stage = Stage::new(&ten(), &strategy).await;
+        let before = stage.deployment();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        assert_eq!(stage.told(), r#"8 base + 2 canary; surge 0, unavailable "20%""#);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.seen(), (10, [("base".into(), 10), ("canary".into(), 2)].into()));
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!(stage.told(), r#"5 base + 5 canary; surge 0, unavailable "50%""#);
+        stage.approve().await;
+        stage.ends().await;
+        assert_eq!(stage.told(), "10 canary; surge 1, unavailable 0");
+        assert_eq!(stage.seen().0, 10, "never fewer pods than promised");
+        let (mut before, after) = (before, stage.deployment());
+        before["spec"]["template"] = after["spec"]["template"].clone();
+        assert_eq!(before["spec"], after["spec"]);
+    });
+}
+
+#[test]
+fn in_place_with_traffic_and_back() {
+    play(async {
+        let steps =
+            json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}, {"replicas": "100%"}]);
+        let stage = Stage::new(&ten(), &with_traffic(partition(steps), "canary")).await;
+        let route = |s: &Stage| {
+            let route = s.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
+            route["spec"]["http"][0]["route"].clone()
+        };
+        let (before, original) = (stage.deployment(), route(&stage));
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        assert_eq!(route(&stage)[1]["weight"], 20);
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!(
+            (stage.told().as_str(), &route(&stage)[1]["weight"]),
+            (r#"4 base + 6 canary; surge 0, unavailable "60%""#, &json!(50))
+        );
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!(stage.told(), "10 base; surge 1, unavailable 0");
+        assert_eq!((&before["spec"], original), (&stage.deployment()["spec"], route(&stage)));
+    });
+}
+
+#[test]
+fn blue_green_switches_and_waits() {
+    play(async {
+        let steps = json!([{"replicas": "100%", "traffic": "0%"}, {"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]);
+        let stage = Stage::new(&ten(), &with_traffic(json!({"blueGreen": {"steps": steps}}), "blueGreen")).await;
+        let before = stage.deployment();
+        stage.release("canary").await;
+        for step in 1..=3 {
+            stage.paused_at(step).await;
+            assert_eq!(stage.told(), r#"10 base + 10 canary; surge "100%", unavailable 0"#, "step {step}");
+            if step == 3 {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+                assert_eq!(stage.told(), r#"10 base + 10 canary; surge "100%", unavailable 0"#, "the last step waits");
+            }
+            stage.approve().await;
+        }
+        stage.ends().await;
+        assert_eq!(stage.told(), "10 canary; surge 1, unavailable 0");
+        assert_eq!(stage.seen().0, 10);
+        let (mut before, after) = (before, stage.deployment());
+        before["spec"]["template"] = after["spec"]["template"].clone();
+        assert_eq!(before["spec"], after["spec"]);
+        let sets = stage.view.list(&gvr("apps", "replicasets"), Some(NAMESPACE));
+        assert!(sets.iter().all(|s| s["spec"].get("minReadySeconds").is_none_or(|v| v == 0)), "{sets:#?}");
+    });
+}
+
+#[test]
+fn blue_green_goes_back_at_once_and_refuses_a_third_version() {
+    play(async {
+        let steps = json!([{"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]);
+        let stage = Stage::new(&ten(), &with_traffic(json!({"blueGreen": {"steps": steps}}), "blueGreen")).await;
+        let before = stage.deployment();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.release("third").await;
+        stage
+            .until("refused", |s| {
+                s.rollout()["status"]["message"].as_str().is_some_and(|m| m.contains("please rollback first"))
+            })
+            .await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(stage.told(), r#"10 base + 10 canary; surge "100%", unavailable 0"#);
+        // Back to the second version: it goes on where it was.
+        stage.release("canary").await;
+        stage
+            .until("not refused", |s| {
+                s.rollout()["status"]["message"].as_str().is_some_and(|m| m.contains("manually confirm"))
+            })
+            .await;
+        stage.approve().await;
+        stage.paused_at(2).await;
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!(stage.told(), "10 base; surge 1, unavailable 0");
+        assert_eq!((stage.seen().0, &before["spec"]), (10, &stage.deployment()["spec"]));
+    });
+}
+
+#[test]
+fn what_others_change_at_a_step_in_place_is_kept_and_opens_nothing() {
+    play(async {
+        let strategy = partition(json!([{"replicas": "20%"}, {"replicas": "100%"}]));
+        let stage = Stage::new(&ten(), &strategy).await;
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.patch_deployment(json!({"spec": {"minReadySeconds": 5, "strategy": {"rollingUpdate": {"maxSurge": 3, "maxUnavailable": "50%"}}}})).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.told(), r#"8 base + 2 canary; surge 0, unavailable "20%""#);
+        stage.patch_deployment(json!({"spec": {"replicas": 20}})).await;
+        stage.until("scaled", |s| pods(&s.view).iter().filter(|p| is_ready(p)).count() == 20).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.told(), r#"16 base + 4 canary; surge 0, unavailable "20%""#);
+        stage.approve().await;
+        stage.ends().await;
+        assert_eq!(stage.told(), r#"20 canary; surge 3, unavailable "50%""#);
+        assert_eq!(stage.deployment()["spec"]["minReadySeconds"], 5);
+    });
+}
+
+#[test]
+fn a_third_version_in_place_starts_again() {
+    play(async {
+        let strategy = partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]));
+        let stage = Stage::new(&ten(), &strategy).await;
+        let before = stage.deployment();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.release("third").await;
+        stage.until("restarted", |s| s.told().contains("third")).await;
+        stage.paused_at(1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.told(), r#"6 base + 4 third; surge 0, unavailable "40%""#);
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!(stage.told(), "10 base; surge 1, unavailable 0");
+        assert_eq!((stage.seen().0, &before["spec"]), (10, &stage.deployment()["spec"]));
+    });
+}
+
+#[test]
+fn d_15_one_replica_with_traffic_comes_to_an_end() {
+    play(async {
+        let steps = json!([{"replicas": "50%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]);
+        let stage = Stage::new(&json!({"replicas": 1}), &with_traffic(partition(steps), "canary")).await;
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.approve().await;
+        stage.ends().await;
+        assert!(stage.told().starts_with("1 canary"), "{}", stage.told());
+        assert_eq!(stage.seen().0, 1);
+    });
+}
+
+#[test]
+fn disabled_at_a_step_in_place_rolls_on_natively() {
+    play(async {
+        let strategy = partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]));
+        let stage = Stage::new(&ten(), &strategy).await;
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.patch_rollout(json!({"spec": {"disabled": true}})).await;
+        stage.until("disabled", |s| s.rollout()["status"]["phase"] == "Disabled").await;
+        stage.until("rolled", |s| s.told() == "10 canary; surge 1, unavailable 0").await;
+        assert!(stage.deployment()["metadata"]["labels"].get("rollouts.kruise.io/workload-type").is_none());
+    });
+}
