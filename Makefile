@@ -20,11 +20,15 @@ demo: compiler ## Play the story of examples/istio on a cluster in memory (DEMO=
 	$(CARGO) run --locked --quiet -- demo $(DEMO)
 
 .PHONY: test
-test: fmt-check lint deny unit ## Formatting, lints, licences and advisories, and all tests but e2e
+test: fmt-check lint deny unit simulate ## Formatting, lints, licences and advisories, and all tests but e2e
 
 .PHONY: unit
 unit: compiler
 	$(CARGO) test --locked --no-fail-fast
+
+.PHONY: simulate
+simulate: compiler ## 2,000 generated releases with people and faults, judged after every write (RUNS=, SEED=)
+	$(CARGO) run --locked --quiet --profile simulation -- simulate --runs $(or $(RUNS),2000) --seed $(or $(SEED),0)
 
 .PHONY: e2e
 e2e: compiler ## The real controller on a real control plane, with real requests through Envoy (root or user namespaces)

@@ -26,6 +26,7 @@
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |
 //! | [`webhook`] | what the API server asks: validation and conversion of Rollouts, the hold on older servers | `api`, `workload`, `telemetry` |
 //! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | the hold of `workload` |
+//! | [`rehearsal`] | generated releases with people and faults on `sim`, and the judges of the invariants | all but `cli`'s commands |
 //! | [`cli`] | one file a command; the same binary is the kubectl plugin | all |
 //! | [`telemetry`] | logs, metrics, health endpoints | - |
 //!
@@ -68,6 +69,8 @@ pub mod controller;
 pub mod gather;
 #[allow(clippy::disallowed_methods)] // A script's time budget is wall time.
 pub mod lua;
+#[allow(clippy::disallowed_methods)] // Wall time of a run.
+pub mod rehearsal;
 pub mod rollout;
 pub mod sim;
 #[allow(clippy::disallowed_methods)] // Clock and environment enter here.

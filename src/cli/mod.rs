@@ -14,6 +14,7 @@ pub mod lua;
 pub mod policy;
 pub mod rbac;
 pub mod rollout;
+pub mod simulate;
 pub mod webhooks;
 
 /// Progressive delivery for Kubernetes: any gateway, by a tested Lua script.
@@ -38,6 +39,8 @@ enum Command {
     Rbac(rbac::Args),
     /// Play a story on an in-memory cluster.
     Demo(demo::Args),
+    /// Rehearse generated releases with people and faults, and judge every write.
+    Simulate(simulate::Args),
     /// Test and run traffic scripts.
     #[command(subcommand)]
     Lua(lua::Command),
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Webhooks(args) => webhooks::run(args),
         Command::Rbac(args) => rbac::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Lua(command) => lua::run(command),
         Command::Rollout(args) => rollout::run(args),
     })

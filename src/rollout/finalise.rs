@@ -84,12 +84,21 @@ impl Ending {
             Ending::Restart if style == Style::BlueGreen => {
                 &[RestoreStableService, RouteTrafficToStable, RemoveCanaryService]
             }
-            Ending::Success | Ending::Disabled | Ending::Deleted => &[
+            Ending::Success => &[
                 RestoreStableService,
                 RouteTrafficToStable,
                 RemoveCanaryService,
                 ResumeWorkload,
                 ReleaseWorkloadControl,
+            ],
+            Ending::Disabled | Ending::Deleted => &[
+                RestoreStableService,
+                RouteTrafficToStable,
+                RemoveCanaryService,
+                ResumeWorkload,
+                ReleaseWorkloadControl,
+                // After a rollback it waits until the canary is gone.
+                RestoreStableService,
             ],
             Ending::Rollback => &[
                 RouteTrafficToStable,
@@ -224,6 +233,7 @@ impl Machine<'_> {
                         self.route_all_to_new(scope, workload)?;
                     }
                 }
+                Part::RestoreStableService if self.keeps_pin(ending, workload) => {}
                 Part::RestoreStableService => self.restore_stable_service(scope)?,
                 Part::RouteTrafficToStable => self.restore_routes(scope)?,
                 Part::RemoveCanaryService => self.remove_canary_service(scope)?,
@@ -250,6 +260,14 @@ impl Machine<'_> {
         let patch = self.release().ok().and_then(|r| r.patch);
         let (Some(canary), Some(workload)) = (&self.canary, workload) else { return false };
         !object::is_deleting(canary.object()) && is_made_from(canary, workload, patch.as_ref())
+    }
+
+    /// Whether the version of the canary was rolled back, so that its pods may answer for no Service any more.
+    fn keeps_pin(&self, ending: Ending, workload: Option<&Workload>) -> bool {
+        let stable = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
+        matches!(ending, Ending::Disabled | Ending::Deleted)
+            && self.canary.is_some()
+            && workload.is_some_and(|w| w.is_at(stable))
     }
 
     /// Takes traffic away from the canary while the release goes on.

@@ -77,6 +77,10 @@ impl Machine<'_> {
             };
         }
         let sub = self.sub();
+        if sub.current_step_state != StepState::Completed.as_str() {
+            // Somebody approved what has ended.
+            sub.current_step_state = StepState::Completed.as_str().to_owned();
+        }
         sub.observed_workload_generation = generation;
         // A release keeps its id after it has ended: platforms poll for both together.
         sub.observed_rollout_id = workload.rollout_id().unwrap_or(&sub.canary_revision).to_owned();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::core::Verb;
 use super::registry::KindId;
@@ -29,6 +29,8 @@ pub enum Fault {
     WatchGap(u32),
     /// Every event of a watch comes late by a duration in this range; the order stays.
     WatchDelay(RangeInclusive<Duration>),
+    /// Every event of a watch comes twice.
+    WatchRepeat,
     /// The answer takes a duration in this range.
     Latency(RangeInclusive<Duration>),
 }
@@ -44,6 +46,7 @@ impl Fault {
             Fault::TimeoutAfter => "timeout-after",
             Fault::WatchGap(_) => "watch-gap",
             Fault::WatchDelay(_) => "watch-delay",
+            Fault::WatchRepeat => "watch-repeat",
             Fault::Latency(_) => "latency",
         }
     }
@@ -51,7 +54,7 @@ impl Fault {
     fn fits(&self, verb: Verb) -> bool {
         match self {
             Fault::Conflict => matches!(verb, Verb::Update | Verb::Patch | Verb::Delete),
-            Fault::WatchGap(_) | Fault::WatchDelay(_) => verb == Verb::Watch,
+            Fault::WatchGap(_) | Fault::WatchDelay(_) | Fault::WatchRepeat => verb == Verb::Watch,
             Fault::TimeoutAfter => verb.writes(),
             _ => true,
         }
@@ -68,6 +71,7 @@ pub struct Rule {
     skip: u64,
     times: u64,
     probability: f64,
+    until: Option<Instant>,
 }
 
 impl Rule {
@@ -81,6 +85,7 @@ impl Rule {
             skip: 0,
             times: u64::MAX,
             probability: 1.0,
+            until: None,
         }
     }
 
@@ -105,6 +110,12 @@ impl Rule {
     /// Strikes at most `n` times.
     pub fn times(mut self, n: u64) -> Self {
         self.times = n;
+        self
+    }
+
+    /// Strikes before this moment only.
+    pub fn until(mut self, moment: Instant) -> Self {
+        self.until = Some(moment);
         self
     }
 
@@ -181,6 +192,7 @@ impl Faults {
         let mut struck: Vec<Fault> = Vec::new();
         for rule in &mut client.rules {
             let fits = rule.times > 0
+                && rule.until.is_none_or(|until| Instant::now() < until)
                 && rule.fault.fits(verb)
                 && (rule.verbs.is_empty() || rule.verbs.contains(&verb))
                 && rule.resource.as_deref().is_none_or(|r| r == plural);
@@ -191,7 +203,7 @@ impl Faults {
                 rule.skip -= 1;
                 continue;
             }
-            let decides = |f: &Fault| !matches!(f, Fault::Latency(_) | Fault::WatchDelay(_));
+            let decides = |f: &Fault| !matches!(f, Fault::Latency(_) | Fault::WatchDelay(_) | Fault::WatchRepeat);
             if decides(&rule.fault) && struck.iter().any(decides) {
                 continue;
             }

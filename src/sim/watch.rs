@@ -66,6 +66,8 @@ pub(crate) struct Watch {
     pub due: Option<(u64, Instant)>,
     /// The watch breaks after so many more events.
     pub events_left: Option<u32>,
+    /// Every event is sent twice.
+    pub repeats: bool,
     pub sleep: Option<Pin<Box<Sleep>>>,
     pub done: bool,
 }
@@ -183,7 +185,12 @@ impl http_body::Body for Watch {
             let core = this.core.clone();
             let next = this.next(&mut core.lock(), cx);
             match next {
-                Next::Event(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Next::Event(bytes) => {
+                    if this.repeats {
+                        this.ready.push_back(bytes.clone());
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
                 Next::Last(bytes) => {
                     this.done = true;
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));

@@ -8,31 +8,28 @@ use serde_json::{Value, json};
 use tidegate::{
     api::{keys, object::ObjectRef},
     apply::{Guard, guard::guard},
-    controller::Decide,
+    rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD},
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
     traffic::routes::Change,
 };
 
-use crate::world::{CANARY, NAMESPACE, SERVICE, WORKLOAD};
-
 /// A deliberate bug.
 pub struct Mutant {
     pub name: &'static str,
-    /// The scenario in which it shows.
-    pub scenario: &'static str,
-    /// Which judge must see it.
+    /// The number of a generated release in which it shows.
+    pub seed: u64,
+    /// Which judge sees it there.
     pub judge: &'static str,
     decide: fn(&Snapshot) -> Plan,
 }
 
 impl Mutant {
-    /// Looks the other way, so that the judges see what it would have kept from them; unless it is the one to be proved.
-    pub fn guard(&self) -> Guard {
-        if self.judge == "write guard" { guard() } else { Arc::new(|_, _, _| Ok(())) }
-    }
-
-    pub fn decider(&self) -> Decide {
-        Arc::new(self.decide)
+    /// The guard looks the other way, so that the judges see what it would have kept from them; unless it is the one to
+    /// be proved.
+    pub fn mind(&self) -> Mind {
+        let blind: Guard = Arc::new(|_, _, _| Ok(()));
+        let guard = if self.judge == "write guard" { guard() } else { blind };
+        Mind { decide: Arc::new(self.decide), guard }
     }
 }
 
@@ -43,75 +40,49 @@ pub fn find(name: &str) -> &'static Mutant {
 
 /// All of them.
 pub static MUTANTS: &[Mutant] = &[
-    Mutant {
-        name: "skips-the-grace-time",
-        scenario: "story",
-        judge: "1 drained before removal",
-        decide: skips_the_grace_time,
-    },
+    Mutant { name: "skips-the-grace-time", seed: 0, judge: "1 drained before removal", decide: skips_the_grace_time },
     Mutant {
         name: "deletes-the-canary-first",
-        scenario: "rollback-at-1",
+        seed: 0,
         judge: "1 drained before removal",
         decide: deletes_the_canary_first,
     },
     Mutant {
         name: "routes-before-pods-are-ready",
-        scenario: "story",
+        seed: 0,
         judge: "1 capacity before traffic",
         decide: routes_before_pods_are_ready,
     },
-    Mutant { name: "loses-a-tenth", scenario: "story", judge: "2 traffic adds up", decide: loses_a_tenth },
-    Mutant { name: "labels-the-route", scenario: "story", judge: "3 only our leaves", decide: labels_the_route },
-    Mutant { name: "forgets-one-restore", scenario: "story", judge: "4 restore is exact", decide: forgets_one_restore },
+    Mutant { name: "loses-a-tenth", seed: 1, judge: "2 traffic adds up", decide: loses_a_tenth },
+    Mutant { name: "labels-the-route", seed: 0, judge: "3 only our leaves", decide: labels_the_route },
+    Mutant { name: "forgets-one-restore", seed: 0, judge: "4 restore is exact", decide: forgets_one_restore },
     Mutant {
         name: "opens-the-workload-early",
-        scenario: "story",
+        seed: 0,
         judge: "6 no uncontrolled release",
         decide: opens_the_workload_early,
     },
+    Mutant { name: "forgets-the-pin", seed: 4, judge: "6 the right share", decide: forgets_the_pin },
+    Mutant { name: "approves-by-itself", seed: 0, judge: "6 the right share", decide: approves_by_itself },
+    Mutant { name: "drops-an-approval", seed: 0, judge: "liveness", decide: drops_an_approval },
+    Mutant { name: "carries-an-approval-on", seed: 0, judge: "8 a person's word", decide: carries_an_approval_on },
+    Mutant { name: "touches-a-neighbour", seed: 0, judge: "10 nothing hijacked", decide: touches_a_neighbour },
+    Mutant { name: "says-nothing", seed: 0, judge: "11 every wait has a reason", decide: says_nothing },
+    Mutant { name: "is-restless", seed: 0, judge: "12 idle costs nothing", decide: is_restless },
+    Mutant { name: "never-rolls-back", seed: 0, judge: "liveness", decide: never_rolls_back },
+    Mutant { name: "loses-a-tenth-guarded", seed: 1, judge: "write guard", decide: loses_a_tenth },
+    Mutant { name: "labels-the-route-guarded", seed: 0, judge: "write guard", decide: labels_the_route },
+    Mutant { name: "forgets-one-restore-guarded", seed: 0, judge: "write guard", decide: forgets_one_restore },
+    Mutant { name: "touches-a-neighbour-guarded", seed: 0, judge: "write guard", decide: touches_a_neighbour },
     Mutant {
-        name: "forgets-the-pin",
-        scenario: "generated-service",
-        judge: "6 only allowed versions",
-        decide: forgets_the_pin,
+        name: "routes-before-the-subset",
+        seed: 0,
+        judge: "1 capacity before traffic",
+        decide: routes_before_the_subset,
     },
-    Mutant {
-        name: "approves-by-itself",
-        scenario: "story",
-        judge: "6 only allowed versions",
-        decide: approves_by_itself,
-    },
-    Mutant { name: "drops-an-approval", scenario: "story", judge: "8 a person's word", decide: drops_an_approval },
-    Mutant {
-        name: "carries-an-approval-on",
-        scenario: "story",
-        judge: "8 a person's word",
-        decide: carries_an_approval_on,
-    },
-    Mutant {
-        name: "touches-a-neighbour",
-        scenario: "story",
-        judge: "10 nothing hijacked",
-        decide: touches_a_neighbour,
-    },
-    Mutant { name: "says-nothing", scenario: "story", judge: "11 every wait has a reason", decide: says_nothing },
-    Mutant { name: "is-restless", scenario: "story", judge: "12 idle costs nothing", decide: is_restless },
-    Mutant { name: "loses-a-tenth-guarded", scenario: "story", judge: "write guard", decide: loses_a_tenth },
-    Mutant { name: "labels-the-route-guarded", scenario: "story", judge: "write guard", decide: labels_the_route },
-    Mutant {
-        name: "forgets-one-restore-guarded",
-        scenario: "story",
-        judge: "write guard",
-        decide: forgets_one_restore,
-    },
-    Mutant {
-        name: "touches-a-neighbour-guarded",
-        scenario: "story",
-        judge: "write guard",
-        decide: touches_a_neighbour,
-    },
-    Mutant { name: "never-rolls-back", scenario: "rollback-at-1", judge: "liveness", decide: never_rolls_back },
+    Mutant { name: "never-unpins", seed: 4, judge: "liveness", decide: never_unpins },
+    Mutant { name: "leaves-its-mark", seed: 0, judge: "liveness", decide: leaves_its_mark },
+    Mutant { name: "cuts-pauses-short", seed: 2, judge: "8 a person's word", decide: cuts_pauses_short },
 ];
 
 fn skips_the_grace_time(snapshot: &Snapshot) -> Plan {
@@ -193,10 +164,31 @@ fn with_route_operations(mut plan: Plan, change: impl Fn(&mut Vec<Value>)) -> Pl
     plan
 }
 
+/// Takes ten from the first weight that has them to spare.
 fn loses_a_tenth(snapshot: &Snapshot) -> Plan {
+    fn spend(value: &mut Value) -> bool {
+        match value {
+            Value::Object(map) => map.iter_mut().any(|(key, value)| match value.as_i64() {
+                Some(weight) if key == "weight" && weight > 10 => {
+                    *value = json!(weight - 10);
+                    true
+                }
+                _ => spend(value),
+            }),
+            Value::Array(list) => list.iter_mut().any(spend),
+            _ => false,
+        }
+    }
     with_route_operations(decide(snapshot), |operations| {
-        if Value::Array(operations.clone()).to_string().contains("80") {
-            operations.push(json!({"op": "replace", "path": "/spec/http/1/route/0/weight", "value": 70}));
+        for operation in
+            operations.iter_mut().filter(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/spec/http")))
+        {
+            let mut value = json!({"weight": operation["value"].clone()});
+            let is_weight = operation["path"].as_str().is_some_and(|p| p.ends_with("/weight"));
+            if if is_weight { spend(&mut value) } else { spend(&mut value["weight"]) } {
+                operation["value"] = value["weight"].clone();
+                return;
+            }
         }
     })
 }
@@ -236,7 +228,7 @@ fn opens_the_workload_early(snapshot: &Snapshot) -> Plan {
     if at_pause(&plan, 1)
         && let Some(workload) = snapshot.workload.as_ref().filter(|w| w["spec"]["paused"] == true)
     {
-        let mark = r#"{"rolloutName":"rollouts-demo","released":true}"#;
+        let mark = r#"{"rolloutName":"web","released":true}"#;
         let path = format!("/metadata/annotations/{}", keys::IN_PROGRESSING.replace('/', "~1"));
         plan.effects.push(Effect::Patch {
             purpose: Purpose::ResumeWorkload,
@@ -306,7 +298,7 @@ fn touches_a_neighbour(snapshot: &Snapshot) -> Plan {
     {
         plan.effects.push(Effect::Apply {
             purpose: Purpose::ResumeWorkload,
-            object: json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other-service",
+            object: json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other",
                 "namespace": NAMESPACE, "labels": {"tidegate": "was-here"}}}),
         });
     }
@@ -329,6 +321,44 @@ fn is_restless(snapshot: &Snapshot) -> Plan {
         plan.requeue = Some(snapshot.now + SignedDuration::from_secs(60));
     }
     plan
+}
+
+/// Two writes in the wrong order: requests go to a subset that is made afterwards.
+fn routes_before_the_subset(snapshot: &Snapshot) -> Plan {
+    let mut plan = decide(snapshot);
+    for effect in &mut plan.effects {
+        if let Effect::Routes { purpose: Purpose::RouteStep, writes, tried } = effect
+            && !tried.is_empty()
+        {
+            *writes = std::mem::take(tried);
+        }
+    }
+    plan
+}
+
+fn without(mut plan: Plan, purpose: Purpose) -> Plan {
+    plan.effects.retain(|e| e.purpose() != purpose);
+    plan
+}
+
+fn never_unpins(snapshot: &Snapshot) -> Plan {
+    without(decide(snapshot), Purpose::UnpinStableService)
+}
+
+fn leaves_its_mark(snapshot: &Snapshot) -> Plan {
+    without(decide(snapshot), Purpose::ReleaseWorkload)
+}
+
+/// Takes a pause that has begun for one that began ten seconds earlier.
+fn cuts_pauses_short(snapshot: &Snapshot) -> Plan {
+    let mut hasty = snapshot.clone();
+    if let Some(sub) = hasty.rollout.status.as_mut().and_then(|s| s.canary_status.as_mut())
+        && sub.current_step_state == "StepPaused"
+        && let Some(Time(since)) = sub.last_update_time
+    {
+        sub.last_update_time = Some(Time(since - SignedDuration::from_secs(10)));
+    }
+    decide(&hasty)
 }
 
 fn never_rolls_back(snapshot: &Snapshot) -> Plan {

@@ -1,6 +1,6 @@
 //! An in-memory cluster with Tidegate installed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -20,8 +20,17 @@ pub const CONTROLLER: &str = "controller";
 
 /// Adds what an installation brings: the CRDs, and the hold with the policy that says so.
 pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
-    for definition in crd::all()? {
-        builder = builder.definition(definition);
+    // Made from types by reflection, which takes longer than all the rest of a small cluster.
+    static DEFINITIONS: OnceLock<Vec<Value>> = OnceLock::new();
+    let definitions = match DEFINITIONS.get() {
+        Some(definitions) => definitions,
+        None => {
+            let made = crd::all()?;
+            DEFINITIONS.get_or_init(|| made)
+        }
+    };
+    for definition in definitions {
+        builder = builder.definition(definition.clone());
     }
     Ok(builder.object(policy::policy()).object(policy::binding()).hold())
 }

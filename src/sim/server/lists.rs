@@ -127,6 +127,7 @@ impl Connection {
                 Fault::WatchGap(n) => Some(*n),
                 _ => None,
             }),
+            repeats: struck.contains(&Fault::WatchRepeat),
             sleep: None,
             done,
         };

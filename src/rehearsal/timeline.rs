@@ -1,17 +1,22 @@
 //! Writes as a person reads them.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::Value;
-use tidegate::sim::Write;
+
+use super::{judges::by_controller, world::is_ready};
+use crate::{
+    api::object::{int, text},
+    sim::Write,
+};
 
 /// What one write changed, briefly.
-pub fn line(write: &Write, start: jiff::Timestamp) -> String {
-    let seconds = write.time.duration_since(start).as_secs_f64();
+fn line(write: &Write) -> String {
     let subresource = write.subresource.map(|s| format!("/{s}")).unwrap_or_default();
     let what = match (&write.before, &write.after) {
         (None, Some(after)) if write.gvr.resource == "events" => {
-            format!("{}: {}", text(&after["reason"]), text(&after["note"]))
+            format!("{}: {}", text(after, &["reason"]), text(after, &["note"]))
         }
         (None, _) => "created".to_owned(),
         (_, None) => "gone".to_owned(),
@@ -26,54 +31,49 @@ pub fn line(write: &Write, start: jiff::Timestamp) -> String {
             changes.join("; ")
         }
     };
-    format!(
-        "{seconds:9.3}s  {:<22} {:<7} {}{subresource}/{}  {what}",
-        write.identity,
-        write.verb.as_str(),
-        write.gvr.resource,
-        write.name,
-    )
+    let verb = write.verb.as_str();
+    format!("{:<22} {verb:<7} {}{subresource}/{}  {what}", write.identity, write.gvr.resource, write.name)
 }
 
 /// Writes that tell the story; counts of controllers that follow it are left out.
 pub fn is_telling(write: &Write) -> bool {
+    let differs = |read: fn(&Arc<Value>) -> Option<i64>| {
+        write.before.as_ref().and_then(read) != write.after.as_ref().and_then(read)
+    };
     match (&*write.identity, write.gvr.resource.as_str()) {
-        ("controller" | "user", _) => true,
-        (_, "replicasets") => {
-            let replicas = |o: &Option<std::sync::Arc<Value>>| o.as_ref().map(|o| o["spec"]["replicas"].clone());
-            replicas(&write.before) != replicas(&write.after)
-        }
-        (_, "pods") => {
-            let ready = |o: &Option<std::sync::Arc<Value>>| o.as_ref().is_some_and(|o| crate::world::is_ready(o));
-            ready(&write.before) != ready(&write.after)
-        }
+        ("user" | "chaos" | "hpa", _) => true,
+        _ if by_controller(write) => true,
+        (_, "replicasets") => differs(|o| int(o, &["spec", "replicas"])),
+        (_, "pods") => differs(|o| Some(i64::from(is_ready(o)))),
         (_, "deployments") => write.before.is_none() || write.after.is_none(),
         _ => false,
     }
 }
 
-/// The last lines of a story.
-pub fn tell(writes: &[Write], start: jiff::Timestamp, lines: usize) -> String {
-    let telling: Vec<&Write> = writes.iter().filter(|w| is_telling(w)).collect();
-    let skipped = telling.len().saturating_sub(lines);
+/// The last lines of a story: writes, and what people said.
+pub fn tell(writes: &[Write], said: &[(Timestamp, String)], start: Timestamp, lines: usize) -> String {
+    let mut all: Vec<(Timestamp, String)> = writes.iter().map(|w| (w.time, line(w))).collect();
+    all.extend(said.iter().map(|(time, what)| (*time, format!("*** {what}"))));
+    all.sort_by_key(|(time, _)| *time);
+    let skipped = all.len().saturating_sub(lines);
     let mut out = String::new();
     if skipped > 0 {
-        let _ = writeln!(out, "  … {skipped} earlier writes (TIMELINE=all shows them)");
+        let _ = writeln!(out, "  … {skipped} earlier writes");
     }
-    for write in telling.into_iter().skip(skipped) {
-        let _ = writeln!(out, "  {}", line(write, start));
+    for (time, what) in all.into_iter().skip(skipped) {
+        let _ = writeln!(out, "  {:9.3}s  {what}", time.duration_since(start).as_secs_f64());
     }
     out
 }
 
-fn text(value: &Value) -> String {
+fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn short(value: &Value) -> String {
-    let text = text(value);
+    let text = plain(value);
     match text.char_indices().nth(90) {
-        Some((at, _)) => format!("{}…", &text[..at]),
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text,
     }
 }

@@ -1,0 +1,188 @@
+//! What must hold after every committed write, by the numbers of the crate's invariants.
+
+mod bounds;
+mod end;
+mod record;
+mod routes;
+mod words;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use self::record::Record;
+pub use self::{
+    end::{Originals, is_over, judge_end},
+    record::Topic,
+    words::is_winding_up,
+};
+use super::{process::CONTROLLER, script::Setup, timeline::is_telling, world::Eyes};
+use crate::sim::Write;
+
+/// A broken promise.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which judge saw it.
+    pub judge: &'static str,
+    /// What it saw.
+    pub what: String,
+    /// When.
+    pub time: Timestamp,
+    /// Number of the write; 0 for what a moment showed.
+    pub write: u64,
+}
+
+/// What every judge sees.
+pub struct Sight<'a> {
+    pub write: &'a Write,
+    pub record: &'a Record,
+    pub eyes: &'a Eyes,
+    pub setup: &'a Setup,
+}
+
+impl Sight<'_> {
+    pub fn by_controller(&self) -> bool {
+        by_controller(self.write)
+    }
+
+    pub fn resource(&self) -> &str {
+        &self.write.gvr.resource
+    }
+
+    pub fn before(&self) -> &Value {
+        self.write.before.as_deref().unwrap_or(&Value::Null)
+    }
+
+    pub fn after(&self) -> &Value {
+        self.write.after.as_deref().unwrap_or(&Value::Null)
+    }
+
+    pub fn is_excused(&self, topic: Topic) -> bool {
+        self.record.is_excused(topic, self.write.time)
+    }
+}
+
+/// Whether the controller wrote, or its twin.
+pub fn by_controller(write: &Write) -> bool {
+    write.identity.starts_with(CONTROLLER)
+}
+
+type Judge = fn(&Sight<'_>) -> Result<(), String>;
+
+/// Every judge of writes. The number is the invariant's.
+const JUDGES: &[(&str, Judge)] = &[
+    ("1 capacity before traffic", routes::capacity),
+    ("1 drained before removal", routes::drained),
+    ("2 traffic adds up", routes::sums),
+    ("3 only our leaves", bounds::leaves),
+    ("6 no uncontrolled release", bounds::held),
+    ("6 only allowed versions", routes::allowed),
+    ("6 the right share", routes::share),
+    ("7 never fewer pods", bounds::ready),
+    ("8 a person's word", words::approvals),
+    ("10 nothing hijacked", bounds::ours),
+    ("11 every wait has a reason", words::reasons),
+    ("12 idle costs nothing", words::idle),
+    ("write guard", words::guard),
+];
+
+/// Judges the writes of one rehearsal.
+pub struct Court {
+    eyes: Eyes,
+    setup: Setup,
+    pub record: Record,
+    /// The story, if it is to be told.
+    pub writes: Option<Vec<Write>>,
+    /// Committed writes since the curtain, and those of the controller.
+    pub counts: (usize, usize),
+    pub violation: Option<Violation>,
+    /// Set with the violation: the controller gets no answers any more.
+    pub is_over: Arc<AtomicBool>,
+    /// Rung when a Rollout was written.
+    pub bell: Arc<Notify>,
+    /// Identity, verb, object and moment of every write so far.
+    pub hash: u64,
+}
+
+/// Shared by the cluster and the people.
+pub type Bench = Arc<Mutex<Court>>;
+
+/// The court, whatever happened to its last holder.
+pub fn sit(bench: &Bench) -> MutexGuard<'_, Court> {
+    bench.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes of one rehearsal; the longest needs a fifth of them.
+const MOST_WRITES: usize = 20_000;
+
+impl Court {
+    /// Takes its seat.
+    pub fn new(eyes: Eyes, setup: &Setup, tells: bool) -> Bench {
+        Arc::new(Mutex::new(Court {
+            eyes,
+            setup: setup.clone(),
+            record: Record::default(),
+            writes: tells.then(Vec::new),
+            counts: (0, 0),
+            violation: None,
+            is_over: Arc::default(),
+            bell: Arc::default(),
+            hash: 0xcbf2_9ce4_8422_2325,
+        }))
+    }
+
+    /// Hears a write.
+    pub fn hear(&mut self, write: &Write) {
+        if !self.record.is_open {
+            return;
+        }
+        self.counts.0 += 1;
+        self.counts.1 += usize::from(by_controller(write));
+        self.note(write);
+        if let Some(writes) = self.writes.as_mut().filter(|_| is_telling(write)) {
+            writes.push(write.clone());
+        }
+        self.record.listen(write, &self.setup);
+        if self.violation.is_none() {
+            let sight = Sight { write, record: &self.record, eyes: &self.eyes, setup: &self.setup };
+            for (judge, verdict) in JUDGES {
+                if let Err(what) = verdict(&sight) {
+                    self.violation = Some(Violation { judge, what, time: write.time, write: write.n });
+                    break;
+                }
+            }
+        }
+        self.record.conclude(write, &self.eyes, &self.setup);
+        if self.counts.0 == MOST_WRITES {
+            self.accuse("liveness", format!("{MOST_WRITES} writes and no end"), write.time);
+        }
+        if self.violation.is_some() {
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+        if write.gvr.resource == "rollouts" || self.violation.is_some() {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Something that no single write shows.
+    pub fn accuse(&mut self, judge: &'static str, what: String, time: Timestamp) {
+        self.violation.get_or_insert(Violation { judge, what, time, write: 0 });
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    fn note(&mut self, write: &Write) {
+        // Events are named by the wall clock.
+        let name = if write.gvr.resource == "events" { "" } else { &write.name };
+        let time = write.time.as_nanosecond().to_le_bytes();
+        for part in [write.identity.as_bytes(), write.gvr.resource.as_bytes(), name.as_bytes(), &time] {
+            for byte in part {
+                self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What has happened so far, as far as judges need it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::{
+    by_controller,
+    routes::{self, Seen},
+    words::is_winding_up,
+};
+use crate::{
+    api::{
+        keys,
+        object::{self, at, digest, int, text},
+    },
+    rehearsal::{
+        script::{Gateway, Setup},
+        world::{Eyes, WORKLOAD, version},
+    },
+    sim::Write,
+};
+
+/// What a deed of a person or of chance may break by itself, for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// Requests fail because somebody took what they need.
+    Requests,
+    /// Pods go or are unready without the controller's doing.
+    Pods,
+    /// The controller's clock jumped over a grace time.
+    Grace,
+}
+
+/// A step, as judges need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedStep {
+    /// Percent of plain requests.
+    pub weight: i64,
+    /// Whether requests with the header are routed.
+    pub by_header: bool,
+    /// It routes nothing, so that pods of both versions answer for the Service.
+    pub is_open: bool,
+    /// It passes by itself: after seconds, or because it is the last with all pods.
+    pub pause: Option<i64>,
+    pub is_free: bool,
+}
+
+/// What has happened so far.
+#[derive(Default)]
+pub struct Record {
+    /// The workload ran and the Rollout was about to be made: judges look from here on.
+    pub is_open: bool,
+    /// No fault strikes and no second process runs; set for good when the schedule has ended.
+    pub is_calm: bool,
+    /// The version that is released; another may roll only when all its steps are approved.
+    pub stable: String,
+    /// The Rollout is disabled, going or gone.
+    pub is_let_go: bool,
+    /// The version that the workload's template has.
+    pub wanted: String,
+    /// Versions by the digests under which statuses name them.
+    pub revisions: BTreeMap<String, String>,
+    /// Versions that may run beside it.
+    pub free: BTreeSet<String>,
+    /// When the last pause of a version ends.
+    pub free_from: Option<(Timestamp, String)>,
+    /// Since when a version that was free is none any more.
+    pub revoked: BTreeMap<String, Timestamp>,
+    /// Which release it is, from 1.
+    pub release: u64,
+    /// Releases, revisions and steps that a person approved.
+    pub approvals: BTreeSet<(u64, String, i64)>,
+    /// The plan as it is, and whether it changed since the controller last looked.
+    pub plan: Vec<PlannedStep>,
+    pub is_plan_new: bool,
+    /// Where a person pointed.
+    pub jumps: BTreeSet<i64>,
+    /// Since when the present step has been paused.
+    pub paused_since: Option<Timestamp>,
+    /// When requests last had a way to the new version, and the share of plain and of marked requests (percent).
+    pub last_routed: Option<Timestamp>,
+    pub seen: Seen,
+    /// When anybody but the controller last wrote, and when the controller did.
+    pub last_cause: Option<Timestamp>,
+    pub last_write: Option<Timestamp>,
+    /// The fewest pods that the workload wanted lately, and until when that counts.
+    pub fewest: Option<(i64, Timestamp)>,
+    excuses: BTreeMap<Topic, Timestamp>,
+}
+
+impl Record {
+    /// Until then nobody is accused of this.
+    pub fn excuse(&mut self, topic: Topic, until: Timestamp) {
+        let excuse = self.excuses.entry(topic).or_insert(until);
+        *excuse = until.max(*excuse);
+    }
+
+    pub fn is_excused(&self, topic: Topic, now: Timestamp) -> bool {
+        self.excuses.get(&topic).is_some_and(|until| now <= *until)
+    }
+
+    /// Before the judges: what people did, and whose time has come.
+    pub fn listen(&mut self, write: &Write, setup: &Setup) {
+        if let Some((_, version)) = self.free_from.take_if(|(from, _)| *from <= write.time) {
+            self.free.insert(version);
+        }
+        if by_controller(write) {
+            return;
+        }
+        let null = Value::Null;
+        let (before, after) = (write.before.as_deref().unwrap_or(&null), write.after.as_deref().unwrap_or(&null));
+        match (&*write.identity, write.gvr.resource.as_str()) {
+            ("user" | "hpa", "deployments") if write.name == WORKLOAD => {
+                self.hear_of_workload(before, after, write.time)
+            }
+            ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
+            _ => {}
+        }
+    }
+
+    fn hear_of_workload(&mut self, before: &Value, after: &Value, now: Timestamp) {
+        let replicas = |o: &Value| int(o, &["spec", "replicas"]);
+        if let (Some(old), Some(new)) = (replicas(before), replicas(after))
+            && old != new
+        {
+            let fewest = self.fewest(now).map_or(old.min(new), |n| n.min(old).min(new));
+            self.fewest = Some((fewest, now + SignedDuration::from_secs(20)));
+            // Scaling while pods are replaced shares out pods without a look at who is ready.
+            self.excuse(Topic::Pods, now + SignedDuration::from_secs(60));
+        }
+        let null = Value::Null;
+        let template = |o: &Value| at(o, &["spec", "template"]).unwrap_or(&null).clone();
+        let wanted = version(&template(after));
+        if after.is_null() || version(&template(before)) == wanted {
+            return;
+        }
+        self.wanted.clone_from(&wanted);
+        self.revisions.insert(digest(&object::without_nulls(&template(after))), wanted.clone());
+        let is_managed =
+            !self.is_let_go && object::label(before, keys::WORKLOAD_TYPE).is_some() && replicas(after) != Some(0);
+        if !is_managed {
+            self.free.insert(wanted);
+        } else if wanted != self.stable && self.free.remove(&wanted) {
+            // What was approved before was approved for another release.
+            self.revoked.insert(wanted, now);
+        }
+    }
+
+    fn hear_of_rollout(&mut self, before: &Value, after: &Value, setup: &Setup) {
+        let is_let_go = |o: &Value| {
+            o.is_null() || object::is_deleting(o) || at(o, &["spec", "disabled"]) == Some(&Value::Bool(true))
+        };
+        self.is_let_go = is_let_go(after);
+        if self.is_let_go && !is_let_go(before) {
+            self.free.insert(self.wanted.clone());
+        }
+        if at(before, &["spec", "strategy"]) != at(after, &["spec", "strategy"]) {
+            self.plan = plan_of(after, setup);
+            self.is_plan_new = true;
+        }
+        let sub = |o: &Value| at(o, &["status", "canaryStatus"]).cloned().unwrap_or_default();
+        let (old, new) = (sub(before), sub(after));
+        let index = int(&new, &["currentStepIndex"]).unwrap_or_default();
+        let state = |s: &Value| text(s, &["currentStepState"]).to_owned();
+        let next = int(&new, &["nextStepIndex"]).unwrap_or_default();
+        if int(&old, &["nextStepIndex"]) != Some(next) {
+            self.jumps.insert(next);
+        }
+        // Who writes the word at another moment has approved nothing.
+        if state(&new) == "StepReady" && state(&old) == "StepPaused" && !is_winding_up(before) {
+            let revision = text(&new, &["canaryRevision"]).to_owned();
+            self.approvals.insert((self.release, revision.clone(), index));
+            if self.is_last(index, &revision)
+                && let Some(version) = self.releasing(after).cloned()
+            {
+                self.free.insert(version);
+            }
+        }
+    }
+
+    /// Whether all steps after one pass by themselves.
+    fn is_last(&self, index: i64, revision: &str) -> bool {
+        let count = i64::try_from(self.plan.len()).unwrap_or_default();
+        (index + 1..=count).all(|step| self.passes(step, revision))
+    }
+
+    /// After the judges: what the controller did, and how things are now.
+    pub fn conclude(&mut self, write: &Write, eyes: &Eyes, setup: &Setup) {
+        let is_ours = by_controller(write);
+        if is_ours {
+            self.last_write = Some(write.time);
+        } else {
+            self.last_cause = Some(write.time);
+        }
+        if routes::concerns(write) {
+            let seen = routes::look(self, eyes, setup);
+            if seen.leads_to_canary || self.seen.leads_to_canary {
+                self.last_routed = Some(write.time);
+            }
+            self.seen = seen;
+        }
+        let (Some(after), "rollouts", true) = (&write.after, write.gvr.resource.as_str(), is_ours) else { return };
+        let null = Value::Null;
+        let before = write.before.as_deref().unwrap_or(&null);
+        if starts_release(before, after) {
+            self.release += 1;
+            self.paused_since = None;
+            self.jumps.clear();
+        }
+        let sub = |o: &Value, field: &str| text(o, &["status", "canaryStatus", field]).to_owned();
+        let index = |o: &Value| int(o, &["status", "canaryStatus", "currentStepIndex"]);
+        if index(before) != index(after) {
+            self.jumps.clear();
+        }
+        if sub(after, "currentStepState") != "StepPaused" {
+            self.paused_since = None;
+        } else if sub(before, "currentStepState") != "StepPaused" || index(before) != index(after) {
+            self.paused_since = Some(write.time);
+        }
+        self.expect_end(after, write.time);
+        if sub(before, "rolloutHash") != sub(after, "rolloutHash") {
+            self.is_plan_new = false;
+        }
+        self.free_what_is_approved(after);
+        let completed =
+            |o: &Value| text(o, &["status", "phase"]) == "Healthy" && sub(o, "currentStepState") == "Completed";
+        if completed(after) && (!completed(before) || sub(before, "stableRevision") != sub(after, "stableRevision")) {
+            let name = format!("{WORKLOAD}-{}", sub(after, "stableRevision"));
+            let sets = eyes.replica_sets();
+            if let Some(set) = sets.iter().find(|s| object::name(s) == name) {
+                let now = version(at(set, &["spec", "template"]).unwrap_or(&null));
+                // Pods of the version before may still be on their way out.
+                let old = std::mem::replace(&mut self.stable, now);
+                self.free.insert(old);
+            }
+        }
+    }
+
+    /// The present step passes by itself, and no other waits for a person.
+    fn expect_end(&mut self, after: &Value, now: Timestamp) {
+        let sub = at(after, &["status", "canaryStatus"]).unwrap_or(&Value::Null);
+        let index = int(sub, &["currentStepIndex"]).unwrap_or_default();
+        let planned = usize::try_from(index - 1).ok().and_then(|i| self.plan.get(i));
+        let pause = planned.and_then(|p| p.pause.or(p.is_free.then_some(0)));
+        let state = text(sub, &["currentStepState"]);
+        // Without a pause it may be left in the pass that ends it.
+        let since = match self.paused_since {
+            Some(since) => since,
+            None if pause == Some(0) && state != "BeforeStepUpgrade" => now,
+            None => return,
+        };
+        if let (Some(seconds), Some(version)) = (pause, self.releasing(after).cloned())
+            && self.is_last(index, text(sub, &["canaryRevision"]))
+        {
+            self.free_from = Some((since + SignedDuration::from_secs(seconds - 1), version));
+        }
+    }
+
+    /// All steps are done: the version that went through them may run.
+    fn free_what_is_approved(&mut self, after: &Value) {
+        let conditions = at(after, &["status", "conditions"]).and_then(Value::as_array);
+        let finalises = conditions.into_iter().flatten().any(|c| text(c, &["reason"]) == "Finalising");
+        let revision = text(after, &["status", "canaryStatus", "canaryRevision"]);
+        if let Some(version) = self.revisions.get(revision).filter(|_| finalises) {
+            self.free.insert(version.clone());
+        }
+    }
+
+    /// The version that a stored status releases.
+    pub fn releasing(&self, rollout: &Value) -> Option<&String> {
+        self.revisions.get(text(rollout, &["status", "canaryStatus", "canaryRevision"]))
+    }
+
+    fn fewest(&self, now: Timestamp) -> Option<i64> {
+        self.fewest.filter(|(_, until)| now <= *until).map(|(n, _)| n)
+    }
+
+    /// Pods that the workload wants, or wanted a moment ago if that was less.
+    pub fn replicas(&self, eyes: &Eyes, now: Timestamp) -> i64 {
+        let wanted = eyes.deployment(WORKLOAD).and_then(|w| int(&w, &["spec", "replicas"])).unwrap_or(0);
+        self.fewest(now).map_or(wanted, |n| n.min(wanted))
+    }
+
+    /// Whether a version may run outside the canary.
+    pub fn may_run(&self, version: &str) -> bool {
+        self.stable == version || self.free.contains(version)
+    }
+
+    /// Whether a step lets go on without a person.
+    pub fn passes(&self, step: i64, revision: &str) -> bool {
+        let planned = usize::try_from(step - 1).ok().and_then(|i| self.plan.get(i));
+        self.approvals.contains(&(self.release, revision.to_owned(), step))
+            || planned.is_none_or(|p| p.pause.is_some() || p.is_free)
+    }
+}
+
+/// Whether a status begins a release: another revision, or the first of one.
+pub fn starts_release(before: &Value, after: &Value) -> bool {
+    let phase = |o: &Value| text(o, &["status", "phase"]).to_owned();
+    let revision = |o: &Value| text(o, &["status", "canaryStatus", "canaryRevision"]).to_owned();
+    phase(after) == "Progressing" && (phase(before) != "Progressing" || revision(before) != revision(after))
+}
+
+/// The plan of a Rollout.
+pub fn plan_of(rollout: &Value, setup: &Setup) -> Vec<PlannedStep> {
+    let steps = at(rollout, &["spec", "strategy", "canary", "steps"]).and_then(Value::as_array);
+    let steps: Vec<&Value> = steps.into_iter().flatten().collect();
+    let count = steps.len();
+    let routed = setup.gateway != Gateway::None;
+    steps
+        .into_iter()
+        .enumerate()
+        .map(|(i, step)| {
+            let percent = text(step, &["traffic"]).trim_end_matches('%').parse().ok();
+            let weight = int(step, &["weight"]).or(percent).unwrap_or(0);
+            let by_header = step.get("matches").is_some();
+            let pause = int(step, &["pause", "duration"]);
+            let replicas = text(step, &["replicas"]);
+            let is_all = replicas == "100%" || (step.get("replicas").is_none() && weight == 100);
+            PlannedStep {
+                weight: if routed { weight } else { 0 },
+                by_header: by_header && routed,
+                is_open: setup.gateway == Gateway::IstioService && !by_header && weight == 0,
+                pause,
+                is_free: i + 1 == count && pause.is_none() && is_all,
+            }
+        })
+        .collect()
+}
+
+impl PlannedStep {
+    /// Percent of plain and of marked requests.
+    pub fn shares(&self) -> (f64, f64) {
+        if self.by_header { (0.0, 100.0) } else { (self.weight as f64, self.weight as f64) }
+    }
+}

@@ -1,0 +1,315 @@
+//! Where requests go: route → Service → EndpointSlice → pod.
+
+use serde_json::Value;
+
+use super::{Sight, record::Record, words::is_winding_up};
+use crate::{
+    api::object::{self, at, int, text},
+    rehearsal::{
+        script::{Gateway, Setup},
+        world::{CANARY, CANARY_SERVICE, Eyes, NAMESPACE, WORKLOAD, gvr, is_canary, is_ready, version},
+    },
+    sim::{
+        Write,
+        traffic::{Outcome, Request, route},
+    },
+};
+
+/// What requests meet.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Percent of plain and of marked requests that reach a version which may not run everywhere.
+    pub shares: (f64, f64),
+    /// Any request has a way of its own to the canary.
+    pub leads_to_canary: bool,
+}
+
+/// Whether a write can change what requests meet.
+pub fn concerns(write: &Write) -> bool {
+    match write.gvr.resource.as_str() {
+        "virtualservices" | "destinationrules" | "services" | "endpointslices" => true,
+        "pods" => {
+            let ready = |o: &Option<std::sync::Arc<Value>>| o.as_ref().is_some_and(|o| is_ready(o));
+            write.after.is_none() || ready(&write.before) != ready(&write.after)
+        }
+        _ => false,
+    }
+}
+
+/// A plain request and one with the canary's header.
+fn send(eyes: &Eyes, setup: &Setup) -> (Outcome, Outcome) {
+    let plain = Request::get();
+    let marked = Request::get().header("version", "canary");
+    let services = gvr("v1", "services");
+    let gateway = if setup.gateway == Gateway::None { &services } else { &eyes.routes };
+    let send = |request: &Request| route(&eyes.view, gateway, NAMESPACE, WORKLOAD, request);
+    (send(&plain), send(&marked))
+}
+
+/// Looks at what requests meet now.
+pub fn look(record: &Record, eyes: &Eyes, setup: &Setup) -> Seen {
+    let (plain, marked) = send(eyes, setup);
+    let share = |o: &Outcome| 100.0 * o.share(|pod| !record.may_run(&version(pod)));
+    // Not through the Service of all pods: those that stop are no endpoints first.
+    let leads = |o: &Outcome| o.hits.iter().any(|h| h.service == CANARY_SERVICE || h.subset == "canary");
+    Seen { shares: (share(&plain), share(&marked)), leads_to_canary: leads(&plain) || leads(&marked) }
+}
+
+/// No request fails, and a share is raised only when the step's pods are ready.
+pub fn capacity(sight: &Sight<'_>) -> Result<(), String> {
+    if !concerns(sight.write) || sight.is_excused(super::Topic::Requests) {
+        return Ok(());
+    }
+    let replicas = sight.record.replicas(sight.eyes, sight.write.time);
+    if promised(sight, replicas) < 1 {
+        return Ok(());
+    }
+    let (plain, marked) = send(sight.eyes, sight.setup);
+    for (who, outcome) in [("", &plain), (" with the header", &marked)] {
+        if let Some((share, failure)) = outcome.failures.first() {
+            return Err(format!("{:.0} % of requests{who} fail: {failure}", 100.0 * share));
+        }
+    }
+    if !sight.by_controller() || sight.resource() != "virtualservices" {
+        return Ok(());
+    }
+    let seen = look(sight.record, sight.eyes, sight.setup);
+    if seen.shares.0 <= sight.record.seen.shares.0 && seen.shares.1 <= sight.record.seen.shares.1 {
+        return Ok(());
+    }
+    let ready = sight.eyes.pods().iter().filter(|p| is_canary(p) && is_ready(p)).count();
+    let needed = needed(sight, replicas);
+    if i64::try_from(ready).unwrap_or(i64::MAX) < needed {
+        return Err(format!("requests are routed to {ready} ready pods of the new version; the step has {needed}"));
+    }
+    Ok(())
+}
+
+/// Pods that the first step which may be executed now asks for, less what may be unready.
+fn needed(sight: &Sight<'_>, replicas: i64) -> i64 {
+    if sight.record.is_plan_new {
+        return 1;
+    }
+    let Some(rollout) = sight.eyes.rollout() else { return 1 };
+    let scaled = |value: &Value| match value.as_i64() {
+        Some(count) => Some(count),
+        None => {
+            value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok()).map(|p| (p * replicas + 99) / 100)
+        }
+    };
+    let steps = at(&rollout, &["spec", "strategy", "canary", "steps"]).and_then(Value::as_array);
+    let planned = |index: i64| -> Option<i64> {
+        let step = steps?.get(usize::try_from(index - 1).ok()?)?;
+        let by_weight = || scaled(step.get("traffic")?);
+        let weight = || Some((int(step, &["weight"])? * replicas + 99) / 100);
+        step.get("replicas").and_then(scaled).or_else(weight).or_else(by_weight)
+    };
+    let target = reachable(sight.record, &rollout).into_iter().filter_map(planned).min().unwrap_or(1).min(replicas);
+    let tolerated = at(&rollout, &["spec", "strategy", "canary", "failureThreshold"]);
+    let tolerated = match tolerated {
+        Some(value) => value.as_i64().or_else(|| {
+            value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok()).map(|p| (p * target + 99) / 100)
+        }),
+        None => None,
+    };
+    (target - tolerated.unwrap_or(0)).max(target.min(1))
+}
+
+/// Steps that the controller may be executing, whatever it has stored.
+///
+/// One past the last is the end of the release.
+fn reachable(record: &Record, rollout: &Value) -> Vec<i64> {
+    let sub = |field: &str| int(rollout, &["status", "canaryStatus", field]).unwrap_or(1).max(1);
+    let revision = text(rollout, &["status", "canaryStatus", "canaryRevision"]);
+    let count = count(record);
+    let mut steps = Vec::new();
+    let mut from = |first: i64| {
+        let mut index = first;
+        while index <= count + 1 {
+            if !steps.contains(&index) {
+                steps.push(index);
+            }
+            if !record.passes(index, revision) {
+                break;
+            }
+            index += 1;
+        }
+    };
+    from(sub("currentStepIndex"));
+    for jump in &record.jumps {
+        from(*jump);
+    }
+    if text(rollout, &["status", "phase"]) != "Progressing" || record.releasing(rollout) != Some(&record.wanted) {
+        from(1);
+    }
+    steps
+}
+
+fn count(record: &Record) -> i64 {
+    i64::try_from(record.plan.len()).unwrap_or(1)
+}
+
+/// A share rises only to what a step asks for that may be executed, and a step that waits has its share.
+pub fn share(sight: &Sight<'_>) -> Result<(), String> {
+    let record = sight.record;
+    if sight.setup.gateway == Gateway::None || record.is_plan_new || sight.is_excused(super::Topic::Requests) {
+        return Ok(());
+    }
+    let near = |a: f64, b: f64| (a - b).abs() < 0.5;
+    if concerns(sight.write) {
+        let seen = look(record, sight.eyes, sight.setup).shares;
+        let before = record.seen.shares;
+        let Some(rollout) = sight.eyes.rollout() else { return Ok(()) };
+        if seen.0 > before.0 + 0.5 || seen.1 > before.1 + 0.5 {
+            let steps = reachable(record, &rollout);
+            let planned = |index: &i64| usize::try_from(index - 1).ok().and_then(|i| record.plan.get(i));
+            let fits = steps.iter().filter_map(planned).map(|p| p.shares());
+            let is_open = |i: &i64| *i > count(record) || planned(i).is_some_and(|p| p.is_open);
+            // What does not rise may be on its way down.
+            let fit = |(plain, marked): (f64, f64)| {
+                (near(seen.0, plain) || seen.0 <= before.0 + 0.5) && (near(seen.1, marked) || seen.1 <= before.1 + 0.5)
+            };
+            if !steps.iter().any(is_open) && !fits.clone().any(fit) {
+                let asked: Vec<String> =
+                    fits.map(|(plain, marked)| format!("{plain} % and {marked} % with the header")).collect();
+                return Err(format!(
+                    "{:.1} % of requests, {:.1} % of those with the header, reach the new version; the steps that may \
+                     be executed ({steps:?}) ask for {}",
+                    seen.0,
+                    seen.1,
+                    asked.join(", or ")
+                ));
+            }
+        }
+    }
+    waits_with_its_share(sight)
+}
+
+fn waits_with_its_share(sight: &Sight<'_>) -> Result<(), String> {
+    let (record, after) = (sight.record, sight.after());
+    let state = text(after, &["status", "canaryStatus", "currentStepState"]);
+    let waits = sight.resource() == "rollouts"
+        && sight.by_controller()
+        && state == "StepPaused"
+        && text(after, &["status", "phase"]) == "Progressing"
+        && !is_winding_up(after)
+        && !super::words::is_stalled(after)
+        && !super::words::is_frozen(after)
+        && !text(after, &["status", "message"]).contains("waiting for");
+    if !waits || record.releasing(after) != Some(&record.wanted) || sight.record.may_run(&record.wanted) {
+        return Ok(());
+    }
+    let index = int(after, &["status", "canaryStatus", "currentStepIndex"]).unwrap_or_default();
+    let Some(planned) = usize::try_from(index - 1).ok().and_then(|i| record.plan.get(i)) else { return Ok(()) };
+    let (seen, asked) = (record.seen.shares, planned.shares());
+    if planned.is_open {
+        return Ok(());
+    }
+    if (seen.0 - asked.0).abs() > 0.5 || (seen.1 - asked.1).abs() > 0.5 {
+        return Err(format!(
+            "step {index} waits, and {:.1} % of requests ({:.1} % with the header) reach the new version instead of {} % \
+             ({} %)",
+            seen.0, seen.1, asked.0, asked.1
+        ));
+    }
+    Ok(())
+}
+
+/// Requests reach only versions that a person let them reach.
+pub fn allowed(sight: &Sight<'_>) -> Result<(), String> {
+    if !concerns(sight.write) {
+        return Ok(());
+    }
+    let (plain, marked) = send(sight.eyes, sight.setup);
+    for hit in plain.hits.iter().chain(&marked.hits) {
+        let version = version(&hit.pod);
+        if sight.record.may_run(&version) || is_canary(&hit.pod) {
+            continue;
+        }
+        // It ran before its word was taken back.
+        let made = text(&hit.pod, &["metadata", "creationTimestamp"]).parse::<jiff::Timestamp>().ok();
+        let revoked = sight.record.revoked.get(&version);
+        if let (Some(made), Some(revoked)) = (made, revoked)
+            && made <= *revoked
+        {
+            continue;
+        }
+        return Err(format!(
+            "requests reach pod {} of version {version}, whose steps are not approved",
+            object::name(&hit.pod)
+        ));
+    }
+    Ok(())
+}
+
+/// Where a rule has several destinations, their weights sum to 100.
+pub fn sums(sight: &Sight<'_>) -> Result<(), String> {
+    if sight.resource() != "virtualservices" || !sight.by_controller() {
+        return Ok(());
+    }
+    let rules = at(sight.after(), &["spec", "http"]).and_then(Value::as_array);
+    for (i, rule) in rules.into_iter().flatten().enumerate() {
+        let routes = at(rule, &["route"]).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let sum: i64 = routes.iter().map(|r| int(r, &["weight"]).unwrap_or_default()).sum();
+        if routes.len() > 1 && sum != 100 {
+            return Err(format!("the weights of http[{i}] sum to {sum}"));
+        }
+    }
+    Ok(())
+}
+
+/// Pods, Service and subset of the canary go only when no request could reach them for the grace time.
+pub fn drained(sight: &Sight<'_>) -> Result<(), String> {
+    let (before, after) = (sight.before(), sight.after());
+    if sight.setup.gateway == Gateway::None || before.is_null() || sight.is_excused(super::Topic::Requests) {
+        return Ok(());
+    }
+    let going = |o: &Value| o.is_null() || object::is_deleting(o);
+    let goes = going(after) && !going(before);
+    let replicas = |o: &Value| int(o, &["spec", "replicas"]).unwrap_or_default();
+    let subset = |o: &Value| {
+        let subsets = at(o, &["spec", "subsets"]).and_then(Value::as_array);
+        subsets.is_some_and(|s| s.iter().any(|s| text(s, &["name"]) == "canary"))
+    };
+    let name = sight.write.name.as_str();
+    let concerned = match (sight.resource(), name) {
+        ("deployments", CANARY) => goes || replicas(after) < replicas(before),
+        ("pods", _) => goes && is_canary(before),
+        ("services", CANARY_SERVICE) => goes,
+        ("destinationrules", WORKLOAD) => subset(before) && !subset(after),
+        _ => false,
+    };
+    if !concerned {
+        return Ok(());
+    }
+    let seen = look(sight.record, sight.eyes, sight.setup);
+    if seen.leads_to_canary {
+        return Err(format!("{} {name} goes while requests can reach it", sight.resource()));
+    }
+    if sight.is_excused(super::Topic::Grace) {
+        return Ok(());
+    }
+    let grace = sight.setup.grace.unwrap_or(3) as f64;
+    match sight.record.last_routed.map(|t| sight.write.time.duration_since(t).as_secs_f64()) {
+        Some(seconds) if seconds < grace => Err(format!(
+            "{} {name} goes {seconds:.3} s after requests were led away; {grace} s are promised",
+            sight.resource()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Pods that the workload's own strategy promises of so many.
+pub fn promised(sight: &Sight<'_>, replicas: i64) -> i64 {
+    let unavailable = sight.setup.unavailable.as_str();
+    let unavailable = match unavailable.strip_suffix('%') {
+        Some(percent) => percent.parse::<i64>().unwrap_or(0) * replicas / 100,
+        None => unavailable.parse().unwrap_or(0),
+    };
+    replicas - unavailable
+}
+
+/// Ready pods never fall below replicas − maxUnavailable.
+pub fn least(sight: &Sight<'_>) -> i64 {
+    promised(sight, sight.record.replicas(sight.eyes, sight.write.time))
+}
