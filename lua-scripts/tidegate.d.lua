@@ -14,6 +14,7 @@
 ---@field requestHeaderModifier tidegate.HeaderModifier?
 ---@field patchPodMetadata { labels: table<string, string>?, annotations: table<string, string>? }? What the canary's pods were patched with.
 ---@field annotations table<string, string>? For Ingress classes: the stable Ingress's, without those of other controllers.
+---@field controller string? For Ingress classes: `spec.controller` of the IngressClass, where it is known. An addition.
 ---@field weight string? For Ingress classes: the canary's share; "-1" for a step without one.
 obj = {}
 

@@ -52,7 +52,27 @@ struct Stage {
     view: View,
     /// What went wrong with a request, after which write.
     failed: Arc<Mutex<Vec<String>>>,
+    /// What the controller wrote.
+    writes: Arc<Mutex<Vec<String>>>,
     _stop: DropGuard,
+}
+
+/// Starts the controller, and starts it again when it has crashed.
+fn keep_running(cluster: Cluster, stop: CancellationToken) {
+    tokio::spawn(async move {
+        let mut client = cluster.client(CONTROLLER);
+        while !stop.is_cancelled() {
+            let process = stop.child_token();
+            let crashed = cluster.crashed(CONTROLLER);
+            start_controller(&cluster, client, process.clone());
+            if stop.run_until_cancelled(crashed).await.is_none() {
+                return;
+            }
+            process.cancel();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            client = cluster.revive(CONTROLLER);
+        }
+    });
 }
 
 /// Part of the requests that reach pods of the new version.
@@ -83,14 +103,17 @@ impl Stage {
         let cluster = builder.build().unwrap();
         let view = cluster.view();
         let stop = CancellationToken::new();
-        start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
-        let failed = Arc::<Mutex<Vec<String>>>::default();
-        let stage = Stage { cluster, view, failed, _stop: stop.drop_guard() };
+        keep_running(cluster.clone(), stop.clone());
+        let (failed, writes) = (Arc::default(), Arc::default());
+        let stage = Stage { cluster, view, failed, writes, _stop: stop.drop_guard() };
         stage.until("pods answer", |s| share(&s.view, &Request::get()).is_ok()).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
         stage.cluster.on_write(Box::new({
-            let (view, failed) = (stage.view.clone(), stage.failed.clone());
+            let (view, failed, writes) = (stage.view.clone(), stage.failed.clone(), stage.writes.clone());
             move |write| {
+                if *write.identity == *CONTROLLER {
+                    writes.lock().unwrap().push(write.gvr.resource.to_string());
+                }
                 for request in [Request::get(), Request::get().header("x-canary", "1")] {
                     if let Err(failure) = share(&view, &request) {
                         failed.lock().unwrap().push(format!("{} {}: {failure}", write.gvr.resource, write.name));
@@ -220,6 +243,39 @@ fn the_example_loses_no_request_and_leaves_nothing() {
         let mut wanted = ingress;
         wanted.2["tls"] = tls["spec"]["tls"].clone();
         assert_eq!((stage.written("Ingress", "web"), stage.written("Service", "web")), (wanted, service));
+    });
+}
+
+#[test]
+fn a_crash_after_any_write_of_an_ingress_is_harmless() {
+    async fn story(crash_after: Option<u64>) -> Vec<String> {
+        let hurried = |object: &mut Value| {
+            if object["kind"] == "Rollout" {
+                let steps = object["spec"]["strategy"]["canary"]["steps"].as_array_mut().unwrap();
+                steps.truncate(2);
+                steps.iter_mut().for_each(|s| s["pause"] = json!({"duration": 5}));
+            }
+        };
+        let stage = Stage::new(hurried, vec![]).await;
+        let before = stage.written("Ingress", "web");
+        stage.writes.lock().unwrap().clear();
+        if let Some(n) = crash_after {
+            stage.cluster.crash_after(CONTROLLER, n);
+        }
+        stage.release("canary").await;
+        stage.until("routed", |s| s.get("Ingress", "web-canary").is_some()).await;
+        stage.ended().await;
+        assert_eq!((stage.shares(), stage.written("Ingress", "web")), ((100, 100), before), "{crash_after:?}");
+        stage.writes.lock().unwrap().clone()
+    }
+    play(async {
+        let writes = story(None).await;
+        let of_ingress = (1..).zip(&writes).filter(|(_, resource)| *resource == "ingresses").map(|(n, _)| n);
+        let of_ingress: Vec<u64> = of_ingress.collect();
+        assert_eq!(of_ingress.len(), 3, "made, changed and deleted: {writes:?}");
+        for n in of_ingress {
+            story(Some(n)).await;
+        }
     });
 }
 

@@ -12,10 +12,21 @@
 -- that cookie is "always". One header entry and one such cookie entry may stand side by side. Regular expressions are
 -- PCRE and match any part of the value. With canary-weight-total above 100 the share is scaled to it.
 --
+-- Refused: classes of gateways that would not read these annotations, as far as IngressClass tells.
 -- Not expressible: paths, query parameters, two headers at once, request header changes, no canary Service.
 
 local GATEWAY = "ingress-nginx"
 local PREFIX = "nginx.ingress.kubernetes.io/"
+
+-- Gateways that take an Ingress of class nginx or have ingress-nginx's name in their documents, and read no canary
+-- annotations: the canary Ingress would compete with the stable one.
+local OTHERS = {
+  ["nginx.org/ingress-controller"] = "NGINX Ingress Controller of F5; route by a VirtualServer",
+  ["traefik.io/ingress-controller"] = "Traefik's Ingress provider; use its kubernetesIngressNGINX provider, or an HTTPRoute",
+}
+if OTHERS[obj.controller or ""] then
+  tidegate.fail("its class is not ingress-nginx's but that of " .. OTHERS[obj.controller])
+end
 
 tidegate.need_canary_service(GATEWAY)
 if tidegate.modifier() then tidegate.refuse(GATEWAY, "requestHeaderModifier", "remove it") end

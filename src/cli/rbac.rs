@@ -76,6 +76,7 @@ const EVERYWHERE: &[Right] = &[
     right("events.k8s.io", &["events"], &["create", "patch"]),
     // What the built-in scripts route by. A canary Ingress is ours.
     right("networking.k8s.io", &["ingresses"], OWN),
+    right("networking.k8s.io", &["ingressclasses"], READ),
     right("networking.istio.io", &["virtualservices", "destinationrules"], READ_PATCH),
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),

@@ -81,8 +81,10 @@ impl Interests {
     pub fn of(&self, target: &ObjectRef, object: &Value) -> Vec<Key> {
         let namespace = target.namespace.as_str();
         let (kind, name) = match target.kind.as_str() {
-            // Every Rollout may be the one that waits for a script, or for the hold.
-            "ConfigMap" | "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => return self.all(),
+            // Every Rollout may be the one that waits for a script, for a class, or for the hold.
+            "ConfigMap" | ingress::CLASS_KIND | "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => {
+                return self.all();
+            }
             "ReplicaSet" => match owner(object) {
                 Some(owner) => ("Deployment", owner),
                 None => return Vec::new(),

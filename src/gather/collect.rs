@@ -214,12 +214,19 @@ fn ingress(
         return Some(Route::InPlace(in_place));
     }
     let canary = get(&ingress::canary_name(&reference.name))?;
+    let class = stable.as_ref().map(|s| object::text(s, &["spec", "ingressClassName"])).unwrap_or_default();
+    let controller = match class {
+        "" => None,
+        class => optional(objects.get(&ObjectRef::new(ingress::API_VERSION, ingress::CLASS_KIND, "", class)))?,
+    };
+    let controller = controller.map(|c| object::text(&c, &["spec", "controller"]).to_owned()).filter(|c| !c.is_empty());
     Some(Route::Beside(Ingress {
         name: reference.name.clone(),
         namespace: namespace.to_owned(),
         stable,
         canary,
         script,
+        controller,
     }))
 }
 

@@ -143,6 +143,7 @@ const BUILT_IN: &[Row] = &[
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "pdb", NS | STATUS | GEN),
     ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", "crd", STATUS | GEN),
     ("networking.k8s.io", "v1", "ingresses", "Ingress", "ing", NS | STATUS | GEN),
+    ("networking.k8s.io", "v1", "ingressclasses", "IngressClass", "", GEN),
 ];
 
 pub(crate) const NAMESPACES: KindId = KindId(0);

@@ -30,6 +30,8 @@ use crate::{
 pub const API_VERSION: &str = "networking.k8s.io/v1";
 /// What the classes' scripts are for.
 pub const KIND: &str = "Ingress";
+/// What tells which gateway takes an Ingress.
+pub const CLASS_KIND: &str = "IngressClass";
 /// What the name of a canary Ingress ends in.
 const SUFFIX: &str = "-canary";
 /// The longest name that leaves room for it.
@@ -53,6 +55,8 @@ pub struct Ingress {
     pub canary: Result<Arc<Value>, Missing>,
     /// The script of its class, or where it was looked for.
     pub script: Result<Script, NotFound>,
+    /// `spec.controller` of its IngressClass, where it is known.
+    pub controller: Option<String>,
 }
 
 impl Ingress {
@@ -76,6 +80,10 @@ impl Ingress {
         let stable = found(&target, &self.stable)?;
         let script = self.script.as_ref().map_err(|e| failed(reasons::SCRIPT_NOT_FOUND, e.to_string()))?;
         let own = self.own(owner)?;
+        if let Some(own) = own.filter(|own| object::annotation(own, keys::CANARY_INGRESS).is_none()) {
+            // The original controller's: what it wrote there would stay beside what we write. It is made anew.
+            return Ok(Some(self.deletion(own)));
+        }
         if strategy.weight == Some(0) && strategy.matches.is_empty() {
             match own {
                 None => return Ok(None),
@@ -84,7 +92,7 @@ impl Ingress {
             }
         }
         let stable = Original::from_object(stable).map_err(|e| failed(reasons::ROUTE_REFUSED, e.to_string()))?;
-        let input = script_input(&stable, context.names, context.patch, strategy);
+        let input = script_input(&stable, context.names, context.patch, strategy, self.controller.as_deref());
         let outcome = context.engine.run(script, &input).map_err(|e| failed(reasons::SCRIPT_FAILED, e.to_string()))?;
         let parts = canary(&stable, context.names, script, outcome.value)
             .map_err(|message| failed(reasons::ROUTE_REFUSED, message))?;

@@ -89,7 +89,7 @@ impl Plan {
     /// The script's input for one of the steps, always from the original.
     pub fn input(&self, original: &Original, script: &Script, strategy: &Strategy) -> Value {
         if self.makes_canary_ingress(original, script) {
-            return ingress::script_input(original, &self.names, self.patch.as_ref(), strategy);
+            return ingress::script_input(original, &self.names, self.patch.as_ref(), strategy, None);
         }
         script_input(original, &self.names, self.patch.as_ref(), strategy)
     }

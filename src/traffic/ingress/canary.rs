@@ -53,12 +53,14 @@ pub fn only_matches(script: &Script) -> bool {
 }
 
 /// The global `obj` of a class's script: what a script of a networkRef sees, and the fields of the original
-/// controller's contract for Ingresses, `annotations` and `weight` (a string, `-1` without a share).
+/// controller's contract for Ingresses, `annotations` and `weight` (a string, `-1` without a share). `controller`, where it
+/// is known, is an addition: `spec.controller` of the IngressClass, which tells gateways apart whose classes have one name.
 pub fn script_input(
     stable: &Original,
     names: &Names,
     patch_pod_metadata: Option<&PatchPodTemplateMetadata>,
     strategy: &Strategy,
+    controller: Option<&str>,
 ) -> Value {
     let mut obj = input::script_input(stable, names, patch_pod_metadata, strategy);
     let own = own(&stable.annotations);
@@ -66,6 +68,9 @@ pub fn script_input(
         map.insert("weight".to_owned(), json!(strategy.weight.map_or(-1, i64::from).to_string()));
         if !own.is_empty() {
             map.insert("annotations".to_owned(), json!(own));
+        }
+        if let Some(controller) = controller {
+            map.insert("controller".to_owned(), json!(controller));
         }
     }
     obj
@@ -228,13 +233,14 @@ mod tests {
             json!({}),
         );
         let step = Strategy { weight: Some(20), ..Strategy::default() };
-        let obj = script_input(&stable, &names(), None, &step);
+        let obj = script_input(&stable, &names(), None, &step, Some("k8s.io/ingress-nginx"));
         assert_eq!(
             obj["annotations"],
             json!({"kubernetes.io/ingress.class": "nginx", "nginx.ingress.kubernetes.io/rewrite-target": "/"})
         );
         assert_eq!((&obj["weight"], &obj["canaryService"]), (&json!("20"), &json!("web-canary")));
-        let bare = script_input(&ingress(json!({}), json!({})), &names(), None, &Strategy::default());
+        assert_eq!(obj["controller"], "k8s.io/ingress-nginx");
+        let bare = script_input(&ingress(json!({}), json!({})), &names(), None, &Strategy::default(), None);
         assert_eq!((bare.get("annotations"), &bare["weight"]), (None, &json!("-1")));
     }
 
