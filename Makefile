@@ -66,6 +66,15 @@ bless-generated: compiler
 bless: compiler ## Accept what the code makes as the golden files, then look at `git diff`
 	BLESS=1 $(CARGO) test --locked
 
+.PHONY: manifests
+manifests: ## Plain manifests for kubectl and kustomize under target/manifests
+	hack/manifests.sh target/manifests
+
+.PHONY: bless-chart
+bless-chart: compiler ## Accept what the chart renders (tests/chart), then look at `git diff`
+	tests/e2e/tools/deps.sh
+	BLESS=1 $(CARGO) test --locked --test e2e -- chart_renders
+
 # Luau is C++.
 .PHONY: compiler
 compiler:

@@ -10,7 +10,7 @@
 
 use std::{fs, path::Path};
 
-use tidegate::cli::{crd, generated::File, policy, rbac};
+use tidegate::cli::{crd, generated::File, policy, rbac, webhooks};
 
 /// Compares a folder's generated files with what is kept, and makes sure that no stale one is left.
 fn compare(dir: &str, files: &[File], is_generated: impl Fn(&str) -> bool) {
@@ -40,12 +40,13 @@ fn compare(dir: &str, files: &[File], is_generated: impl Fn(&str) -> bool) {
 fn crds() {
     let files = crd::files().unwrap();
     compare("crds", &files, |_| true);
-    // Helm installs this folder before anything else.
-    compare("charts/tidegate/crds", &files, |_| true);
+    // A template of the chart reads them, so that an upgrade reaches them and an uninstall does not.
+    compare("charts/tidegate/files/crds", &files, |_| true);
 }
 
 #[test]
 fn chart() {
-    let files = [policy::chart_file().unwrap(), rbac::roles_file().unwrap()];
+    let mut files = webhooks::chart_files().unwrap();
+    files.extend([policy::chart_file().unwrap(), rbac::roles_file().unwrap()]);
     compare("charts/tidegate/templates", &files, |_| false);
 }

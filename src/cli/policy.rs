@@ -26,10 +26,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     generated::emit(&[file], args.dir.as_deref())
 }
 
-/// The chart's file: policy and binding, where the server knows such objects.
+/// The chart's file: policy and binding, where the server is to hold workloads itself.
 pub fn chart_file() -> anyhow::Result<File> {
     let File { name, text } = File::of("policy.yaml", &[policy(), binding()])?;
-    let condition = r#".Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy""#;
+    let condition = r#"include "tidegate.holdByPolicy" ."#;
     Ok(File { name, text: format!("{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n") })
 }
 

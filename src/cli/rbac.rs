@@ -40,7 +40,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// The chart's file: what is the same in every installation.
 pub fn roles_file() -> anyhow::Result<File> {
-    File::of("clusterrole.yaml", &[cluster_role(), role()])
+    let mut role = role();
+    set_namespace(&mut role, "{{ .Release.Namespace }}");
+    File::of("clusterrole.yaml", &[cluster_role(), role])
 }
 
 /// Verbs on resources of a group; on all objects where no name is given.
@@ -126,7 +128,6 @@ fn cluster_role() -> Value {
     })
 }
 
-/// Without a namespace: Helm, and whoever applies it, puts it into the controller's.
 fn role() -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -134,6 +135,12 @@ fn role() -> Value {
         "metadata": {"name": NAME},
         "rules": rules(AT_HOME),
     })
+}
+
+fn set_namespace(object: &mut Value, namespace: &str) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
 }
 
 /// Roles, account and bindings for a controller in `namespace`.
@@ -149,10 +156,6 @@ fn all(namespace: &str) -> Vec<Value> {
     };
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
     let mut namespaced = [account, role(), binding("Role")];
-    for object in &mut namespaced {
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.insert("namespace".to_owned(), namespace.into());
-        }
-    }
+    namespaced.iter_mut().for_each(|object| set_namespace(object, namespace));
     [cluster_role(), binding("ClusterRole")].into_iter().chain(namespaced).collect()
 }

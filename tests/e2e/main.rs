@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads};
+use scenarios::{chart, crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -75,6 +75,8 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
         trial(handle, rig, "api_server_away", crash::api_server_away),
         trial(handle, rig, "one_of_two_leads", leaders::one_of_two_leads),
+        trial(handle, rig, "chart_renders", chart::chart_renders),
+        trial(handle, rig, "chart_life", chart::chart_life),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ]
 }

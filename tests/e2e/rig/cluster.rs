@@ -47,6 +47,29 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
 }
 
+/// How kube-apiserver is started, but for what a second one needs.
+pub fn api_server_arguments(pki: &Pki, port: u16) -> Vec<String> {
+    let file = |name: &str| pki.file(name).display().to_string();
+    vec![
+        "--etcd-servers=http://127.0.0.1:12379".into(),
+        format!("--secure-port={port}"),
+        "--bind-address=0.0.0.0".into(),
+        // No default route from which it could guess.
+        "--advertise-address=172.31.0.1".into(),
+        "--endpoint-reconciler-type=none".into(),
+        format!("--tls-cert-file={}", file("api.crt")),
+        format!("--tls-private-key-file={}", file("api.key")),
+        format!("--token-auth-file={}", file("tokens.csv")),
+        "--authorization-mode=RBAC".into(),
+        "--service-account-issuer=https://kubernetes.default.svc".into(),
+        format!("--service-account-key-file={}", file("sa.pub")),
+        format!("--service-account-signing-key-file={}", file("sa.key")),
+        "--service-cluster-ip-range=10.96.0.0/16".into(),
+        // The taint would stay: only the node lifecycle controller, which does not run, takes it away.
+        "--disable-admission-plugins=TaintNodesByCondition".into(),
+    ]
+}
+
 pub async fn start(tools: &Tools, dir: &Path) -> Result<Cluster> {
     let pki = Pki::create(&dir.join("pki"))?;
     let run = |name: &str, args: &[String]| -> Result<Daemon> {
@@ -66,27 +89,7 @@ pub async fn start(tools: &Tools, dir: &Path) -> Result<Cluster> {
             "--log-level=warn".into(),
         ],
     )?;
-    let api = run(
-        "kube-apiserver",
-        &[
-            "--etcd-servers=http://127.0.0.1:12379".into(),
-            "--secure-port=16443".into(),
-            "--bind-address=0.0.0.0".into(),
-            // No default route from which it could guess.
-            "--advertise-address=172.31.0.1".into(),
-            "--endpoint-reconciler-type=none".into(),
-            format!("--tls-cert-file={}", file("api.crt")),
-            format!("--tls-private-key-file={}", file("api.key")),
-            format!("--token-auth-file={}", file("tokens.csv")),
-            "--authorization-mode=RBAC".into(),
-            "--service-account-issuer=https://kubernetes.default.svc".into(),
-            format!("--service-account-key-file={}", file("sa.pub")),
-            format!("--service-account-signing-key-file={}", file("sa.key")),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
-            // The taint would stay: only the node lifecycle controller, which does not run, takes it away.
-            "--disable-admission-plugins=TaintNodesByCondition".into(),
-        ],
-    )?;
+    let api = run("kube-apiserver", &api_server_arguments(&pki, 16443))?;
     let admin = client(&pki.kubeconfig("admin")).await?;
     until("kube-apiserver is ready", SOON, async || {
         etcd.alive()?;

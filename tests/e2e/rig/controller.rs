@@ -101,6 +101,28 @@ impl Controller {
         .await
     }
 
+    /// The container of a Deployment as a process: its own arguments, with an address and an identity of this machine.
+    pub async fn of_deployment(
+        rig: &Arc<Rig>,
+        name: &str,
+        health: &'static str,
+        deployment: &Value,
+        environment: &[(&str, &str)],
+    ) -> Result<Controller> {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array().context("no arguments")?.iter().filter_map(Value::as_str);
+        let mut command = Command::new(BINARY);
+        command
+            .args(args)
+            .arg("--kubeconfig")
+            .arg(rig.spare_kubeconfig("controller"))
+            .env("POD_NAMESPACE", NAMESPACE)
+            .envs(environment.iter().copied());
+        let controller = Controller { daemon: Daemon::start(&mut command, name, &rig.dir)?, health };
+        controller.ready().await?;
+        Ok(controller)
+    }
+
     /// Stands still from now on, or goes on.
     pub fn freeze(&self, on: bool) -> Result<()> {
         self.daemon.signal(if on { "STOP" } else { "CONT" })

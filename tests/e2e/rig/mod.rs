@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod controller;
 pub mod echo;
+pub mod helm;
 pub mod http;
 pub mod install;
 pub mod istio;
@@ -16,6 +17,7 @@ pub mod poll;
 pub mod process;
 pub mod random;
 pub mod space;
+pub mod spare;
 
 use std::{
     fs,
@@ -38,6 +40,7 @@ pub struct Rig {
     pub cluster: Cluster,
     pub objects: Objects,
     pub dir: PathBuf,
+    pub tools: Tools,
     gateway: Vec<Daemon>,
     crds: OnceCell<Result<(), String>>,
     installed: OnceCell<Result<(), String>>,
@@ -59,6 +62,7 @@ impl Rig {
             cluster,
             objects,
             dir,
+            tools: tools.clone(),
             gateway,
             crds: OnceCell::new(),
             installed: OnceCell::new(),

@@ -1,5 +1,6 @@
 //! What is proved, one file a subject.
 
+pub mod chart;
 pub mod crash;
 pub mod in_memory;
 pub mod leaders;

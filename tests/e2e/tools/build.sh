@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs of the end-to-end rig, once, into a cache, and prints `NAME<TAB>PATH` for each on stdout.
 #
-#   build.sh [k8s|etcd|kwok|istio|envoy ...]      (all of them by default)
+#   build.sh [k8s|etcd|kwok|istio|envoy|helm ...]      (all of them by default)
 #
 # A program is rebuilt only when its go.mod, its go.sum or its flags change.
 # TIDEGATE_CACHE  where the binaries are kept (default ~/.cache/tidegate)
@@ -56,6 +56,7 @@ build_istio() {
   go_build istio vtprotobuf,disable_pgv '' pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery
   cp "$(module_dir istio istio.io/istio)/manifests/charts/base/files/crd-all.gen.yaml" "$out/crds.yaml"
 }
+build_helm() { go_build helm '' '-X helm.sh/helm/v4/internal/version.version=v4.3.1' helm=helm.sh/helm/v4/cmd/helm; }
 build_envoy() {
   need python3 python3
   python3 -m pip --version >/dev/null 2>&1 || die "pip is missing. Remedy: run tests/e2e/tools/deps.sh as root, or install python3-pip."
@@ -75,7 +76,8 @@ files_of() {
     kwok) echo kwok stages.yaml ;;
     istio) echo pilot-discovery crds.yaml ;;
     envoy) echo envoy ;;
-    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy." ;;
+    helm) echo helm ;;
+    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy helm." ;;
   esac
 }
 
@@ -86,7 +88,7 @@ key_of() {
 
 need flock util-linux
 need sha256sum coreutils
-for name in "${@:-k8s etcd kwok istio envoy}"; do
+for name in "${@:-k8s etcd kwok istio envoy helm}"; do
   for program in $name; do
     files=$(files_of "$program")
     dir=$cache/$program/$(key_of "$program")

@@ -1,0 +1,72 @@
+{{- define "tidegate.selector" -}}
+app.kubernetes.io/name: tidegate
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "tidegate.labels" -}}
+{{ include "tidegate.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "tidegate.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default "tidegate" }}
+{{- end }}
+
+{{- define "tidegate.image" -}}
+{{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ $tag }}
+{{- end -}}
+{{- end }}
+
+{{- /* Not empty when the API server itself holds changed workloads. */ -}}
+{{- define "tidegate.holdByPolicy" -}}
+{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+{{- if or (eq .Values.hold.mode "policy") (and (eq .Values.hold.mode "auto") $served) }}true{{ end -}}
+{{- end }}
+
+{{- /* Not empty when a webhook of ours holds them. */ -}}
+{{- define "tidegate.holdByWebhook" -}}
+{{- if not (include "tidegate.holdByPolicy" .) -}}
+{{- if not .Values.webhooks.enabled -}}
+{{- fail "nothing would hold changed workloads: this API server has no MutatingAdmissionPolicy (Kubernetes 1.36 and later do), so webhooks.enabled must be true" -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- define "tidegate.webhooks" -}}
+{{- if .Values.webhooks.enabled }}true{{ end -}}
+{{- end }}
+
+{{- /* Where the API server finds a webhook: (list . path). */ -}}
+{{- define "tidegate.clientConfig" -}}
+{{- $top := index . 0 -}}
+{{- $path := index . 1 -}}
+{{- with $top.Values.webhooks.url -}}
+url: {{ printf "%s%s" (trimSuffix "/" .) $path | quote }}
+{{- else -}}
+service:
+  name: tidegate-webhooks
+  namespace: {{ $top.Release.Namespace }}
+  path: {{ $path }}
+  port: {{ $top.Values.service.port }}
+{{- end -}}
+{{- end }}
+
+{{- /* What the two webhook configurations have in common. The controller sets caBundle. */ -}}
+{{- define "tidegate.metadata" -}}
+labels:
+  {{- include "tidegate.labels" . | nindent 2 }}
+{{- if .Values.webhooks.certManager.enabled }}
+annotations:
+  cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/tidegate-webhooks
+{{- end }}
+{{- end }}

@@ -1,0 +1,47 @@
+//! A second, empty cluster: an API server of its own on the same etcd, without any controller. What is installed there
+//! disturbs nobody.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use super::{
+    Rig,
+    cluster::{self, api_server_arguments},
+    objects::Objects,
+    pki::SERVER,
+    poll::{SOON, until},
+    process::Daemon,
+};
+
+const PORT: u16 = 16444;
+
+pub struct Spare {
+    pub objects: Objects,
+    _api: Daemon,
+}
+
+impl Rig {
+    /// Starts it; it ends with the result.
+    pub async fn spare(&self) -> Result<Spare> {
+        for user in ["admin", "controller"] {
+            let config = std::fs::read_to_string(self.cluster.pki.kubeconfig(user))?;
+            let server = SERVER.replace("16443", &PORT.to_string());
+            std::fs::write(self.spare_kubeconfig(user), config.replace(SERVER, &server))?;
+        }
+        let mut command = Command::new(self.tools.path("kube-apiserver")?);
+        command.args(api_server_arguments(&self.cluster.pki, PORT)).arg("--etcd-prefix=/spare").current_dir(&self.dir);
+        let api = Daemon::start(&mut command, "kube-apiserver-spare", &self.dir)?;
+        let admin = cluster::client(&self.spare_kubeconfig("admin")).await?;
+        until("the spare kube-apiserver is ready", SOON, async || {
+            api.alive()?;
+            Ok(admin.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
+        })
+        .await?;
+        Ok(Spare { objects: Objects::new(admin), _api: api })
+    }
+
+    pub fn spare_kubeconfig(&self, user: &str) -> PathBuf {
+        self.dir.join(format!("spare-{user}.kubeconfig"))
+    }
+}
