@@ -24,11 +24,23 @@ impl fmt::Display for SyntaxError {
 /// # Errors
 /// The first syntax error.
 pub(super) fn compile(text: &str) -> Result<Vec<u8>, SyntaxError> {
+    // Level 1 keeps debug lines exact; debug level 1 keeps them at all.
+    with(&Compiler::new().set_optimization_level(1).set_debug_level(1), text)
+}
+
+/// Compiles a part of the prelude, without lines: errors in it are those of the script that called it, and each VM loads
+/// it anew.
+///
+/// # Errors
+/// The first syntax error.
+pub(super) fn compile_prelude(text: &str) -> Result<Vec<u8>, SyntaxError> {
+    with(&Compiler::new().set_optimization_level(1).set_debug_level(0), text)
+}
+
+fn with(compiler: &Compiler, text: &str) -> Result<Vec<u8>, SyntaxError> {
     if text.starts_with('\u{1b}') {
         return Err(SyntaxError { line: None, message: "compiled Lua is not accepted, only its source".to_owned() });
     }
-    // Level 1 keeps debug lines exact; debug level 1 keeps them at all.
-    let compiler = Compiler::new().set_optimization_level(1).set_debug_level(1);
     let first = match compiler.compile(text) {
         Ok(bytecode) => return Ok(bytecode),
         Err(e) => syntax_error(&e),

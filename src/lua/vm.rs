@@ -41,7 +41,7 @@ impl Prelude {
     /// Only if the prelude itself is broken.
     pub fn compile() -> Result<Self, String> {
         let compiled = |name: &str, text: &str| {
-            compile::compile(text).map_err(|e| format!("prelude {name}, line {:?}: {e}", e.line))
+            compile::compile_prelude(text).map_err(|e| format!("prelude {name}, line {:?}: {e}", e.line))
         };
         let shared =
             library::prelude().into_iter().map(|(name, text)| compiled(name, text)).collect::<Result<_, _>>()?;
