@@ -44,6 +44,8 @@ pub mod reasons {
     pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
     /// A networkRef does not exist, or its kind is not installed.
     pub const NETWORK_REF_NOT_FOUND: &str = "NetworkRefNotFound";
+    /// The TrafficRouting that the Rollout shares does not exist, or is going.
+    pub const TRAFFIC_ROUTING_NOT_FOUND: &str = "TrafficRoutingNotFound";
     /// No script is known for a networkRef's kind.
     pub const SCRIPT_NOT_FOUND: &str = "ScriptNotFound";
     /// A script failed, exceeded its budget, or returned what cannot be written.
@@ -106,6 +108,8 @@ pub mod phases {
     pub const DISABLED: &str = "Disabled";
     /// `spec.disabled` is true and a release is being wound up.
     pub const DISABLING: &str = "Disabling";
+    /// Of a TrafficRouting: no Rollout needs it any more, and its routes are being put back.
+    pub const FINALIZING: &str = "Finalizing";
 }
 
 /// Values of `currentStepState`, in the order in which a step passes them.

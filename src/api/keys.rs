@@ -29,6 +29,12 @@ pub const CANARY_INGRESS: &str = "rollouts.kruise.io/canary-ingress";
 /// Annotation on a Rollout: `canary` or `partition`, any case.
 pub const ROLLING_STYLE: &str = "rollouts.kruise.io/rolling-style";
 
+/// Finalizer on a TrafficRouting: its routes are put back before the object goes.
+pub const TRAFFIC_ROUTING_FINALIZER: &str = "rollouts.kruise.io/trafficrouting";
+
+/// Finalizers on a TrafficRouting, each followed by the name of a Rollout: while there is one, the routes are changed.
+pub const PROGRESSING_FINALIZER: &str = "progressing.rollouts.kruise.io/";
+
 /// Annotation on a Rollout: name of the TrafficRouting it shares.
 pub const TRAFFIC_ROUTING: &str = "rollouts.kruise.io/trafficrouting";
 

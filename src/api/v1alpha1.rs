@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::v1beta1::{HttpRouteMatch, RequestHeaderModifier, TrafficRoutingRef};
+use super::v1beta1::{HttpRouteMatch, RequestHeaderModifier, Settling, TrafficRoutingRef};
 
 /// A TrafficRouting routes requests for several Rollouts that share one gateway object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct TrafficRoutingStatus {
     /// What is waited for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// A change of the network that is given time to take effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Settling>,
 }
 
 /// A RolloutHistory keeps what one release of a Rollout consisted of, and which pods each step brought.

@@ -11,10 +11,15 @@ use crate::{
     api::{
         keys,
         object::{self, ObjectRef, at, text},
+        v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
-    gather::Objects,
-    rollout::{Effect, release},
+    gather::{Objects, collect::TRAFFIC_ROUTING},
+    rollout::{
+        Effect,
+        release::{self, Traffic},
+        traffic_routing::reference,
+    },
     traffic::{
         Names, ingress,
         judge::{Breach, judge},
@@ -44,8 +49,8 @@ pub struct Reach {
     pub names: Names,
     /// The objects that route which it names.
     pub networks: Vec<ObjectRef>,
-    /// Finalizers that it may add and remove, each with the kind of object.
-    pub finalizers: Vec<(ObjectRef, String)>,
+    /// Finalizers that it may add and remove, each with its object; one that ends in `/` stands for all that begin so.
+    pub finalizers: Vec<(ObjectRef, Vec<String>)>,
 }
 
 impl Reach {
@@ -57,20 +62,46 @@ impl Reach {
             workload: None,
             names: Names::default(),
             networks: Vec::new(),
-            finalizers: vec![(owner.clone(), keys::ROLLOUT_FINALIZER.to_owned())],
+            finalizers: vec![(owner.clone(), vec![keys::ROLLOUT_FINALIZER.to_owned()])],
             owner,
         };
         let Ok(scope) = release::scope(rollout).or_else(|_| release::bare_scope(rollout)) else { return reach };
         let namespace = reach.owner.namespace.clone();
         let name = |api_version: &str, kind: &str, name: &str| ObjectRef::new(api_version, kind, &namespace, name);
         reach.workload = Some(name(&scope.workload.api_version, &scope.workload.kind, &scope.workload.name));
-        if let Some(traffic) = scope.traffic {
-            reach.networks = traffic.networks.iter().map(|n| name(&n.api_version, &n.kind, &n.name)).collect();
-            let ingress = traffic.ingress.iter().map(|i| name(ingress::API_VERSION, ingress::KIND, &i.name));
-            reach.networks.extend(ingress);
-            reach.names = traffic.names;
+        if let Some(shared) = &scope.shared {
+            let own = format!("{}{}", keys::PROGRESSING_FINALIZER, reach.owner.name);
+            reach.finalizers.push((name(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, shared), vec![own]));
         }
+        reach.routes(scope.traffic);
         reach
+    }
+
+    /// What a TrafficRouting names.
+    pub fn of_routing(routing: &TrafficRouting) -> Reach {
+        let owner = reference(routing);
+        let finalizers = [keys::TRAFFIC_ROUTING_FINALIZER, keys::PROGRESSING_FINALIZER].map(str::to_owned);
+        let mut reach = Reach {
+            uid: routing.metadata.uid.clone().unwrap_or_default(),
+            workload: None,
+            names: Names::default(),
+            networks: Vec::new(),
+            finalizers: vec![(owner.clone(), finalizers.to_vec())],
+            owner,
+        };
+        reach.routes(release::routing_traffic(routing).ok());
+        // Its pods are those of its Rollouts: the Service stays as it is.
+        reach
+    }
+
+    fn routes(&mut self, traffic: Option<Traffic>) {
+        let Some(traffic) = traffic else { return };
+        let name =
+            |api_version: &str, kind: &str, name: &str| ObjectRef::new(api_version, kind, &self.owner.namespace, name);
+        let networks = traffic.networks.iter().map(|n| name(&n.api_version, &n.kind, &n.name));
+        let ingress = traffic.ingress.iter().map(|i| name(ingress::API_VERSION, ingress::KIND, &i.name));
+        self.networks = networks.chain(ingress).collect();
+        self.names = traffic.names;
     }
 }
 
@@ -220,8 +251,8 @@ impl Case<'_> {
     fn patch(&self, operations: &[Value], objects: &dyn Objects) -> Result<(), Violation> {
         self.in_namespace()?;
         let finalizer = self.reach.finalizers.iter().find(|(object, _)| self.is(object));
-        if let Some((_, finalizer)) = finalizer {
-            return self.finalizers(operations, finalizer);
+        if let Some((_, own)) = finalizer {
+            return self.finalizers(operations, own);
         }
         if self.is_ours() {
             let frees = |op: &Value| text(op, &["path"]).starts_with("/metadata/ownerReferences");
@@ -233,7 +264,9 @@ impl Case<'_> {
             );
         }
         let is_workload = self.reach.workload.as_ref().is_some_and(|w| self.is(w));
-        let is_service = self.is_kind("", "Service") && self.target.name == self.reach.names.stable_service;
+        let is_service = self.is_kind("", "Service")
+            && self.reach.workload.is_some()
+            && self.target.name == self.reach.names.stable_service;
         let is_part = self.is_part_of_the_workload(objects);
         self.must(is_workload || is_service || is_part, Rule::Named, "the Rollout neither names nor owns it")?;
         for operation in operations {
@@ -283,7 +316,7 @@ impl Case<'_> {
     }
 
     /// Only our own finalizer comes or goes.
-    fn finalizers(&self, operations: &[Value], finalizer: &str) -> Result<(), Violation> {
+    fn finalizers(&self, operations: &[Value], own: &[String]) -> Result<(), Violation> {
         let [operation] = operations else {
             return Err(self.breaks(Rule::Fields, "more than the finalizers would change"));
         };
@@ -292,9 +325,10 @@ impl Case<'_> {
             Rule::Fields,
             format_args!("{} is not ours to change", text(operation, &["path"])),
         )?;
+        let is_own = |f: &str| own.iter().any(|own| f == own || (own.ends_with('/') && f.starts_with(own)));
         let others = |list: Option<&Value>| -> Vec<String> {
             let list = list.and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(Value::as_str).filter(|f| *f != finalizer).map(str::to_owned).collect()
+            list.filter_map(Value::as_str).filter(|f| !is_own(f)).map(str::to_owned).collect()
         };
         let live = self.live.as_ref().and_then(|live| at(live, &["metadata", "finalizers"]));
         self.must(

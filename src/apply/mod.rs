@@ -12,6 +12,7 @@ use kube::{
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
     core::GroupVersionKind,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 pub use error::{Class, Error};
@@ -222,21 +223,31 @@ impl Writer {
         resource_version: &str,
         status: &RolloutStatus,
     ) -> Result<bool, Error> {
-        let target = rollout_ref(rollout);
-        guard::status(&target, resource_version).map_err(|violation| {
+        // A first status must say all its required fields, also those that are 0 or empty.
+        self.store(&rollout_ref(rollout), resource_version, rollout.status.as_ref(), status).await
+    }
+
+    /// Stores a status of any object of ours in the same way.
+    pub async fn store<T: Serialize>(
+        &self,
+        target: &ObjectRef,
+        resource_version: &str,
+        before: Option<&T>,
+        status: &T,
+    ) -> Result<bool, Error> {
+        guard::status(target, resource_version).map_err(|violation| {
             self.metrics.guarded(&violation.object.kind, violation.rule.as_str());
             Error::Guarded(violation)
         })?;
         let encode = |source| Error::Encode { target: target.clone(), source };
-        // A first status must say all its required fields, also those that are 0 or empty.
-        let before = rollout.status.as_ref().map_or_else(|| Ok(json!({})), serde_json::to_value).map_err(encode)?;
+        let before = before.map_or_else(|| Ok(json!({})), serde_json::to_value).map_err(encode)?;
         let after = serde_json::to_value(status).map_err(encode)?;
         let Some(diff) = merge_diff(&before, &after) else { return Ok(false) };
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": resource_version}, "status": diff}));
         let params = PatchParams { field_manager: Some(keys::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let api = self.api(&target);
+        let api = self.api(target);
         let call = api.patch_status(&target.name, &params, &patch);
-        self.status_call(&target, call).await?;
+        self.status_call(target, call).await?;
         Ok(true)
     }
 
@@ -253,7 +264,8 @@ impl Writer {
             Some(Err(source)) => Err(Error::Status { target: target.clone(), source: Box::new(source) }),
             None => Err(Error::StatusTimeout { target: target.clone() }),
         };
-        self.metrics.wrote("Rollout/status", result.as_ref().map_or_else(|e| e.class().as_str(), |()| "ok"));
+        self.metrics
+            .wrote(&format!("{}/status", target.kind), result.as_ref().map_or_else(|e| e.class().as_str(), |()| "ok"));
         result
     }
 }

@@ -9,9 +9,10 @@ use crate::{
     api::{
         keys,
         object::{self, ObjectRef},
+        v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
-    rollout::release,
+    rollout::release::{self, Traffic},
     traffic::ingress,
     workload::canary::canary_name,
 };
@@ -42,21 +43,33 @@ impl Interests {
             add(&scope.workload.kind, &scope.workload.name);
             add("Deployment", &canary_name(&scope.workload.name));
             if let Some(traffic) = &scope.traffic {
-                add("Service", &traffic.names.stable_service);
-                add("Service", &traffic.names.canary_service);
-                for network in &traffic.networks {
-                    add(&network.kind, &network.name);
-                }
-                if let Some(ingress) = &traffic.ingress {
-                    add(ingress::KIND, &ingress.name);
-                    add(ingress::KIND, &ingress::canary_name(&ingress.name));
-                }
+                subjects_of(traffic).iter().for_each(|(kind, name)| add(kind, name));
+            }
+            if let Some(name) = &scope.shared {
+                add("TrafficRouting", name);
             }
         }
+        self.put(key, subjects);
+    }
+
+    /// Learns what a TrafficRouting reads now.
+    pub fn set_routing(&mut self, key: &Key, routing: &TrafficRouting) {
+        self.remove(key);
+        let traffic = release::routing_traffic(routing).ok();
+        let subjects = traffic.iter().flat_map(subjects_of).map(|(kind, name)| (kind, key.0.clone(), name)).collect();
+        self.put(key, subjects);
+    }
+
+    fn put(&mut self, key: &Key, subjects: Vec<Subject>) {
         for subject in &subjects {
             self.by_subject.entry(subject.clone()).or_default().insert(key.clone());
         }
         self.by_rollout.insert(key.clone(), subjects);
+    }
+
+    /// Those of a namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Key> {
+        self.by_rollout.keys().filter(|(ns, _)| ns == namespace).cloned().collect()
     }
 
     /// Forgets a Rollout.
@@ -98,6 +111,18 @@ impl Interests {
         let subject = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         self.by_subject.get(&subject).into_iter().flatten().cloned().collect()
     }
+}
+
+/// Kind and name of everything that routing reads.
+fn subjects_of(traffic: &Traffic) -> Vec<(String, String)> {
+    let of = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
+    let mut subjects = vec![of("Service", &traffic.names.stable_service), of("Service", &traffic.names.canary_service)];
+    subjects.extend(traffic.networks.iter().map(|network| of(&network.kind, &network.name)));
+    if let Some(ingress) = &traffic.ingress {
+        subjects.push(of(ingress::KIND, &ingress.name));
+        subjects.push(of(ingress::KIND, &ingress::canary_name(&ingress.name)));
+    }
+    subjects
 }
 
 fn owner(object: &Value) -> Option<&str> {

@@ -4,6 +4,7 @@ mod interests;
 pub mod lease;
 mod queue;
 mod reconcile;
+mod routing;
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,7 +25,11 @@ use self::{
 use crate::{
     api::object::{self, ObjectRef},
     apply::{Fence, Guard, Writer},
-    gather::{Cache, Objects, Settings, cache::Change, collect::hold},
+    gather::{
+        Cache, Objects, Settings,
+        cache::Change,
+        collect::{TRAFFIC_ROUTING, hold},
+    },
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
     telemetry::{Health, Metrics, logs},
@@ -108,11 +113,14 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         failures: Mutex::default(),
     });
     let queue = Arc::new(Queue::default());
+    // TrafficRoutings are few.
+    let routings = Arc::new(Queue::default());
     let mut tasks = JoinSet::new();
     for _ in 0..options.workers.max(1) {
         tasks.spawn(work(reconciler.clone(), queue.clone(), options.metrics.clone(), stop.clone()));
     }
-    tasks.spawn(listen(reconciler, queue, options.health, changes, stop));
+    tasks.spawn(work_on_routings(reconciler.clone(), routings.clone(), stop.clone()));
+    tasks.spawn(listen(reconciler, (queue, routings), options.health, changes, stop));
     while tasks.join_next().await.is_some() {}
 }
 
@@ -129,17 +137,42 @@ async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue>, metrics: Metrics, 
     }
 }
 
-/// Turns changes into work.
+async fn work_on_routings(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: CancellationToken) {
+    while let Some(key) = stop.run_until_cancelled(queue.next()).await {
+        let span = tracing::info_span!("traffic_routing", namespace = key.0, name = key.1);
+        let next = reconciler.reconcile_routing(&key).instrument(span).await;
+        queue.done(&key);
+        if let Next::After(delay) = next {
+            queue.add(key, delay);
+        }
+    }
+}
+
+/// Turns changes into work, on Rollouts and on TrafficRoutings.
 async fn listen(
     reconciler: Arc<Reconciler>,
-    queue: Arc<Queue>,
+    (queue, routings): (Arc<Queue>, Arc<Queue>),
     health: Health,
     mut changes: mpsc::UnboundedReceiver<Change>,
     stop: CancellationToken,
 ) {
     let mut interests = Interests::default();
+    let mut of_routings = Interests::default();
     let mut is_ready = false;
     while let Some(Some(change)) = stop.run_until_cancelled(changes.recv()).await {
+        let concerned = match &change {
+            Change::Object(target, _) if target.kind == TRAFFIC_ROUTING.1 => {
+                routing::note(&mut of_routings, &reconciler.cache, target);
+                vec![(target.namespace.clone(), target.name.clone())]
+            }
+            Change::Object(target, _) if target.kind == "Rollout" => of_routings.in_namespace(&target.namespace),
+            Change::Object(target, object) => of_routings.of(target, object),
+            Change::Pods(_) => Vec::new(),
+            Change::Kind(..) => of_routings.all(),
+        };
+        for key in concerned {
+            routings.add(key, Duration::ZERO);
+        }
         let keys = match &change {
             Change::Object(target, object) if target.kind == "Rollout" => {
                 let key = (target.namespace.clone(), target.name.clone());

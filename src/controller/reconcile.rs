@@ -16,10 +16,10 @@ use kube::{
 use super::{Clock, Decide, queue::Key};
 use crate::{
     api::{
-        object,
+        object::{self, ObjectRef},
         v1beta1::{Rollout, RolloutStatus},
     },
-    apply::{self, Class, Reach, Writer, rollout_ref},
+    apply::{self, Class, Reach, Writer},
     gather::{Cache, Objects, Settings, collect},
     lua::Engine,
     rollout::{
@@ -31,10 +31,10 @@ use crate::{
 
 /// After a conflict the cache is about to learn of the newer object.
 const CONFLICT_DELAY: Duration = Duration::from_millis(50);
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Rounds of writes before the status is stored all the same; a whole step needs fewer.
-const MAX_ROUNDS: usize = 8;
+pub(super) const MAX_ROUNDS: usize = 8;
 
 /// Everything that a pass needs.
 pub struct Reconciler {
@@ -63,6 +63,18 @@ impl Reconciler {
     pub(super) async fn reconcile(&self, key: &Key) -> Next {
         let started = tokio::time::Instant::now();
         let result = self.pass(key).await;
+        self.conclude("", key, result, started)
+    }
+
+    /// Counts a pass, and says when to look again. `what` tells objects of other kinds from Rollouts of the same name.
+    pub(super) fn conclude(
+        &self,
+        what: &str,
+        key: &Key,
+        result: Result<Next, apply::Error>,
+        started: tokio::time::Instant,
+    ) -> Next {
+        let key = &(key.0.clone(), if what.is_empty() { key.1.clone() } else { what.to_owned() });
         let (label, next) = match result {
             Ok(next) => {
                 self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -95,7 +107,7 @@ impl Reconciler {
     }
 
     async fn pass(&self, key: &Key) -> Result<Next, apply::Error> {
-        let target = object::ObjectRef::new("rollouts.kruise.io/v1beta1", "Rollout", &key.0, &key.1);
+        let target = ObjectRef::new("rollouts.kruise.io/v1beta1", "Rollout", &key.0, &key.1);
         let metric_key = format!("{}/{}", key.0, key.1);
         let Ok(object) = self.cache.get(&target) else {
             self.metrics.rollout_phase(&metric_key, None);
@@ -138,7 +150,7 @@ impl Reconciler {
             let wrote = |purpose| plan.effects.iter().any(|e| e.purpose() == purpose);
             if wrote(Purpose::RemoveFinalizer) {
                 // The object is gone, and its status with it.
-                self.publish(&rollout, events).await;
+                self.publish(&target, rollout.metadata.uid.as_deref(), events).await;
                 return Ok(Next::Change);
             }
             if wrote(Purpose::AddFinalizer)
@@ -164,7 +176,7 @@ impl Reconciler {
         match &is_stored {
             Ok(true) => {
                 log_progress(&rollout, &status);
-                self.publish(&rollout, events).await;
+                self.publish(&target, rollout.metadata.uid.as_deref(), events).await;
             }
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "status not stored"),
@@ -194,14 +206,14 @@ impl Reconciler {
         }
     }
 
-    async fn publish(&self, rollout: &Rollout, events: Vec<Event>) {
-        let target = rollout_ref(rollout);
+    pub(super) async fn publish(&self, target: &ObjectRef, uid: Option<&str>, events: Vec<Event>) {
+        let target = target.clone();
         let reference = ObjectReference {
             api_version: Some(target.api_version),
             kind: Some(target.kind),
             namespace: Some(target.namespace),
             name: Some(target.name),
-            uid: rollout.metadata.uid.clone(),
+            uid: uid.map(str::to_owned),
             ..ObjectReference::default()
         };
         let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
@@ -242,7 +254,7 @@ fn log_progress(before: &Rollout, status: &RolloutStatus) {
     }
 }
 
-fn until(now: Timestamp, at: Timestamp) -> Duration {
+pub(super) fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
 }
 

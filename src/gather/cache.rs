@@ -111,7 +111,8 @@ impl Cache {
             let shelf = shelves.get(&((*version).to_owned(), (*kind).to_owned()));
             match shelf {
                 Some(shelf) if shelf.is_synced => match &shelf.missing {
-                    _ if kind.starts_with("MutatingAdmissionPolicy") => None,
+                    // Only who uses one needs it.
+                    _ if *kind == "TrafficRouting" || kind.starts_with("MutatingAdmissionPolicy") => None,
                     Some(Missing::Kind) => {
                         Some(format!("{version} {kind} is not served; install it: `tidegate crd | kubectl apply -f -`"))
                     }

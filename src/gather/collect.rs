@@ -18,7 +18,7 @@ use crate::{
     lua::{Engine, library},
     rollout::{
         Hold, Snapshot, is_releasing,
-        release::{self, Scope},
+        release::{self, Scope, Traffic},
     },
     traffic::{
         ingress::{self, Ingress},
@@ -58,16 +58,20 @@ pub struct Settings {
 }
 
 /// API version and kind of the objects that are always needed.
-pub const BASE_KINDS: [(&str, &str); 8] = [
+pub const BASE_KINDS: [(&str, &str); 9] = [
     ("rollouts.kruise.io/v1beta1", "Rollout"),
     ("apps/v1", "Deployment"),
     ("apps/v1", "ReplicaSet"),
     ("v1", "Service"),
     ("discovery.k8s.io/v1", "EndpointSlice"),
     ("v1", "ConfigMap"),
+    TRAFFIC_ROUTING,
     POLICY,
     BINDING,
 ];
+
+/// API version and kind of what Rollouts may share.
+pub const TRAFFIC_ROUTING: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "TrafficRouting");
 
 const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
 const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
@@ -93,6 +97,7 @@ pub fn collect(
         endpoint_slices: Vec::new(),
         networks: Vec::new(),
         ingress: None,
+        traffic_routing: None,
         hold: hold(objects)?,
         engine: engine.clone(),
         rollout,
@@ -138,21 +143,37 @@ pub fn collect(
             let service = object::label(slice, keys::SERVICE_NAME);
             service == Some(&names.stable_service) || service == Some(&names.canary_service)
         });
-        let scripts = scripts(objects, settings)?;
-        for reference in &traffic.networks {
-            snapshot.networks.push(network(objects, reference, &namespace, scripts.as_ref(), settings)?);
-        }
-        if let Some(reference) = &traffic.ingress {
-            match ingress(objects, reference, &namespace, scripts.as_ref())? {
-                Route::InPlace(network) => snapshot.networks.push(network),
-                Route::Beside(ingress) => snapshot.ingress = Some(ingress),
-            }
-        }
+        (snapshot.networks, snapshot.ingress) = routes(objects, traffic, &namespace, settings)?;
+    }
+    if let Some(name) = &scope.shared {
+        snapshot.traffic_routing = at(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, name)?;
     }
     Some(snapshot)
 }
 
-fn optional(found: Result<Arc<Value>, Lookup>) -> Option<Option<Arc<Value>>> {
+/// The objects that route, with their scripts, and the Ingress beside which a canary stands.
+pub(super) fn routes(
+    objects: &impl Objects,
+    traffic: &Traffic,
+    namespace: &str,
+    settings: &Settings,
+) -> Option<(Vec<Network>, Option<Ingress>)> {
+    let scripts = scripts(objects, settings)?;
+    let mut networks = Vec::new();
+    for reference in &traffic.networks {
+        networks.push(network(objects, reference, namespace, scripts.as_ref(), settings)?);
+    }
+    let Some(reference) = &traffic.ingress else { return Some((networks, None)) };
+    match ingress(objects, reference, namespace, scripts.as_ref())? {
+        Route::InPlace(network) => {
+            networks.push(network);
+            Some((networks, None))
+        }
+        Route::Beside(ingress) => Some((networks, Some(ingress))),
+    }
+}
+
+pub(super) fn optional(found: Result<Arc<Value>, Lookup>) -> Option<Option<Arc<Value>>> {
     match found {
         Ok(object) => Some(Some(object)),
         Err(Lookup::Missing(_)) => Some(None),

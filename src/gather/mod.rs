@@ -3,6 +3,8 @@
 pub mod cache;
 pub mod collect;
 pub mod pods;
+mod routing;
 
 pub use cache::Cache;
 pub use collect::{Lookup, Objects, Settings, collect};
+pub use routing::collect_routing;

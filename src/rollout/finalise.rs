@@ -235,7 +235,10 @@ impl Machine<'_> {
                 }
                 Part::RestoreStableService if self.keeps_pin(ending, workload) => {}
                 Part::RestoreStableService => self.restore_stable_service(scope)?,
-                Part::RouteTrafficToStable => self.restore_routes(scope)?,
+                Part::RouteTrafficToStable => {
+                    self.leave_shared(scope)?;
+                    self.restore_routes(scope)?;
+                }
                 Part::RemoveCanaryService => self.remove_canary_service(scope)?,
                 Part::ResumeWorkload => {
                     if let Some(workload) = workload {

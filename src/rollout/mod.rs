@@ -9,10 +9,12 @@ mod machine;
 mod pods;
 mod rolling;
 mod routing;
+mod sharing;
 
 pub mod plan;
 pub mod release;
 pub mod snapshot;
+pub mod traffic_routing;
 
 pub use machine::{decide, is_releasing};
 pub use plan::{Effect, Event, Plan};

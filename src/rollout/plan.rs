@@ -101,6 +101,10 @@ pub enum Purpose {
     RouteStep,
     /// Routes as before the release.
     RestoreRoutes,
+    /// Asks a shared TrafficRouting to route.
+    ShareRoutes,
+    /// Needs it no more, or cleans up after a Rollout that is gone.
+    LeaveRoutes,
     /// Lets the workload roll to its template.
     ResumeWorkload,
     /// Removes the canary Deployment.

@@ -7,6 +7,7 @@ use crate::{
     api::{
         GROUP, keys,
         object::{self, digest},
+        v1alpha1::TrafficRouting,
         v1beta1::{
             IngressRef, NetworkRef, OnStepFailure, PatchPodTemplateMetadata, Rollout, RolloutStrategy, Step,
             TrafficRoutingRef, WorkloadRef,
@@ -44,6 +45,8 @@ pub struct Scope {
     pub style: Style,
     /// Where requests are routed, if the Rollout routes any.
     pub traffic: Option<Traffic>,
+    /// Name of the TrafficRouting that it shares with others.
+    pub shared: Option<String>,
 }
 
 impl Scope {
@@ -183,7 +186,7 @@ fn workload_ref(rollout: &Rollout) -> Result<(WorkloadRef, &'static Kind), SpecE
 pub fn bare_scope(rollout: &Rollout) -> Result<Scope, SpecError> {
     let (workload, kind) = workload_ref(rollout)?;
     let style = kind.style(Style::Canary).unwrap_or(Style::Partition);
-    Ok(Scope { workload, kind, style, traffic: None })
+    Ok(Scope { workload, kind, style, traffic: None, shared: shared(rollout).unwrap_or_default() })
 }
 
 /// Reads what the Rollout reaches.
@@ -193,33 +196,19 @@ pub fn bare_scope(rollout: &Rollout) -> Result<Scope, SpecError> {
 pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
     let (workload, kind) = workload_ref(rollout)?;
     let strategy = &rollout.spec.strategy;
-    let (wanted, path, routings, no_service, shared) = match (&strategy.canary, &strategy.blue_green) {
-        (Some(canary), None) => (
-            canary_style(rollout)?,
-            "canary",
-            &canary.traffic_routings,
-            canary.disable_generate_canary_service,
-            &canary.traffic_routing_ref,
-        ),
-        (None, Some(blue)) => (
-            Style::BlueGreen,
-            "blueGreen",
-            &blue.traffic_routings,
-            blue.disable_generate_canary_service,
-            &blue.traffic_routing_ref,
-        ),
+    let (wanted, path, routings, no_service) = match (&strategy.canary, &strategy.blue_green) {
+        (Some(canary), None) => {
+            (canary_style(rollout)?, "canary", &canary.traffic_routings, canary.disable_generate_canary_service)
+        }
+        (None, Some(blue)) => {
+            (Style::BlueGreen, "blueGreen", &blue.traffic_routings, blue.disable_generate_canary_service)
+        }
         _ => return wrong("spec.strategy", "needs exactly one of canary and blueGreen"),
     };
-    if shared.is_some() || rollout.metadata.annotations.iter().flatten().any(|(k, _)| k == keys::TRAFFIC_ROUTING) {
-        return wrong(
-            format!("spec.strategy.{path}.trafficRoutingRef"),
-            "sharing a TrafficRouting is not supported by this version; use trafficRoutings",
-        );
-    }
     let field = format!("spec.strategy.{path}.trafficRoutings");
     let traffic = match routings.as_slice() {
         [] => None,
-        [routing] => Some(traffic(rollout, &format!("{field}[0]"), routing, no_service)?),
+        [routing] => Some(traffic(rollout.metadata.namespace.clone(), &format!("{field}[0]"), routing, no_service)?),
         more => return wrong(field, format!("has {} entries; at most one is supported", more.len())),
     };
     let Some(style) = kind.style(wanted) else {
@@ -228,7 +217,7 @@ pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
             format!("a {} cannot be released in this style; use canary", kind.kind),
         );
     };
-    Ok(Scope { workload, kind, style, traffic })
+    Ok(Scope { workload, kind, style, traffic, shared: shared(rollout)? })
 }
 
 fn canary_style(rollout: &Rollout) -> Result<Style, SpecError> {
@@ -249,8 +238,41 @@ fn canary_style(rollout: &Rollout) -> Result<Style, SpecError> {
     })
 }
 
+/// The TrafficRouting that a Rollout shares: by the field, or by the annotation that came before it (D-30).
+///
+/// # Errors
+/// When both are there and differ.
+pub fn shared(rollout: &Rollout) -> Result<Option<String>, SpecError> {
+    let strategy = &rollout.spec.strategy;
+    let (path, by_field) = match (&strategy.canary, &strategy.blue_green) {
+        (Some(canary), _) => ("canary", canary.traffic_routing_ref.as_ref()),
+        (None, Some(blue)) => ("blueGreen", blue.traffic_routing_ref.as_ref()),
+        (None, None) => ("", None),
+    };
+    let by_annotation = rollout.metadata.annotations.as_ref().and_then(|a| a.get(keys::TRAFFIC_ROUTING));
+    match (by_field.filter(|n| !n.is_empty()), by_annotation.filter(|n| !n.is_empty())) {
+        (Some(a), Some(b)) if a != b => wrong(
+            format!("spec.strategy.{path}.trafficRoutingRef"),
+            format!("is {a:?}, but annotation {} is {b:?}; keep one of them", keys::TRAFFIC_ROUTING),
+        ),
+        (field, annotation) => Ok(field.or(annotation).cloned()),
+    }
+}
+
+/// Where a TrafficRouting routes: no canary Service is made, as none of its Rollouts is more its own than another.
+///
+/// # Errors
+/// When its spec is wrong; names the field.
+pub fn routing_traffic(routing: &TrafficRouting) -> Result<Traffic, SpecError> {
+    let Some(reference) = routing.spec.object_ref.first() else {
+        return wrong("spec.objectRef", "is empty; name the Service and the objects that route to it");
+    };
+    let reference = TrafficRoutingRef { create_canary_service: Some(false), ..reference.clone() };
+    traffic(routing.metadata.namespace.clone(), "spec.objectRef[0]", &reference, None)
+}
+
 fn traffic(
-    rollout: &Rollout,
+    namespace: Option<String>,
     field: &str,
     routing: &TrafficRoutingRef,
     disable_canary_service: Option<bool>,
@@ -308,7 +330,7 @@ fn traffic(
         names: Names {
             canary_service: if makes_service { format!("{stable}-canary") } else { stable.clone() },
             stable_service: stable,
-            namespace: rollout.metadata.namespace.clone(),
+            namespace,
         },
         networks,
         ingress: routing.ingress.clone(),

@@ -116,6 +116,7 @@ impl Machine<'_> {
     /// Finds before the first pod what would fail at a later step: missing objects, scripts that do not run.
     fn check_everything(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         self.check_canary_name(workload)?;
+        self.check_shared(scope)?;
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         self.stable_service(traffic)?;
         self.check_canary_service(traffic)?;
@@ -192,6 +193,7 @@ impl Machine<'_> {
                 if !self.has_pods(scope, workload, release, step)? {
                     return Ok(());
                 }
+                self.take_shared(scope)?;
                 if let Some(traffic) = routed {
                     self.route(traffic, workload, release, step)?;
                     self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
@@ -213,6 +215,7 @@ impl Machine<'_> {
                         );
                     }
                 }
+                self.take_shared(scope)?;
                 if let Some(traffic) = routed {
                     self.route(traffic, workload, release, step)?;
                 }

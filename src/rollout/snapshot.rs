@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub networks: Vec<Network>,
     /// The Ingress whose class has a canary Ingress.
     pub ingress: Option<Ingress>,
+    /// The TrafficRouting that it shares.
+    pub traffic_routing: Option<Arc<Value>>,
     /// Whether the API server holds changed workloads.
     pub hold: Hold,
     /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.

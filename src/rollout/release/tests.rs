@@ -99,7 +99,7 @@ fn what_is_wrong_with_the_reach_is_named() {
     let other = json!({"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "other"}});
     let mut misspelt = patched(canary(json!({"enableExtraWorkloadForCanary": null})));
     misspelt.metadata.annotations = Some([(keys::ROLLING_STYLE.to_owned(), "canari".to_owned())].into());
-    let mut shared = patched(json!({}));
+    let mut shared = patched(canary(json!({"trafficRoutingRef": "other"})));
     shared.metadata.annotations = Some([(keys::TRAFFIC_ROUTING.to_owned(), "tr".to_owned())].into());
     let two = json!([{"service": "a"}, {"service": "b"}]);
     let field = |name: &str| format!("spec.strategy.canary.trafficRoutings[0].{name}");
@@ -112,12 +112,7 @@ fn what_is_wrong_with_the_reach_is_named() {
         (patched(json!({"strategy": {"canary": null}})), "spec.strategy".to_owned(), "exactly one"),
         (patched(json!({"strategy": {"blueGreen": {}}})), "spec.strategy".to_owned(), "exactly one"),
         (misspelt, format!("metadata.annotations[{}]", keys::ROLLING_STYLE), "canari"),
-        (
-            patched(canary(json!({"trafficRoutingRef": "tr"}))),
-            "spec.strategy.canary.trafficRoutingRef".to_owned(),
-            "not supported",
-        ),
-        (shared, "spec.strategy.canary.trafficRoutingRef".to_owned(), "not supported"),
+        (shared, "spec.strategy.canary.trafficRoutingRef".to_owned(), "keep one of them"),
         (
             patched(canary(json!({"trafficRoutings": two}))),
             "spec.strategy.canary.trafficRoutings".to_owned(),
