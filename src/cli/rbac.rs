@@ -80,6 +80,11 @@ const EVERYWHERE: &[Right] = &[
     right("networking.k8s.io", &["ingresses"], OWN),
     right("networking.k8s.io", &["ingressclasses"], READ),
     right("networking.istio.io", &["virtualservices", "destinationrules"], READ_PATCH),
+    right(
+        "gateway.networking.k8s.io",
+        &["httproutes", "grpcroutes", "tcproutes", "tlsroutes", "udproutes"],
+        READ_PATCH,
+    ),
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
@@ -158,4 +163,28 @@ fn all(namespace: &str) -> Vec<Value> {
     let mut namespaced = [account, role(), binding("Role")];
     namespaced.iter_mut().for_each(|object| set_namespace(object, namespace));
     [cluster_role(), binding("ClusterRole")].into_iter().chain(namespaced).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lua::Library;
+
+    #[test]
+    fn the_controller_may_change_what_built_in_scripts_are_for() {
+        for script in Library::list() {
+            let mut parts = script.name.split('/');
+            let (Some(group), Some(kind), Some("trafficRouting.lua")) = (parts.next(), parts.next(), parts.next())
+            else {
+                continue;
+            };
+            // As kinds are named in the plural, all of them so far.
+            let kind = kind.to_lowercase();
+            let plural = kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+            let may = |right: &Right| {
+                right.group == group && right.resources.contains(&plural.as_str()) && right.verbs.contains(&"patch")
+            };
+            assert!(EVERYWHERE.iter().any(may), "{}: no right to patch {plural} of {group}", script.name);
+        }
+    }
 }
