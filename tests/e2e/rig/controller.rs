@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     Rig,
     http::get,
+    image::Image,
     poll::{SOON, until},
     process::Daemon,
 };
@@ -34,7 +35,8 @@ pub fn documents(args: &[&str]) -> Result<Vec<Value>> {
     tidegate::yaml::from_str_multi(&text).with_context(|| format!("tidegate {args:?} printed\n{text}"))
 }
 
-fn output(command: &mut Command) -> Result<String> {
+/// What a command prints; an error with all that it says when it fails.
+pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
@@ -101,24 +103,23 @@ impl Controller {
         .await
     }
 
-    /// The container of a Deployment as a process: its own arguments, with an address and an identity of this machine.
+    /// The container of a Deployment: its image with its own arguments, with a pod's identity, without a pod.
     pub async fn of_deployment(
         rig: &Arc<Rig>,
-        name: &str,
+        image: &Image,
         health: &'static str,
+        api_server: (&str, u16),
         deployment: &Value,
-        environment: &[(&str, &str)],
     ) -> Result<Controller> {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-        let args = container["args"].as_array().context("no arguments")?.iter().filter_map(Value::as_str);
-        let mut command = Command::new(BINARY);
+        let args = container["args"].as_array().context("no arguments")?;
+        let args: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
+        let mut command = image.command(&args)?;
         command
-            .args(args)
-            .arg("--kubeconfig")
-            .arg(rig.spare_kubeconfig("controller"))
             .env("POD_NAMESPACE", NAMESPACE)
-            .envs(environment.iter().copied());
-        let controller = Controller { daemon: Daemon::start(&mut command, name, &rig.dir)?, health };
+            .env("KUBERNETES_SERVICE_HOST", api_server.0)
+            .env("KUBERNETES_SERVICE_PORT", api_server.1.to_string());
+        let controller = Controller { daemon: Daemon::start(&mut command, "controller-image", &rig.dir)?, health };
         controller.ready().await?;
         Ok(controller)
     }
@@ -126,6 +127,13 @@ impl Controller {
     /// Stands still from now on, or goes on.
     pub fn freeze(&self, on: bool) -> Result<()> {
         self.daemon.signal(if on { "STOP" } else { "CONT" })
+    }
+
+    /// A file of its folder under `/proc`.
+    pub fn proc(&self, file: &str) -> Result<String> {
+        // The mounted one is that of the machine, where the process has another number.
+        let path = format!("/proc/{}/{file}", self.daemon.pid());
+        output(Command::new("unshare").args(["--mount", "--mount-proc", "--", "cat", &path]))
     }
 
     /// What it has logged since it was started for the first time.

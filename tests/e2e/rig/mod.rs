@@ -5,6 +5,7 @@ pub mod controller;
 pub mod echo;
 pub mod helm;
 pub mod http;
+pub mod image;
 pub mod install;
 pub mod istio;
 pub mod kruise;

@@ -50,6 +50,10 @@ impl Daemon {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
     /// SIGKILL, and wait until it is gone.
     pub fn kill(&self) -> Result<()> {
         let mut child = self.child();

@@ -14,7 +14,7 @@ use super::{
     process::Daemon,
 };
 
-const PORT: u16 = 16444;
+pub const PORT: u16 = 16444;
 
 pub struct Spare {
     pub objects: Objects,

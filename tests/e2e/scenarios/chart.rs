@@ -9,10 +9,11 @@ use tidegate::api::keys::WORKLOAD_TYPE;
 
 use crate::rig::{
     Rig,
-    controller::{Controller, NAMESPACE},
+    controller::{Controller, NAMESPACE, output},
     helm::{chart, helm},
+    image::Image,
     poll::{SOON, until},
-    spare::Spare,
+    spare::{self, Spare},
 };
 
 /// Each file of `tests/chart` names values; beside it lies what they render. `BLESS=1` writes that anew.
@@ -78,6 +79,8 @@ fn by_hand(rendered: &str) -> String {
 
 const HEALTH: &str = "127.0.0.1:18085";
 const WEBHOOKS: u16 = 19876;
+/// The spare cluster, as a pod sees it.
+const API: (&str, u16) = ("127.0.0.1", spare::PORT);
 const MUTATING: (&str, &str, &str) = (
     "admissionregistration.k8s.io/v1",
     "MutatingWebhookConfiguration",
@@ -107,10 +110,14 @@ async fn changed(spare: &Spare, name: &str) -> Result<Value, kube::Error> {
     Ok(serde_json::to_value(answer).unwrap_or_default())
 }
 
-/// Install, upgrade, roll back, uninstall. The Deployment's pods cannot run here: the container's own arguments are run
-/// as a process of this machine, which the API server reaches by `webhooks.url`.
+/// Install, upgrade, roll back, uninstall. The Deployment's pods cannot run here: its image with its own arguments is run
+/// as a process of this machine, read-only and without rights, which the API server reaches by `webhooks.url`.
 pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let spare = rig.spare().await?;
+    let image = Image::make(&rig)?;
+    let version = output(&mut image.command(&["--version"])?)?;
+    ensure!(version.trim() == concat!("tidegate ", env!("CARGO_PKG_VERSION")), "the image says {version}");
+    image.identity("controller-token", &rig.cluster.pki.file("ca.crt"), NAMESPACE)?;
     let url = format!("webhooks.url=https://127.0.0.1:{WEBHOOKS}");
     let values = [
         &url,
@@ -130,7 +137,8 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let notes = release("install", &["--create-namespace"])?;
     ensure!(notes.contains("kubectl -n tidegate rollout status deployment/tidegate"), "no next command: {notes}");
     let installed = spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await?;
-    let controller = Controller::of_deployment(&rig, "controller-spare", HEALTH, &installed, &[]).await?;
+    let controller = Controller::of_deployment(&rig, &image, HEALTH, API, &installed).await?;
+    unprivileged(&controller)?;
     spare.objects.namespace("shop").await?;
     spare.objects.apply(&deployment("web", json!({WORKLOAD_TYPE: "deployment"}))).await?;
     spare.objects.apply(&deployment("plain", json!({}))).await?;
@@ -152,7 +160,13 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     helm(&rig, &["rollback", "tidegate", "1", "--namespace", NAMESPACE])?;
     ensure!(replicas().await? == 2 && revisions().await? == before, "the rollback took more than it was asked for");
 
-    nobody_else_waits_for_us(&rig, &spare, controller, &installed).await?;
+    controller.kill()?;
+    nobody_else_waits_for_us(&spare).await?;
+    // Back again: the same Secret, so nothing has to be learnt anew.
+    let again = Controller::of_deployment(&rig, &image, HEALTH, API, &installed).await?;
+    changed(&spare, "web").await.context("held again")?;
+    let took = again.stop().await?;
+    ensure!(took < Duration::from_secs(10), "stopping took {took:?}");
 
     // The server is upgraded: it holds by itself from now on, and needs nobody.
     release("upgrade", &["--set", "hold.mode=auto"])?;
@@ -235,13 +249,7 @@ async fn ca_bundle_is_ours_alone(spare: &Spare) -> Result<()> {
 }
 
 /// D-19: while no replica runs, only what would have been held, and new Rollouts, have to wait.
-async fn nobody_else_waits_for_us(
-    rig: &Arc<Rig>,
-    spare: &Spare,
-    controller: Controller,
-    installed: &Value,
-) -> Result<()> {
-    controller.kill()?;
+async fn nobody_else_waits_for_us(spare: &Spare) -> Result<()> {
     changed(spare, "plain").await.context("a Deployment that is none of our business")?;
     let quick = |patch: Value| spare.objects.merge("apps/v1", "Deployment", "shop", "web", patch);
     quick(json!({"spec": {"replicas": 2}})).await.context("scaling")?;
@@ -254,10 +262,24 @@ async fn nobody_else_waits_for_us(
         .merge(ROLLOUT, "Rollout", "shop", "web", finalizer)
         .await
         .context("labels and finalizers of a Rollout")?;
-    // Back again: the same Secret, so nothing has to be learnt anew.
-    let again = Controller::of_deployment(rig, "controller-spare", HEALTH, installed, &[]).await?;
-    changed(spare, "web").await.context("held again")?;
-    let took = again.stop().await?;
-    ensure!(took < Duration::from_secs(10), "stopping took {took:?}");
+    Ok(())
+}
+
+/// The process has the image's user, nothing to become another, and sees nothing of this machine that it could write.
+fn unprivileged(controller: &Controller) -> Result<()> {
+    let status = controller.proc("status")?;
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    if field("Uid:").starts_with('0') {
+        // Without further users (see `Image::command`) it is root of a namespace that has nothing else.
+        eprintln!("e2e: chart_life: this machine maps one user only; the image was NOT run as 65532");
+    } else {
+        ensure!(field("Uid:").split_whitespace().all(|id| id == "65532"), "user {}", field("Uid:"));
+        ensure!(field("Gid:").split_whitespace().all(|id| id == "65532"), "group {}", field("Gid:"));
+        ensure!(field("CapEff:").chars().all(|c| c == '0'), "capabilities {}", field("CapEff:"));
+    }
+    let mounts = controller.proc("mountinfo")?;
+    let root = mounts.lines().find(|l| l.split_whitespace().nth(4) == Some("/")).context("no root in mountinfo")?;
+    let options = root.split_whitespace().nth(5).unwrap_or_default();
+    ensure!(options.split(',').any(|o| o == "ro"), "the root file system can be written: {root}");
     Ok(())
 }
