@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// What all scenarios share: the rig, or why there is none.
 type Shared = Arc<Result<Arc<Rig>>>;
 
-fn trial<F>(handle: &Handle, rig: &Shared, name: &str, scenario: fn(Arc<Rig>) -> F) -> Trial
+fn trial<F>(handle: &Handle, rig: &Shared, name: &str, scenario: impl Fn(Arc<Rig>) -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Result<()>> + 'static,
 {
@@ -47,7 +47,10 @@ where
 }
 
 fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
-    vec![
+    let rows = styles::ROWS
+        .iter()
+        .map(|row| trial(handle, rig, &format!("release_{}", row.name), move |rig| styles::play(rig, row)));
+    let scenarios = vec![
         trial(handle, rig, "pods_answer", plane::pods_answer),
         trial(handle, rig, "rbac_is_enforced", plane::rbac_is_enforced),
         trial(handle, rig, "gateway_splits", plane::gateway_splits),
@@ -66,10 +69,6 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),
         trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
         trial(handle, rig, "others_change_routes_meanwhile", story::others_change_routes_meanwhile),
-        trial(handle, rig, "styles_in_place_step_by_step", styles::in_place_step_by_step),
-        trial(handle, rig, "styles_in_place_third_version_and_back", styles::in_place_third_version_and_back),
-        trial(handle, rig, "styles_blue_green_switch", styles::blue_green_switch),
-        trial(handle, rig, "styles_blue_green_and_back", styles::blue_green_and_back),
         trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
@@ -78,7 +77,8 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
-    ]
+    ];
+    scenarios.into_iter().chain(rows).collect()
 }
 
 fn main() -> Result<()> {

@@ -1,8 +1,8 @@
-//! Releases in place and blue-green on the real Deployment controller, under a steady load.
+//! Releases of a Deployment in every style on the real Deployment controller, under a steady load: one row each.
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tidegate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
@@ -89,10 +89,12 @@ impl Play {
         Ok(self.space.get(api_version, kind, name).await?["spec"].clone())
     }
 
-    async fn mount(&self, version: &str) -> Result<()> {
+    async fn mount(&self, version: &str, node_selector: Value) -> Result<()> {
         let api = self.space.rig.objects.api("apps/v1", "Deployment", &self.space.name);
-        let path = "/spec/template/spec/volumes/0/configMap/name";
-        let patch = json!([{"op": "replace", "path": path, "value": version}]);
+        let patch = json!([
+            {"op": "replace", "path": "/spec/template/spec/volumes/0/configMap/name", "value": version},
+            {"op": "add", "path": "/spec/template/spec/nodeSelector", "value": node_selector},
+        ]);
         let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
         let answer = serde_json::to_value(api.patch(NAME, &PatchParams::default(), &patch).await?)?;
         ensure!(answer["spec"]["paused"] == true, "the write was not held: {}", answer["spec"]);
@@ -111,17 +113,17 @@ impl Play {
         self.load.check(&format!("step {step}")).await
     }
 
-    async fn approve(&self) -> Result<()> {
+    /// As `kubectl patch --subresource status` does it.
+    async fn patch_release(&self, field: &str, value: Value) -> Result<()> {
         let sub = if self.status().await?["canaryStatus"].is_null() { "blueGreenStatus" } else { "canaryStatus" };
         let api = self.space.rig.objects.api(ROLLOUT.0, ROLLOUT.1, &self.space.name);
-        let patch = Patch::Merge(json!({"status": {sub: {"currentStepState": "StepReady"}}}));
+        let patch = Patch::Merge(json!({"status": {sub: {field: value}}}));
         api.patch_status(ROLLOUT.2, &PatchParams::default(), &patch).await?;
         Ok(())
     }
 
     /// Ready pods of each version, and that it stays so for a while.
     async fn has(&self, expected: &[(&str, usize)]) -> Result<()> {
-        let total: usize = expected.iter().map(|(_, n)| n).sum();
         let right = async || {
             let pods = self.space.pods("app=nginx").await?;
             let of = |version: &str| {
@@ -134,7 +136,7 @@ impl Play {
             };
             let counts: Vec<_> =
                 [BASE, CANARY, THIRD].map(|v| (v, of(v))).into_iter().filter(|(_, n)| *n > 0).collect();
-            ensure!(pods.len() == total && counts == expected, "{} pods, ready: {counts:?}", pods.len());
+            ensure!(counts == expected, "ready: {counts:?}");
             Ok(())
         };
         until(&format!("pods are {expected:?}"), SOON, async || right().await).await?;
@@ -160,6 +162,55 @@ impl Play {
         tally.has_share(version, share)
     }
 
+    async fn deed(self, deed: Deed) -> Result<Option<Play>> {
+        match deed {
+            Mount(version) => self.mount(version, json!({})).await?,
+            MountBroken(version) => self.mount(version, json!({"no-such": "node"})).await?,
+            Paused(step) => self.paused_at(step).await?,
+            Approve => self.patch_release("currentStepState", json!("StepReady")).await?,
+            Jump(step) => self.patch_release("nextStepIndex", json!(step)).await?,
+            Has(pods) => self.has(pods).await?,
+            Answers(version, share) => self.answers(version, share).await?,
+            Deployment(spec) => {
+                self.space.merge("apps/v1", "Deployment", NAME, json!({"spec": spec})).await?;
+            }
+            Rollout(operations) => {
+                let api = self.space.rig.objects.api(ROLLOUT.0, ROLLOUT.1, &self.space.name);
+                let patch = Patch::Json::<()>(serde_json::from_value(operations)?);
+                api.patch(ROLLOUT.2, &PatchParams::default(), &patch).await?;
+            }
+            Says(words) => {
+                until(&format!("the Rollout says {words:?}"), SOON, async || {
+                    let status = self.status().await?;
+                    ensure!(status["message"].as_str().is_some_and(|m| m.contains(words)), "{status}");
+                    Ok(())
+                })
+                .await?;
+            }
+            Delete => self.space.rig.objects.kill(ROLLOUT.0, ROLLOUT.1, &self.space.name, ROLLOUT.2).await?,
+            End(version) => {
+                self.ended(version).await?;
+                return Ok(None);
+            }
+            Left(version) => {
+                self.left(version).await?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(self))
+    }
+
+    /// The Rollout has let go, and the Deployment is an ordinary one.
+    async fn left(self, version: &str) -> Result<()> {
+        until("the Rollout has let go", 2 * SOON, async || {
+            let labels = self.deployment().await?["metadata"]["labels"].clone();
+            ensure!(labels[WORKLOAD_TYPE].is_null(), "labels: {labels}");
+            Ok(())
+        })
+        .await?;
+        self.is_as_before(version).await
+    }
+
     /// The release is over: all is as before but for the version, and nobody noticed.
     async fn ended(self, version: &str) -> Result<()> {
         until("the release ends", 2 * SOON, async || {
@@ -173,6 +224,10 @@ impl Play {
             Ok(())
         })
         .await?;
+        self.is_as_before(version).await
+    }
+
+    async fn is_as_before(self, version: &str) -> Result<()> {
         let deployment = self.space.complete(NAME).await?;
         self.has(&[(version, usize::try_from(deployment["spec"]["replicas"].as_u64().unwrap_or_default())?)]).await?;
         let mut before = self.before.0.clone();
@@ -195,6 +250,44 @@ impl Play {
     }
 }
 
+/// What is done or looked at, in order.
+enum Deed {
+    /// The template mounts another ConfigMap; the write is held.
+    Mount(&'static str),
+    /// The same, with pods that no node takes.
+    MountBroken(&'static str),
+    /// A step waits for approval.
+    Paused(u64),
+    Approve,
+    /// `nextStepIndex`, as `kubectl patch` writes it.
+    Jump(u64),
+    /// Ready pods of each version, now and two seconds later.
+    Has(&'static [(&'static str, usize)]),
+    /// The share of requests that a version answers.
+    Answers(&'static str, f64),
+    /// A merge patch of the Deployment's spec.
+    Deployment(Value),
+    /// A JSON patch of the Rollout.
+    Rollout(Value),
+    /// The Rollout's message says so.
+    Says(&'static str),
+    /// The Rollout is deleted.
+    Delete,
+    /// All is as before but for the version, and nobody noticed.
+    End(&'static str),
+    /// The Rollout is gone or disabled, the Deployment has rolled to the version by itself, and nobody noticed.
+    Left(&'static str),
+}
+
+use Deed::*;
+
+/// A release and the strategy of its Rollout.
+pub struct Row {
+    pub name: &'static str,
+    strategy: fn() -> Value,
+    deeds: fn() -> Vec<Deed>,
+}
+
 fn routing(mut strategy: Value) -> Value {
     let (api_version, kind, name) = super::story::VIRTUAL_SERVICE;
     for part in ["canary", "blueGreen"] {
@@ -206,9 +299,20 @@ fn routing(mut strategy: Value) -> Value {
     strategy
 }
 
+fn steps() -> Value {
+    json!([{"replicas": "30%", "traffic": "20%"}, {"replicas": 3, "traffic": "50%"}, {"replicas": "100%"}])
+}
+
 fn in_place() -> Value {
-    routing(json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": [
-        {"replicas": "30%", "traffic": "20%"}, {"replicas": 3, "traffic": "50%"}, {"replicas": "100%"}]}}))
+    routing(json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": steps()}}))
+}
+
+fn in_place_without_traffic() -> Value {
+    json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": [{"replicas": "50%"}, {"replicas": "60%"}, {"replicas": "100%"}]}})
+}
+
+fn canary() -> Value {
+    routing(json!({"canary": {"enableExtraWorkloadForCanary": true, "steps": steps()}}))
 }
 
 fn blue_green() -> Value {
@@ -216,82 +320,291 @@ fn blue_green() -> Value {
         {"replicas": "100%", "traffic": "0%"}, {"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]}}))
 }
 
-/// Step by step to the end, with a scaling in the middle.
-pub async fn in_place_step_by_step(rig: Arc<Rig>) -> Result<()> {
-    let _controller = rig.with_controller().await?;
-    let play = Play::begin(&rig, "in-place", in_place()).await?;
-    play.mount(CANARY).await?;
-    play.paused_at(1).await?;
-    play.has(&[(BASE, 4), (CANARY, 2)]).await?;
-    play.answers(CANARY, 0.2).await?;
-    play.approve().await?;
-    play.paused_at(2).await?;
-    play.has(&[(BASE, 3), (CANARY, 3)]).await?;
-    play.answers(CANARY, 0.5).await?;
-    play.space.merge("apps/v1", "Deployment", NAME, json!({"spec": {"replicas": 12}})).await?;
-    play.has(&[(BASE, 6), (CANARY, 6)]).await?;
-    play.approve().await?;
-    play.ended(CANARY).await
+fn five_steps() -> Value {
+    let step = |share: &str| json!({"replicas": share, "traffic": share, "pause": {"duration": 1}});
+    routing(json!({"canary": {"enableExtraWorkloadForCanary": true, "steps": [
+        step("20%"), step("40%"), step("60%"), step("80%"), {"replicas": "100%", "traffic": "100%"}]}}))
 }
 
-/// A third version in the middle, which is then taken back.
-pub async fn in_place_third_version_and_back(rig: Arc<Rig>) -> Result<()> {
-    let _controller = rig.with_controller().await?;
-    let play = Play::begin(&rig, "in-place-third", in_place()).await?;
-    play.mount(CANARY).await?;
-    play.paused_at(1).await?;
-    play.approve().await?;
-    play.paused_at(2).await?;
-    play.mount(THIRD).await?;
-    // Pods of the version that goes are replaced first.
-    play.has(&[(BASE, 3), (CANARY, 1), (THIRD, 2)]).await?;
-    play.paused_at(1).await?;
-    play.answers(THIRD, 0.2).await?;
-    play.mount(BASE).await?;
-    play.ended(BASE).await
-}
+const BOTH: &[(&str, usize)] = &[(BASE, REPLICAS), (CANARY, REPLICAS)];
 
-/// Both sets stand until the last approval; a third version is refused.
-pub async fn blue_green_switch(rig: Arc<Rig>) -> Result<()> {
-    let _controller = rig.with_controller().await?;
-    let play = Play::begin(&rig, "blue-green", blue_green()).await?;
-    play.mount(CANARY).await?;
-    play.paused_at(1).await?;
-    play.has(&[(BASE, REPLICAS), (CANARY, REPLICAS)]).await?;
-    play.answers(CANARY, 0.0).await?;
-    play.mount(THIRD).await?;
-    until("the third version is refused", SOON, async || {
-        let status = play.status().await?;
-        ensure!(status["message"].as_str().is_some_and(|m| m.contains("please rollback first")), "{status}");
-        Ok(())
-    })
-    .await?;
-    play.has(&[(BASE, REPLICAS), (CANARY, REPLICAS)]).await?;
-    play.mount(CANARY).await?;
-    play.paused_at(1).await?;
-    play.approve().await?;
-    play.paused_at(2).await?;
-    play.answers(CANARY, 0.5).await?;
-    play.approve().await?;
-    play.paused_at(3).await?;
-    play.answers(CANARY, 1.0).await?;
-    play.has(&[(BASE, REPLICAS), (CANARY, REPLICAS)]).await?;
-    play.approve().await?;
-    play.ended(CANARY).await
-}
+/// The scenarios that users of OpenKruise Rollouts know for Deployments.
+pub const ROWS: &[Row] = &[
+    Row { name: "canary_five_steps_by_time", strategy: five_steps, deeds: || vec![Mount(CANARY), End(CANARY)] },
+    Row {
+        name: "canary_third_version_and_back",
+        strategy: canary,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Has(&[(BASE, 6), (CANARY, 2)]),
+                Approve,
+                Paused(2),
+                Answers(CANARY, 0.5),
+                Mount(THIRD),
+                Has(&[(BASE, 6), (THIRD, 2)]),
+                Paused(1),
+                Answers(THIRD, 0.2),
+                Mount(BASE),
+                End(BASE),
+            ]
+        },
+    },
+    Row {
+        name: "canary_scaled_up_and_down",
+        strategy: canary,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Deployment(json!({"replicas": 10})),
+                Has(&[(BASE, 10), (CANARY, 3)]),
+                Deployment(json!({"replicas": 6})),
+                Paused(1),
+                Answers(CANARY, 0.2),
+                Approve,
+                Paused(2),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "canary_jumps",
+        strategy: canary,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Answers(CANARY, 0.5),
+                Jump(1),
+                Paused(1),
+                Answers(CANARY, 0.2),
+                Jump(1),
+                Paused(1),
+                Jump(3),
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "canary_paused_resumed_and_edited",
+        strategy: canary,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Rollout(json!([{"op": "add", "path": "/spec/strategy/paused", "value": true}])),
+                Says("has been paused"),
+                Approve,
+                Answers(CANARY, 0.2),
+                Rollout(json!([{"op": "replace", "path": "/spec/strategy/paused", "value": false}])),
+                Paused(2),
+                Rollout(json!([{"op": "replace", "path": "/spec/strategy/canary/steps/1/traffic", "value": "70%"}])),
+                Paused(2),
+                Answers(CANARY, 0.7),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "canary_that_never_gets_ready_then_a_good_one",
+        strategy: canary,
+        deeds: || {
+            vec![
+                MountBroken(CANARY),
+                Says("waiting for canary pods"),
+                Has(&[(BASE, 6)]),
+                Mount(THIRD),
+                Paused(1),
+                Answers(THIRD, 0.2),
+                Approve,
+                Paused(2),
+                Approve,
+                End(THIRD),
+            ]
+        },
+    },
+    Row {
+        name: "in_place_step_by_step",
+        strategy: in_place,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Has(&[(BASE, 4), (CANARY, 2)]),
+                Answers(CANARY, 0.2),
+                Approve,
+                Paused(2),
+                Has(&[(BASE, 3), (CANARY, 3)]),
+                Answers(CANARY, 0.5),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "in_place_third_version_and_back",
+        strategy: in_place,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                // Pods of the version that goes are replaced first.
+                Mount(THIRD),
+                Has(&[(BASE, 3), (CANARY, 1), (THIRD, 2)]),
+                Paused(1),
+                Answers(THIRD, 0.2),
+                Mount(BASE),
+                End(BASE),
+            ]
+        },
+    },
+    Row {
+        name: "in_place_scaled_and_edited",
+        strategy: in_place_without_traffic,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Has(&[(BASE, 3), (CANARY, 3)]),
+                Deployment(json!({"replicas": 10})),
+                Has(&[(BASE, 5), (CANARY, 5)]),
+                Rollout(json!([{"op": "replace", "path": "/spec/strategy/canary/steps/0/replicas", "value": "60%"}])),
+                Has(&[(BASE, 4), (CANARY, 6)]),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "in_place_jumps",
+        strategy: in_place,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Has(&[(BASE, 3), (CANARY, 3)]),
+                Jump(1),
+                Paused(1),
+                // Pods do not come back; requests do.
+                Has(&[(BASE, 3), (CANARY, 3)]),
+                Answers(CANARY, 0.2),
+                Jump(3),
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "in_place_deleted_midway",
+        strategy: in_place,
+        deeds: || vec![Mount(CANARY), Paused(1), Answers(CANARY, 0.2), Delete, Left(CANARY)],
+    },
+    Row {
+        name: "in_place_that_never_gets_ready_rolled_back",
+        strategy: in_place,
+        deeds: || vec![MountBroken(CANARY), Says("waiting for new pods"), Mount(BASE), End(BASE)],
+    },
+    Row {
+        name: "blue_green_switch",
+        strategy: blue_green,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Has(BOTH),
+                Answers(CANARY, 0.0),
+                Mount(THIRD),
+                Says("please rollback first"),
+                Has(BOTH),
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Answers(CANARY, 0.5),
+                Approve,
+                Paused(3),
+                Answers(CANARY, 1.0),
+                Has(BOTH),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "blue_green_and_back",
+        strategy: blue_green,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Approve,
+                Paused(3),
+                Answers(CANARY, 1.0),
+                Mount(BASE),
+                Answers(BASE, 1.0),
+                End(BASE),
+            ]
+        },
+    },
+    Row {
+        name: "blue_green_scaled",
+        strategy: blue_green,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Deployment(json!({"replicas": 8})),
+                Has(&[(BASE, 8), (CANARY, 8)]),
+                Approve,
+                Paused(2),
+                Answers(CANARY, 0.5),
+                Approve,
+                Paused(3),
+                Approve,
+                End(CANARY),
+            ]
+        },
+    },
+    Row {
+        name: "blue_green_disabled_midway",
+        strategy: blue_green,
+        deeds: || {
+            vec![
+                Mount(CANARY),
+                Paused(1),
+                Approve,
+                Paused(2),
+                Answers(CANARY, 0.5),
+                Rollout(json!([{"op": "add", "path": "/spec/disabled", "value": true}])),
+                Left(CANARY),
+            ]
+        },
+    },
+];
 
-/// All requests return at once, then the new set goes.
-pub async fn blue_green_and_back(rig: Arc<Rig>) -> Result<()> {
+/// Plays one row.
+pub async fn play(rig: Arc<Rig>, row: &'static Row) -> Result<()> {
     let _controller = rig.with_controller().await?;
-    let play = Play::begin(&rig, "blue-green-back", blue_green()).await?;
-    play.mount(CANARY).await?;
-    play.paused_at(1).await?;
-    play.approve().await?;
-    play.paused_at(2).await?;
-    play.approve().await?;
-    play.paused_at(3).await?;
-    play.answers(CANARY, 1.0).await?;
-    play.mount(BASE).await?;
-    play.space.gateway().settles("requests are back", |t| t.only(BASE)).await?;
-    play.ended(BASE).await
+    let mut play = Play::begin(&rig, &row.name.replace('_', "-"), (row.strategy)()).await?;
+    for (i, deed) in (row.deeds)().into_iter().enumerate() {
+        play = match play.deed(deed).await.with_context(|| format!("deed {}", i + 1))? {
+            Some(play) => play,
+            None => return Ok(()),
+        };
+    }
+    anyhow::bail!("the row does not end")
 }
