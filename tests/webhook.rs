@@ -23,7 +23,7 @@ use tidegate::{
     sim::{Cluster, Fault, Rule},
     telemetry::{Health, Metrics},
     webhook::{
-        HELD, Limits, Options, Source, Tls, WEBHOOKS,
+        Limits, Options, Source, Tls, WEBHOOKS,
         certificates::{self, Certificates},
         router, serve, validate,
     },
@@ -141,7 +141,7 @@ fn rollout(name: &str, workload: &str) -> Value {
 #[tokio::test]
 async fn a_changed_template_is_held_by_the_same_function() {
     let server = server(Limits::default(), None).await;
-    let path = HELD[0].path;
+    let path = "/mutate-apps-v1-deployment";
     let (old, new) = (deployment("main:1"), deployment("main:2"));
     let answer = server.post(path, &review("UPDATE", &new, &old)).await;
     assert_eq!((&answer["response"]["uid"], &answer["response"]["allowed"]), (&json!("u-1"), &json!(true)));
@@ -153,7 +153,7 @@ async fn a_changed_template_is_held_by_the_same_function() {
     let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
     let mut stored = new.clone();
     json_patch::patch(&mut stored, &patch).unwrap();
-    assert_eq!(Some(stored.clone()), tidegate::workload::hold::hold(&old, &new));
+    assert_eq!(Some(stored.clone()), tidegate::workload::hold::paused::hold(&old, &new));
     assert_eq!(stored["spec"]["paused"], true);
     for (operation, object, old) in [
         ("UPDATE", &old, &old),
@@ -235,7 +235,7 @@ async fn rollouts_are_converted_in_order_and_strangers_are_refused() {
 #[tokio::test]
 async fn what_is_no_review_is_refused_with_the_remedy() {
     let server = server(Limits { body: 1 << 20, ..Limits::default() }, None).await;
-    let path = HELD[0].path;
+    let path = "/mutate-apps-v1-deployment";
     let post = |path: &str, more: &str| format!("POST {path} HTTP/1.1\r\nHost: {NAME}\r\n{more}\r\n");
     let json = "Content-Type: application/json\r\n";
     let with = |n: usize| format!("{json}Content-Length: {n}\r\n");
@@ -324,7 +324,7 @@ async fn slow_and_idle_clients_are_turned_away_and_others_are_served() {
         "POST /convert HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
     );
     body.write_all(start.as_bytes()).await.unwrap();
-    server.post(HELD[0].path, &review("UPDATE", &deployment("a"), &deployment("b"))).await;
+    server.post("/mutate-apps-v1-deployment", &review("UPDATE", &deployment("a"), &deployment("b"))).await;
     let (status, text) = answer(&mut body).await.unwrap();
     assert!(status == 408 && text.contains("in time"), "{status} {text}");
     let mut rest = Vec::new();
@@ -342,7 +342,7 @@ async fn the_idle_make_room_and_the_busy_stay() {
     let mut busy = server.connect().await;
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        HELD[0].path,
+        "/mutate-apps-v1-deployment",
         good.len()
     );
     busy.write_all(head.as_bytes()).await.unwrap();
@@ -353,7 +353,7 @@ async fn the_idle_make_room_and_the_busy_stay() {
     }
     for _ in 0..5 {
         let begin = Instant::now();
-        server.post(HELD[0].path, &serde_json::from_str(&good).unwrap()).await;
+        server.post("/mutate-apps-v1-deployment", &serde_json::from_str(&good).unwrap()).await;
         assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     }
     busy.write_all(good.as_bytes()).await.unwrap();
@@ -365,18 +365,18 @@ async fn a_new_certificate_is_served_without_a_restart_and_requests_in_hand_end(
     let server = server(Limits::default(), None).await;
     let body = review("UPDATE", &deployment("a"), &deployment("b")).to_string();
     let mut open = server.connect().await;
-    assert_eq!(send(&mut open, HELD[0].path, body.as_bytes()).await.unwrap().0, 200);
+    assert_eq!(send(&mut open, "/mutate-apps-v1-deployment", body.as_bytes()).await.unwrap().0, 200);
     let next = pair();
     server.tls.set(certificates::certified_key(&next.cert, &next.key).unwrap());
     assert!(connect(server.address, &server.ca.ca).await.is_err());
     let mut fresh = connect(server.address, &next.ca).await.unwrap();
     for stream in [&mut fresh, &mut open] {
-        assert_eq!(send(stream, HELD[0].path, body.as_bytes()).await.unwrap().0, 200);
+        assert_eq!(send(stream, "/mutate-apps-v1-deployment", body.as_bytes()).await.unwrap().0, 200);
     }
     // The process is asked to leave in the middle of a request.
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        HELD[0].path,
+        "/mutate-apps-v1-deployment",
         body.len()
     );
     open.write_all(head.as_bytes()).await.unwrap();

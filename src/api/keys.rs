@@ -12,6 +12,12 @@ pub const WORKLOAD_TYPE: &str = "rollouts.kruise.io/workload-type";
 /// Annotation on the workload while a release is captured: a JSON [`InProgressing`].
 pub const IN_PROGRESSING: &str = "rollouts.kruise.io/in-progressing";
 
+/// Annotation on a workload that is held by its `partition`: what the user wants that to be; empty for none.
+pub const ORIGINAL_PARTITION: &str = "rollouts.kruise.io/original-partition";
+
+/// Annotation on a DaemonSet that is held by the `type` of its strategy: what the user wants that to be.
+pub const ORIGINAL_STRATEGY_TYPE: &str = "rollouts.kruise.io/daemonset-original-update-strategy";
+
 /// Label (and annotation) on the workload: the user's own id of the release.
 pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
 
@@ -110,6 +116,9 @@ pub struct Opening {
     /// `maxUnavailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<IntOrString>,
+    /// `partition`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<IntOrString>,
 }
 
 /// The user's own values of the fields by which a workload is held and opened.

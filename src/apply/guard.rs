@@ -114,7 +114,8 @@ pub enum Rule {
     Fields,
     /// Only of the version that was read, and never a whole object.
     Version,
-    /// What we create carries our owner reference; what we delete carries it and the uid that was read.
+    /// What we create carries our owner reference; what we delete carries it, or is a pod of the workload, and has the
+    /// uid that was read.
     Owned,
     /// Shares of routes add up, and other rules stay.
     Traffic,
@@ -183,7 +184,9 @@ pub fn check(effect: &Effect, reach: &Reach, objects: &dyn Objects) -> Result<()
             );
             Case { target: &target, reach, live: objects.get(&target).ok() }.apply(object)
         }
-        Effect::Delete { target, uid, .. } => Case { target, reach, live: objects.get(target).ok() }.delete(uid),
+        Effect::Delete { target, uid, .. } => {
+            Case { target, reach, live: objects.get(target).ok() }.delete(uid, objects)
+        }
         // What follows later (`tried`) is judged when it is written; until then its object may change.
         Effect::Routes { writes, .. } => writes.iter().try_for_each(|write| {
             let case = Case { target: &write.target, reach, live: objects.get(&write.target).ok() };
@@ -193,7 +196,7 @@ pub fn check(effect: &Effect, reach: &Reach, objects: &dyn Objects) -> Result<()
                     case.routes(resource_version, operations, write.is_definition)
                 }
                 Change::Apply { object } => case.apply(object),
-                Change::Delete { uid } => case.delete(uid),
+                Change::Delete { uid } => case.delete(uid, objects),
             }
         }),
     }
@@ -360,12 +363,22 @@ impl Case<'_> {
         self.must(object.get("status").is_none(), Rule::Fields, "a status is written by its own controller")
     }
 
-    fn delete(&self, uid: &str) -> Result<(), Violation> {
+    fn delete(&self, uid: &str, objects: &dyn Objects) -> Result<(), Violation> {
         self.in_namespace()?;
         self.must(!uid.is_empty(), Rule::Owned, "the deletion names no uid, so it would hit any object of this name")?;
         let Some(live) = &self.live else { return Ok(()) };
         // Another object by now: the API server refuses.
-        self.must(object::uid(live) != uid || self.is_ours(), Rule::Owned, "it does not carry our owner reference")
+        let is_other = object::uid(live) != uid;
+        if self.is_kind("", "Pod") {
+            let workload = self.reach.workload.as_ref().and_then(|w| objects.get(w).ok());
+            let is_its = workload.is_some_and(|w| object::controller_uid(live) == Some(object::uid(&w)));
+            return self.must(
+                is_other || is_its,
+                Rule::Owned,
+                "the workload that the Rollout names does not control it",
+            );
+        }
+        self.must(is_other || self.is_ours(), Rule::Owned, "it does not carry our owner reference")
     }
 
     fn routes(&self, version: &str, operations: &[Value], is_definition: bool) -> Result<(), Violation> {

@@ -1,6 +1,6 @@
-//! `tidegate policy`: prints the admission policy that holds changed workloads in the API server itself, so that
-//! nothing depends on the controller being up. Needs `admissionregistration.k8s.io/v1` `MutatingAdmissionPolicy`
-//! (Kubernetes 1.36).
+//! `tidegate policy`: prints the admission policies that hold changed workloads in the API server itself, one a kind and
+//! version, so that nothing depends on the controller being up. Needs `admissionregistration.k8s.io/v1`
+//! `MutatingAdmissionPolicy` (Kubernetes 1.36).
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     api::keys::{IN_PROGRESSING, WORKLOAD_TYPE},
     cli::generated::{self, File},
-    workload::hold::{MARK, MARK_PAUSED, OPEN, POLICY, RELEASED, WAS},
+    workload::hold::{By, Field, MARK, OPEN, RELEASED, Rule, WAS, field::Scalar, paused::MARK_PAUSED, rules},
 };
 
 /// Arguments of `tidegate policy`.
@@ -22,15 +22,20 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let file = if args.dir.is_some() { chart_file()? } else { File::of("policy.yaml", &[policy(), binding()])? };
+    let file = if args.dir.is_some() { chart_file()? } else { File::of("policy.yaml", &all())? };
     generated::emit(&[file], args.dir.as_deref())
 }
 
-/// The chart's file: policy and binding, where the server is to hold workloads itself.
+/// The chart's file: policies and bindings, where the server is to hold workloads itself.
 pub fn chart_file() -> anyhow::Result<File> {
-    let File { name, text } = File::of("policy.yaml", &[policy(), binding()])?;
+    let File { name, text } = File::of("policy.yaml", &all())?;
     let condition = r#"include "tidegate.holdByPolicy" ."#;
     Ok(File { name, text: format!("{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n") })
+}
+
+/// Every policy with its binding.
+pub(crate) fn all() -> Vec<Value> {
+    rules().flat_map(|rule| [policy(rule), binding(rule)]).collect()
 }
 
 /// CEL for an annotation or label of `object` or `oldObject`, or `""`.
@@ -38,76 +43,186 @@ fn entry(object: &str, map: &str, key: &str) -> String {
     format!("{object}.metadata.?{map}[?'{key}'].orValue('')")
 }
 
-/// The rule of [`crate::workload::hold`] in CEL.
-pub(crate) fn is_held() -> String {
-    let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
-    let [old_paused, new_paused] = ["oldObject", "object"].map(|o| format!("{o}.spec.?paused.orValue(false)"));
-    let differs = "object.spec.?strategy != oldObject.spec.?strategy\n\
-         \x20                       || object.spec.?minReadySeconds.orValue(0) != oldObject.spec.?minReadySeconds.orValue(0)\n\
-         \x20                       || object.spec.?progressDeadlineSeconds.orValue(600) != oldObject.spec.?progressDeadlineSeconds.orValue(600)";
-    format!(
-        "(object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0)\n\
-         || ({old_mark} != ''\n\
-         \x20   && !{old_mark}.contains('{RELEASED}')\n\
-         \x20   && ({old_paused} || {old_mark}.contains('{OPEN}'))\n\
-         \x20   && ({new_mark} == ''\n\
-         \x20       || (!{new_paused}\n\
-         \x20           && ((!{new_mark}.contains('{RELEASED}') && !{new_mark}.contains('{OPEN}'))\n\
-         \x20               || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
-         \x20                   && ({old_paused} || {differs}))))))"
-    )
+/// What a rule says in CEL.
+struct Text {
+    is_held: String,
+    /// Besides `oldMark`, `newMark` and `label`; the last is `mark`.
+    variables: Vec<(&'static str, String)>,
+    /// Annotations and their values.
+    annotations: Vec<(&'static str, &'static str)>,
+    /// Fields of `spec`.
+    spec: String,
 }
 
-pub(crate) fn policy() -> Value {
+/// Where a kind has several versions, each has its own rule: their shapes differ.
+pub(crate) fn match_policy(rule: &Rule) -> Option<&'static str> {
+    (rule.group != "apps").then_some("Exact")
+}
+
+fn text(rule: &Rule) -> Text {
+    match &rule.by {
+        By::Paused => paused(),
+        By::Field(field) => held_by(field),
+    }
+}
+
+/// When a rule holds an update.
+pub(crate) fn is_held(rule: &Rule) -> String {
+    text(rule).is_held
+}
+
+fn policy(rule: &Rule) -> Value {
+    let text = text(rule);
+    let label =
+        format!("object.metadata.?labels[?'{WORKLOAD_TYPE}'].orValue({})", entry("oldObject", "labels", WORKLOAD_TYPE));
+    let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
+    let variables: Vec<Value> = [("oldMark", old_mark), ("newMark", new_mark)]
+        .into_iter()
+        .chain(text.variables)
+        .chain([("label", label)])
+        .map(|(name, expression)| json!({"name": name, "expression": expression}))
+        .collect();
+    let annotations: Vec<String> = text.annotations.iter().map(|(key, value)| format!("'{key}': {value}")).collect();
+    let mut constraints = json!({
+        // The server looks for the label on the old and on the new object: a write that drops it is seen.
+        "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
+        "resourceRules": [{
+            "apiGroups": [rule.group], "apiVersions": [rule.version], "operations": ["UPDATE"],
+            "resources": [rule.resource],
+        }],
+    });
+    if let (Some(policy), Some(constraints)) = (match_policy(rule), constraints.as_object_mut()) {
+        constraints.insert("matchPolicy".to_owned(), policy.into());
+    }
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicy",
-        "metadata": {"name": POLICY},
+        "metadata": {"name": rule.policy},
         "spec": {
             "failurePolicy": "Fail",
             "reinvocationPolicy": "IfNeeded",
-            "matchConstraints": {
-                // The server looks for the label on the old and on the new object: a write that drops it is seen.
-                "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
-                "resourceRules": [
-                    {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]},
-                ],
-            },
-            "matchConditions": [{"name": "held", "expression": is_held()}],
-            "variables": [
-                {"name": "oldMark", "expression": entry("oldObject", "annotations", IN_PROGRESSING)},
-                {"name": "newMark", "expression": entry("object", "annotations", IN_PROGRESSING)},
-                {"name": "mark", "expression": format!(
-                    "(variables.oldMark != '' ? variables.oldMark\n\
-                     : variables.newMark != '' ? variables.newMark\n\
-                     : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
-                     : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
-                )},
-                {"name": "label", "expression": format!(
-                    "object.metadata.?labels[?'{WORKLOAD_TYPE}'].orValue({})", entry("oldObject", "labels", WORKLOAD_TYPE)
-                )},
-            ],
+            "matchConstraints": constraints,
+            "matchConditions": [{"name": "held", "expression": text.is_held}],
+            "variables": variables,
             "mutations": [{
                 "patchType": "ApplyConfiguration",
                 "applyConfiguration": {"expression": format!(
                     "Object{{\n\
                      \x20 metadata: Object.metadata{{\n\
-                     \x20   annotations: {{'{IN_PROGRESSING}': variables.mark}},\n\
+                     \x20   annotations: {{{}}},\n\
                      \x20   labels: {{'{WORKLOAD_TYPE}': variables.label}}\n\
                      \x20 }},\n\
-                     \x20 spec: Object.spec{{paused: true}}\n\
-                     }}"
+                     \x20 spec: Object.spec{{{}}}\n\
+                     }}",
+                    annotations.join(", "),
+                    text.spec
                 )},
             }],
         },
     })
 }
 
-pub(crate) fn binding() -> Value {
+/// The rule of [`crate::workload::hold::paused`].
+fn paused() -> Text {
+    let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
+    let [old_paused, new_paused] = ["oldObject", "object"].map(|o| format!("{o}.spec.?paused.orValue(false)"));
+    let differs = "object.spec.?strategy != oldObject.spec.?strategy\n\
+         \x20                       || object.spec.?minReadySeconds.orValue(0) != oldObject.spec.?minReadySeconds.orValue(0)\n\
+         \x20                       || object.spec.?progressDeadlineSeconds.orValue(600) != oldObject.spec.?progressDeadlineSeconds.orValue(600)";
+    Text {
+        is_held: format!(
+            "(object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0)\n\
+             || ({old_mark} != ''\n\
+             \x20   && !{old_mark}.contains('{RELEASED}')\n\
+             \x20   && ({old_paused} || {old_mark}.contains('{OPEN}'))\n\
+             \x20   && ({new_mark} == ''\n\
+             \x20       || (!{new_paused}\n\
+             \x20           && ((!{new_mark}.contains('{RELEASED}') && !{new_mark}.contains('{OPEN}'))\n\
+             \x20               || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
+             \x20                   && ({old_paused} || {differs}))))))"
+        ),
+        variables: vec![(
+            "mark",
+            format!(
+                "(variables.oldMark != '' ? variables.oldMark\n\
+                 : variables.newMark != '' ? variables.newMark\n\
+                 : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
+                 : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
+            ),
+        )],
+        annotations: vec![(IN_PROGRESSING, "variables.mark")],
+        spec: "paused: true".to_owned(),
+    }
+}
+
+/// The rule of [`crate::workload::hold::field`].
+fn held_by(field: &Field) -> Text {
+    let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
+    let [old, new] = ["oldObject", "object"].map(|o| format!("{o}.spec.?{}", field.path.join(".?")));
+    let shut = match field.shut {
+        Scalar::Count(count) => count.to_string(),
+        Scalar::Text(text) => format!("'{text}'"),
+    };
+    let is_shut = |value: &str| format!("{value} == optional.of({shut})");
+    let rolls = field.rolls.map_or_else(String::new, |(path, value)| {
+        format!("object.spec.?{}.orValue('') in ['', '{value}']\n&& ", path.join(".?"))
+    });
+    let template = "object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0";
+    let remembered = |object: &str| format!("{object}.metadata.?annotations[?'{}']", field.remembers);
+    let (last, parents) = field.path.split_last().unwrap_or((&"", &[]));
+    let mut place = "Object.spec".to_owned();
+    let mut opening = String::new();
+    for parent in parents {
+        place = format!("{place}.{parent}");
+        opening = format!("{opening}{parent}: {place}{{");
+    }
+    Text {
+        is_held: format!(
+            "{rolls}(({template})\n\
+             \x20   || ({old_mark} != ''\n\
+             \x20       && !{old_mark}.contains('{RELEASED}')\n\
+             \x20       && ({} || {old_mark}.contains('{OPEN}'))\n\
+             \x20       && ({new_mark} == ''\n\
+             \x20           || (!{new_mark}.contains('{RELEASED}')\n\
+             \x20               && ((!{new_mark}.contains('{OPEN}') && !({}))\n\
+             \x20                   || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
+             \x20                       && {old} != {new}))))))",
+            is_shut(&old),
+            is_shut(&new),
+        ),
+        variables: vec![
+            (
+                "own",
+                format!(
+                    "variables.newMark != '' && {new_own}.hasValue() && ({is_shut} || {old} == {new}) ? {new_own}.value()\n\
+                 : variables.oldMark != '' && {old_own}.hasValue() && {old} == {new} ? {old_own}.value()\n\
+                 : string({new}.orValue(''))",
+                    new_own = remembered("object"),
+                    old_own = remembered("oldObject"),
+                    is_shut = is_shut(&new),
+                ),
+            ),
+            ("stays", format!("!({template}) && variables.oldMark.contains('{OPEN}') && {old}.hasValue()")),
+            (
+                "mark",
+                format!(
+                    "variables.stays ? variables.oldMark\n\
+                 : (variables.oldMark != '' ? variables.oldMark\n\
+                 : variables.newMark != '' ? variables.newMark\n\
+                 : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
+                ),
+            ),
+        ],
+        annotations: vec![(IN_PROGRESSING, "variables.mark"), (field.remembers, "variables.own")],
+        spec: format!("{opening}{last}: variables.stays ? {old}.value() : {shut}{}", "}".repeat(parents.len())),
+    }
+}
+
+fn binding(rule: &Rule) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicyBinding",
-        "metadata": {"name": POLICY},
-        "spec": {"policyName": POLICY},
+        "metadata": {"name": rule.policy},
+        "spec": {"policyName": rule.policy},
     })
 }

@@ -72,7 +72,10 @@ const EVERYWHERE: &[Right] = &[
     right("apps", &["deployments"], OWN),
     // `minReadySeconds` of a ReplicaSet that must stay while its Deployment is paused.
     right("apps", &["replicasets"], READ_PATCH),
-    right("", &["pods"], READ),
+    right("apps", &["controllerrevisions"], READ),
+    right("apps", &["statefulsets"], READ_PATCH),
+    // A pod that its workload's controller waits for in vain, or replaces only when it is gone.
+    right("", &["pods"], &["get", "list", "watch", "delete"]),
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),
     right("events.k8s.io", &["events"], &["create", "patch"]),

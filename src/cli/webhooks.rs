@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     api::{GROUP, keys::WORKLOAD_TYPE},
-    webhook::{HELD, Held, MUTATING, VALIDATE_PATH, VALIDATING},
+    webhook::{MUTATING, VALIDATE_PATH, VALIDATING},
+    workload::hold::rules,
 };
 
 /// The Service in front of the webhooks.
@@ -71,14 +72,6 @@ impl Place {
     }
 }
 
-/// When the API server asks: only for what would be held, so that no other write waits for us.
-fn condition(held: &Held) -> Option<String> {
-    match held.resource {
-        ("apps", "v1", "deployments") => Some(policy::is_held()),
-        _ => None,
-    }
-}
-
 fn webhook(name: &str, path: &str, place: &Place, more: Value) -> Value {
     let mut webhook: Map<String, Value> = Map::new();
     webhook.insert("name".to_owned(), name.into());
@@ -98,19 +91,22 @@ fn configuration(kind: &str, name: &str, webhooks: Vec<Value>) -> Value {
 }
 
 fn mutating(place: &Place) -> Value {
-    let webhooks = HELD.iter().map(|held| {
-        let (group, version, resource) = held.resource;
+    let webhooks = rules().map(|held| {
         let mut more = json!({
-            "rules": rule((group, &[version], resource), &["UPDATE"]),
+            "rules": rule((held.group, &[held.version], held.resource), &["UPDATE"]),
+            // Only for what would be held, so that no other write waits for us.
+            "matchConditions": [{"name": "held", "expression": policy::is_held(held)}],
             // The server looks for the label on the old and on the new object.
             "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
             // Another webhook may change the template after ours.
             "reinvocationPolicy": "IfNeeded",
         });
-        if let (Some(expression), Some(more)) = (condition(held), more.as_object_mut()) {
-            more.insert("matchConditions".to_owned(), json!([{"name": "held", "expression": expression}]));
+        if let Some(policy) = policy::match_policy(held)
+            && let Some(more) = more.as_object_mut()
+        {
+            more.insert("matchPolicy".to_owned(), policy.into());
         }
-        webhook(held.name, held.path, place, more)
+        webhook(held.webhook, held.path, place, more)
     });
     configuration("MutatingWebhookConfiguration", MUTATING, webhooks.collect())
 }

@@ -98,8 +98,8 @@ impl Interests {
             "ConfigMap" | ingress::CLASS_KIND | "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => {
                 return self.all();
             }
-            "ReplicaSet" => match owner(object) {
-                Some(owner) => ("Deployment", owner),
+            "ReplicaSet" | "ControllerRevision" => match owner(object) {
+                Some(owner) => owner,
                 None => return Vec::new(),
             },
             "EndpointSlice" => match object::label(object, keys::SERVICE_NAME) {
@@ -125,7 +125,9 @@ fn subjects_of(traffic: &Traffic) -> Vec<(String, String)> {
     subjects
 }
 
-fn owner(object: &Value) -> Option<&str> {
+/// Kind and name of the owner that controls an object.
+fn owner(object: &Value) -> Option<(&str, &str)> {
     let owners = object::at(object, &["metadata", "ownerReferences"])?.as_array()?;
-    owners.iter().find(|o| object::text(o, &["kind"]) == "Deployment").map(|o| object::text(o, &["name"]))
+    let owner = owners.iter().find(|o| o.get("controller").and_then(Value::as_bool) == Some(true))?;
+    Some((object::text(owner, &["kind"]), object::text(owner, &["name"])))
 }

@@ -28,7 +28,7 @@ use crate::{
     gather::{
         Cache, Objects, Settings,
         cache::Change,
-        collect::{TRAFFIC_ROUTING, hold},
+        collect::{TRAFFIC_ROUTING, hold_of_all},
     },
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
@@ -225,7 +225,7 @@ fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, ob
 
 /// Says once, and in `/readyz`, what the cluster cannot promise.
 fn report_hold(cache: &Cache, health: &Health) {
-    match hold(cache) {
+    match hold_of_all(cache) {
         Some(Hold::Unavailable(why)) if health.warn("hold", &why) => tracing::warn!("{why}"),
         Some(Hold::InForce) => health.clear_warning("hold"),
         _ => {}

@@ -252,6 +252,9 @@ impl Cache {
 
     /// Puts in the answer to a write of ours.
     pub fn put_written(&self, object: Arc<Value>) {
+        if object::text(&object, &["kind"]) == "Pod" {
+            self.pods.put(&object);
+        }
         if let Some(shelf) = self.lock().get_mut(&kind_of(&object)) {
             shelf.written.insert(name_of(&object));
         }
@@ -278,6 +281,10 @@ impl Cache {
 
     /// Takes out an object of which the API server said that it is gone.
     pub fn forget(&self, target: &ObjectRef, uid: &str) {
+        if target.kind == "Pod" {
+            self.pods.remove((&target.namespace, &target.name), uid);
+            return;
+        }
         let known = self.get(target);
         if let Ok(known) = known
             && object::uid(&known) == uid
@@ -352,6 +359,11 @@ impl Cache {
 
 impl Objects for Cache {
     fn get(&self, target: &ObjectRef) -> Result<Arc<Value>, Lookup> {
+        if (target.api_version.as_str(), target.kind.as_str()) == ("v1", "Pod") {
+            // Never all pods of a cluster.
+            let pod = self.pods.get(&target.namespace, &target.name);
+            return pod.ok_or(Lookup::Missing(Missing::Object));
+        }
         self.ensure(&target.api_version, &target.kind);
         let shelves = self.lock();
         let Some(shelf) = shelves.get(&(target.api_version.clone(), target.kind.clone())) else {
@@ -367,7 +379,7 @@ impl Objects for Cache {
         }
     }
 
-    fn pods(&self, rollout: &pods::Key, selector: &str) -> Vec<Arc<Value>> {
+    fn pods(&self, rollout: &pods::Key, selector: &str) -> Option<Vec<Arc<Value>>> {
         self.pods.of(rollout, selector)
     }
 
@@ -417,6 +429,6 @@ fn name_of(object: &Value) -> Name {
 }
 
 /// Resource versions are integers that grow (Kubernetes API conventions since 1.35, and etcd always).
-fn version(object: &Value) -> u64 {
+pub(super) fn version(object: &Value) -> u64 {
     object::resource_version(object).parse().unwrap_or(0)
 }

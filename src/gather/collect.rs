@@ -24,7 +24,11 @@ use crate::{
         ingress::{self, Ingress},
         routes::{Missing, Network},
     },
-    workload::{Style, canary::canary_name, hold::POLICY as HOLD_POLICY},
+    workload::{
+        Style,
+        canary::canary_name,
+        hold::{Rule, rules},
+    },
 };
 
 /// Objects by name.
@@ -34,9 +38,9 @@ pub trait Objects {
     /// All objects of a kind in a namespace; `None` while the kind is being read for the first time, because a part of
     /// them would be taken for all.
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>>;
-    /// Pods that a label selector selects in the namespace of a Rollout, as far as they are known. They are followed for
-    /// this Rollout from now on.
-    fn pods(&self, rollout: &(String, String), selector: &str) -> Vec<Arc<Value>>;
+    /// Pods that a label selector selects in the namespace of a Rollout; `None` while they are being read for the first
+    /// time. They are followed for this Rollout from now on.
+    fn pods(&self, rollout: &(String, String), selector: &str) -> Option<Vec<Arc<Value>>>;
 }
 
 /// Why an object is not at hand.
@@ -98,13 +102,15 @@ pub fn collect(
         networks: Vec::new(),
         ingress: None,
         traffic_routing: None,
-        hold: hold(objects)?,
+        hold: Hold::InForce,
         engine: engine.clone(),
         rollout,
     };
     // A spec that names nothing needs nothing; the decision says what is wrong with it.
     let scope = release::scope(&snapshot.rollout).or_else(|_| release::bare_scope(&snapshot.rollout));
     let Ok(scope) = scope else { return Some(snapshot) };
+    let rule = scope.kind.hold(&scope.workload.api_version);
+    snapshot.hold = hold(objects, rule)?;
     snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace)?;
 
     let at = |api_version: &str, kind: &str, name: &str| {
@@ -126,7 +132,8 @@ pub fn collect(
         && let Some(selector) = snapshot.workload.as_ref().and_then(|w| pods::selector(w))
     {
         let key = (namespace.clone(), snapshot.rollout.metadata.name.clone().unwrap_or_default());
-        snapshot.pods = objects.pods(&key, &selector);
+        let pods = objects.pods(&key, &selector);
+        snapshot.pods = if scope.kind.counts_pods { pods? } else { pods.unwrap_or_default() };
         let revisions = snapshot.revisions.iter().map(|r| object::uid(r).to_owned());
         let owners: BTreeSet<String> = owners.into_iter().chain(revisions).collect();
         snapshot.pods.retain(|pod| object::controller_uid(pod).is_some_and(|uid| owners.contains(uid)));
@@ -309,16 +316,23 @@ fn rank(rollout: &Rollout) -> (u8, Option<Timestamp>, Option<&str>) {
     (tier, metadata.creation_timestamp.as_ref().map(|t| t.0), metadata.name.as_deref())
 }
 
-/// Whether the API server holds changed workloads; `None` while that is being read.
-pub fn hold(objects: &impl Objects) -> Option<Hold> {
+/// Whether the API server holds changed workloads of any kind; `None` while that is being read.
+pub fn hold_of_all(objects: &impl Objects) -> Option<Hold> {
+    let all = rules().map(|rule| hold(objects, Some(rule))).collect::<Option<Vec<Hold>>>()?;
+    Some(all.into_iter().find(|hold| *hold != Hold::InForce).unwrap_or(Hold::InForce))
+}
+
+/// Whether the API server holds changed workloads of a kind; `None` while that is being read.
+fn hold(objects: &impl Objects, rule: Option<&Rule>) -> Option<Hold> {
     const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
+    let Some(policy) = rule.map(|rule| rule.policy) else { return Some(Hold::InForce) };
     for (api_version, kind) in [POLICY, BINDING] {
-        match objects.get(&ObjectRef::new(api_version, kind, "", HOLD_POLICY)) {
+        match objects.get(&ObjectRef::new(api_version, kind, "", policy)) {
             Ok(_) => {}
             Err(Lookup::Pending) => return None,
             Err(Lookup::Missing(Missing::Object)) => {
                 return Some(Hold::Unavailable(format!(
-                    "{kind} {HOLD_POLICY} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
+                    "{kind} {policy} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
                 )));
             }
             Err(Lookup::Missing(Missing::Kind)) => {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::cache::{Change, backoff};
+use super::cache::{Change, backoff, version};
 use crate::api::object::{self, at};
 
 /// Namespace and name of a Rollout.
@@ -26,6 +26,7 @@ struct Watched {
     pods: BTreeMap<String, Arc<Value>>,
     /// Names seen by the list that is being read.
     listed: Option<Vec<String>>,
+    is_synced: bool,
     stop: CancellationToken,
 }
 
@@ -53,21 +54,52 @@ impl Pods {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pods of a release as far as they are known; the first call starts the watch.
-    pub(super) fn of(&self, key: &Key, selector: &str) -> Vec<Arc<Value>> {
+    /// The pods of a release, once they were read; the first call starts the watch.
+    pub(super) fn of(&self, key: &Key, selector: &str) -> Option<Vec<Arc<Value>>> {
         let mut watches = self.lock();
         if let Some(watched) = watches.get(key).filter(|w| w.selector == selector) {
-            return watched.pods.values().cloned().collect();
+            return watched.is_synced.then(|| watched.pods.values().cloned().collect());
         }
         let stop = self.stop.child_token();
-        let watched =
-            Watched { selector: selector.to_owned(), pods: BTreeMap::new(), listed: None, stop: stop.clone() };
+        let watched = Watched {
+            selector: selector.to_owned(),
+            pods: BTreeMap::new(),
+            listed: None,
+            is_synced: false,
+            stop: stop.clone(),
+        };
         if let Some(old) = watches.insert(key.clone(), watched) {
             old.stop.cancel();
         }
         let (pods, key, selector) = (self.clone(), key.clone(), selector.to_owned());
         self.tasks.spawn(async move { stop.run_until_cancelled(pods.follow(key, selector)).await });
-        Vec::new()
+        None
+    }
+
+    /// A pod of any release.
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let watches = self.lock();
+        watches.iter().filter(|(key, _)| key.0 == namespace).find_map(|(_, watched)| watched.pods.get(name)).cloned()
+    }
+
+    /// Puts in the answer to a write of ours.
+    pub(super) fn put(&self, pod: &Value) {
+        let mut watches = self.lock();
+        let places = watches.iter_mut().filter(|((namespace, _), _)| namespace == object::namespace(pod));
+        for known in places.filter_map(|(_, watched)| watched.pods.get_mut(object::name(pod))) {
+            if object::uid(known) == object::uid(pod) {
+                *known = Arc::new(stripped(pod));
+            }
+        }
+    }
+
+    /// Takes out a pod of which the API server said that it is gone.
+    pub(super) fn remove(&self, (namespace, name): (&str, &str), uid: &str) {
+        for (_, watched) in self.lock().iter_mut().filter(|(key, _)| key.0 == namespace) {
+            if watched.pods.get(name).is_some_and(|known| object::uid(known) == uid) {
+                watched.pods.remove(name);
+            }
+        }
     }
 
     /// Ends the watch of a release that is over.
@@ -90,7 +122,15 @@ impl Pods {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, namespace = key.0, selector, "pods cannot be watched; trying again")
+                    tracing::warn!(%error, namespace = key.0, selector, "pods cannot be watched; trying again");
+                    if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
+                        && status.is_forbidden()
+                        && let Some(watched) = self.lock().get_mut(&key).filter(|w| w.selector == selector)
+                    {
+                        // What can be decided without pods goes on, such as the way back.
+                        watched.is_synced = true;
+                        let _ = self.changes.send(Change::Pods(key.clone()));
+                    }
                 }
             }
         }
@@ -111,6 +151,10 @@ impl Pods {
                     listed.push(name.clone());
                 }
                 let Ok(pod) = serde_json::to_value(pod).map(|pod| stripped(&pod)) else { return false };
+                if watched.pods.get(&name).is_some_and(|known| version(known) > version(&pod)) {
+                    // Of before a write of ours.
+                    return false;
+                }
                 let is_news = watched.pods.get(&name).is_none_or(|known| !is_same(known, &pod));
                 watched.pods.insert(name, Arc::new(pod));
                 is_news && watched.listed.is_none()
@@ -118,9 +162,18 @@ impl Pods {
             watcher::Event::InitDone => {
                 let listed = watched.listed.take().unwrap_or_default();
                 watched.pods.retain(|name, _| listed.contains(name));
+                watched.is_synced = true;
                 true
             }
-            watcher::Event::Delete(pod) => watched.pods.remove(&pod.metadata.name.unwrap_or_default()).is_some(),
+            watcher::Event::Delete(pod) => {
+                let name = pod.metadata.name.unwrap_or_default();
+                // A pod that was made anew under the name is another one.
+                let is_known = watched
+                    .pods
+                    .get(&name)
+                    .is_some_and(|known| pod.metadata.uid.as_deref() == Some(object::uid(known)));
+                is_known && watched.pods.remove(&name).is_some()
+            }
         }
     }
 }

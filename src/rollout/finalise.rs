@@ -355,6 +355,10 @@ impl Machine<'_> {
             return self.patch_workload(Purpose::ResumeWorkload, workload, operations);
         }
         if !workload.is_rolled_out() {
+            let stuck = workload.kind.gate.stuck(workload, &self.snap.surroundings());
+            if !stuck.is_empty() {
+                return self.replace_pods(&stuck);
+            }
             // Without counts: the Deployment tells them, and each would be one more write of ours.
             let trouble = workload.trouble.as_ref().map(|t| format!("; {t}")).unwrap_or_default();
             let message = format!("waiting for {} to roll out{trouble}", workload.title());

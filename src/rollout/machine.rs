@@ -221,6 +221,9 @@ impl<'a> Machine<'a> {
             self.close_record();
             self.status.phase = phases::DISABLED.to_owned();
         }
+        if let Some(why) = workload.kind.gate.refusal(&workload) {
+            return Err(Wait::stall(reasons::NOT_OURS_TO_ROLL, why));
+        }
         let is_progressing = self.status.phase == phases::PROGRESSING;
         if is_progressing && self.is_another_workload(&workload) {
             self.abandon(&scope)?;
@@ -320,6 +323,12 @@ impl<'a> Machine<'a> {
     /// Something else is to be done instead.
     pub(super) fn forget_writes(&mut self) {
         self.effects.clear();
+    }
+
+    /// Asks for writes and ends the pass.
+    pub(super) fn effects<T>(&mut self, effects: impl IntoIterator<Item = Effect>) -> Turn<T> {
+        self.effects.extend(effects);
+        Err(Wait::default())
     }
 
     /// Asks for a JSON patch of an object that was read.

@@ -87,6 +87,8 @@ pub enum Purpose {
     OpenWorkload,
     /// Sets the template back to the stable revision's, because a step failed.
     RollBack,
+    /// Deletes a pod in whose place another comes.
+    ReplacePod,
     /// Brings canary pods up.
     ScaleCanary,
     /// Restricts the stable Service to stable pods.

@@ -1,5 +1,7 @@
 //! During a release: the pods of the new version, in an extra Deployment or in place.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -11,7 +13,7 @@ use crate::{
     api::{
         conditions::StepState,
         keys,
-        object::{self, digest},
+        object::{self, ObjectRef, digest},
     },
     workload::{
         Goal, Move, Style, Workload,
@@ -51,6 +53,7 @@ impl Machine<'_> {
         match self.next_move(scope, workload, release, step) {
             Move::Done => Ok(()),
             Move::Write(change) => self.change(Purpose::OpenWorkload, change),
+            Move::Replace(pods) => self.replace_pods(&pods),
             Move::Wait { reason, until } => {
                 let place = format!("Rollout is in step({}/{})", self.sub().current_step_index, release.count());
                 if let Some(until) = until {
@@ -77,6 +80,17 @@ impl Machine<'_> {
                 now: self.snap.now,
             },
         )
+    }
+
+    /// Deletes pods in whose places others come.
+    pub(super) fn replace_pods<T>(&mut self, pods: &[Arc<Value>]) -> Turn<T> {
+        let deletions = pods.iter().map(|pod| Effect::Delete {
+            purpose: Purpose::ReplacePod,
+            target: ObjectRef::new("v1", "Pod", object::namespace(pod), object::name(pod)),
+            uid: object::uid(pod).to_owned(),
+            foreground: false,
+        });
+        self.effects(deletions)
     }
 
     /// Brings the extra Deployment's pods up.
@@ -139,6 +153,7 @@ impl Machine<'_> {
         }
         match self.next_move(scope, workload, release, step) {
             Move::Write(change) => return self.change(Purpose::OpenWorkload, change),
+            Move::Replace(pods) => return self.replace_pods(&pods),
             Move::Wait { until: Some(at), .. } => self.look_again(at),
             Move::Wait { .. } | Move::Done => {}
         }

@@ -176,6 +176,11 @@ fn workload_ref(rollout: &Rollout) -> Result<(WorkloadRef, &'static Kind), SpecE
             ),
         );
     };
+    if kind.hold(&workload.api_version).is_none() {
+        let known: Vec<String> = kind.holds.iter().map(|h| format!("{}/{}", h.group, h.version)).collect();
+        let problem = format!("{} is not known for a {}; use {}", workload.api_version, kind.kind, known.join(" or "));
+        return wrong("spec.workloadRef.apiVersion", problem);
+    }
     Ok((workload, kind))
 }
 

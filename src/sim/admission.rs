@@ -40,16 +40,17 @@ pub struct AdmissionRequest<'a> {
 /// Gives the object to store (the request's own if there is nothing to change), or refuses the write.
 pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync>;
 
-/// The hold of managed Deployments, as the admission policy of `tidegate policy` does it: see [`crate::workload::hold`].
+/// The hold of managed workloads, as the admission policies of `tidegate policy` do it: see [`crate::workload::hold`].
 ///
 /// # Errors
 /// Never: the hold refuses no write.
-pub fn hold_deployments(request: &AdmissionRequest<'_>) -> Result<Value, Box<Status>> {
+pub fn hold_workloads(request: &AdmissionRequest<'_>) -> Result<Value, Box<Status>> {
     let object = request.object.clone();
-    let deployments = request.gvr.group == "apps" && request.gvr.resource == "deployments";
     let old = match request.old_object {
-        Some(old) if deployments && request.operation == Operation::Update && request.subresource.is_none() => old,
+        Some(old) if request.operation == Operation::Update && request.subresource.is_none() => old,
         _ => return Ok(object),
     };
-    Ok(crate::workload::hold::hold(old, &object).unwrap_or(object))
+    let Gvr { group, version, resource } = request.gvr;
+    let rule = crate::workload::hold::rule(group, version, resource);
+    Ok(rule.and_then(|rule| rule.hold(old, &object)).unwrap_or(object))
 }

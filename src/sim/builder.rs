@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use kube::core::Status;
 use serde_json::Value;
 
-use super::admission::{AdmissionRequest, Mutator, hold_deployments};
+use super::admission::{AdmissionRequest, Mutator, hold_workloads};
 use super::core::{Core, Observer, Write};
 use super::rng::Rng;
 use super::{Cluster, controllers};
@@ -133,9 +133,9 @@ impl Builder {
         self
     }
 
-    /// Managed Deployments are held by the rule of [`crate::workload::hold`], as on a server with our admission policy.
+    /// Managed workloads are held by the rules of [`crate::workload::hold`], as on a server with our admission policies.
     pub fn hold(self) -> Self {
-        self.admission(hold_deployments)
+        self.admission(hold_workloads)
     }
 
     /// A function that sees every committed write, right after it. It may read the cluster through a [`View`].

@@ -46,7 +46,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_deployments};
+pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_workloads};
 pub use self::builder::{Builder, Delays};
 pub use self::clock::Clock;
 pub use self::controllers::kubelet::{FAILS, NEVER_READY, READY_AFTER};

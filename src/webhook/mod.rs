@@ -43,27 +43,6 @@ pub const MUTATING: &str = "kruise-rollout-mutating-webhook-configuration";
 /// Name of the configuration with the validation.
 pub const VALIDATING: &str = "kruise-rollout-validating-webhook-configuration";
 
-/// A kind of workload whose changes are held.
-#[derive(Clone, Copy, Debug)]
-pub struct Held {
-    /// Path of the webhook.
-    pub path: &'static str,
-    /// Name of the webhook in its configuration.
-    pub name: &'static str,
-    /// Group, version and plural.
-    pub resource: (&'static str, &'static str, &'static str),
-    /// The object to store when an update from the first to the second is held.
-    pub hold: fn(&serde_json::Value, &serde_json::Value) -> Option<serde_json::Value>,
-}
-
-/// Every kind whose changes are held.
-pub const HELD: &[Held] = &[Held {
-    path: "/mutate-apps-v1-deployment",
-    name: "mdeployment.kb.io",
-    resource: ("apps", "v1", "deployments"),
-    hold: crate::workload::hold::hold,
-}];
-
 /// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
 pub enum Source {

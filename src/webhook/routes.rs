@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    CONVERT_PATH, HELD, Held, Limits, VALIDATE_PATH,
+    CONVERT_PATH, Limits, VALIDATE_PATH,
     review::{
         AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
         ConversionReview, Refusal,
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     api::{GROUP, convert, v1beta1::Rollout},
     telemetry::Metrics,
+    workload::hold::{Rule, rules as workload_rules},
 };
 
 /// The API server gives up after ten seconds.
@@ -55,7 +56,7 @@ pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Met
             CONVERT_PATH,
             post(|State(shared): State<Arc<Shared>>, request| async move { shared.conversion(request).await }),
         );
-    for held in HELD {
+    for held in workload_rules() {
         router = router.route(
             held.path,
             post(move |State(shared): State<Arc<Shared>>, request| async move {
@@ -111,7 +112,7 @@ impl Shared {
     }
 
     /// Holds a workload, or validates a Rollout.
-    async fn admission(&self, request: Request<Body>, held: Option<&Held>) -> Response {
+    async fn admission(&self, request: Request<Body>, held: Option<&Rule>) -> Response {
         self.timed(if held.is_some() { "hold" } else { "validate" }, async {
             let AdmissionReview { api_version, request } = self.read(request).await?;
             if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
@@ -220,12 +221,12 @@ fn failed(message: &str) -> Value {
 }
 
 /// The hold refuses nothing, also not what it cannot read.
-fn hold(held: &Held, request: &AdmissionRequest) -> AdmissionResponse {
+fn hold(held: &Rule, request: &AdmissionRequest) -> AdmissionResponse {
     let mut response = AdmissionResponse { allowed: true, ..AdmissionResponse::default() };
     let is_object = request.sub_resource.as_deref().is_none_or(str::is_empty);
     if let (true, "UPDATE", Some(old), Some(new)) =
         (is_object, request.operation.as_str(), &request.old_object, &request.object)
-        && let Some(object) = (held.hold)(old, new)
+        && let Some(object) = held.hold(old, new)
         && let Ok(patch) = serde_json::to_vec(&json_patch::diff(new, &object))
     {
         response.patch = Some(ByteString(patch));

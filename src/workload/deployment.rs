@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     Kind, PodNames, Revision, Style, Surroundings, Workload, count,
+    hold::{By, Rule},
     replicas::{Round, scaled},
 };
 use crate::api::{
@@ -24,6 +25,16 @@ pub const KIND: Kind = Kind {
     revision_label: keys::POD_TEMPLATE_HASH,
     styles: &[Style::Canary, Style::Partition, Style::BlueGreen],
     revisions: ("apps/v1", "ReplicaSet"),
+    counts_pods: false,
+    holds: &[Rule {
+        policy: "tidegate-hold-deployments",
+        group: "apps",
+        version: "v1",
+        resource: "deployments",
+        path: "/mutate-apps-v1-deployment",
+        webhook: "mdeployment.kb.io",
+        by: By::Paused,
+    }],
     read,
     gate: &gate::Deployment,
 };

@@ -5,8 +5,11 @@
 pub mod canary;
 pub mod deployment;
 pub mod hold;
+mod partition;
 pub mod pods;
 pub mod replicas;
+mod revisions;
+pub mod stateful_set;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -44,6 +47,10 @@ pub struct Kind {
     pub styles: &'static [Style],
     /// Objects that say its revisions: API version and kind.
     pub revisions: (&'static str, &'static str),
+    /// Its versions are counted by its pods: nothing can be decided during a release before these are known.
+    pub counts_pods: bool,
+    /// How the API server holds it, in each version that it is known in.
+    pub holds: &'static [hold::Rule],
     /// Reads the view.
     pub read: fn(&Arc<Value>, &Surroundings<'_>) -> Workload,
     /// Holds and opens it.
@@ -51,7 +58,7 @@ pub struct Kind {
 }
 
 /// The kinds that can be released.
-pub static KINDS: &[Kind] = &[deployment::KIND];
+pub static KINDS: &[Kind] = &[deployment::KIND, stateful_set::KIND];
 
 /// The row of a kind.
 pub fn kind(group: &str, kind: &str) -> Option<&'static Kind> {
@@ -63,6 +70,12 @@ impl Kind {
     pub fn style(&self, wanted: Style) -> Option<Style> {
         let style = if wanted == Style::Canary && !self.styles.contains(&wanted) { Style::Partition } else { wanted };
         self.styles.contains(&style).then_some(style)
+    }
+
+    /// How the API server holds it in a version; `None` where that version is not known.
+    pub fn hold(&self, api_version: &str) -> Option<&'static hold::Rule> {
+        let version = api_version.rsplit('/').next();
+        self.holds.iter().find(|rule| Some(rule.version) == version)
     }
 }
 
@@ -85,6 +98,15 @@ pub struct Surroundings<'a> {
     pub revisions: &'a [Arc<Value>],
     /// Its pods, while it is under release.
     pub pods: &'a [Arc<Value>],
+}
+
+impl<'a> Surroundings<'a> {
+    /// Pods that a workload controls and that are not going.
+    pub fn pods_of(&self, workload: &Value) -> impl Iterator<Item = &'a Arc<Value>> {
+        let uid = object::uid(workload).to_owned();
+        let is_its = move |pod: &&Arc<Value>| object::controller_uid(pod) == Some(&uid) && !object::is_deleting(pod);
+        self.pods.iter().filter(is_its)
+    }
 }
 
 /// A version of the template that the server knows.
@@ -267,6 +289,16 @@ pub trait Gate: Sync {
     /// The operations that take the mark off and give back what could not be given back before.
     fn take_off(&self, workload: &Workload) -> Vec<Value>;
 
+    /// Why it is not to be held or opened at all, as long as its owner does not change it.
+    fn refusal(&self, _workload: &Workload) -> Option<String> {
+        None
+    }
+
+    /// Pods that its own controller waits for in vain: it goes on only without them.
+    fn stuck(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
+        Vec::new()
+    }
+
     /// Changes of other objects that put back what opening changed there.
     fn tidy(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Option<Change> {
         None
@@ -299,6 +331,8 @@ pub enum Move {
     Done,
     /// This has to be written first.
     Write(Change),
+    /// These pods have to go first, so that others come in their places.
+    Replace(Vec<Arc<Value>>),
     /// Something has to happen.
     Wait {
         /// What is waited for.

@@ -113,6 +113,11 @@ fn said(reason: &str, message: &str) -> String {
     }
 }
 
+/// Whether a pod is ready now.
+pub fn is_ready(pod: &Value) -> bool {
+    ready_since(pod).is_some()
+}
+
 fn ready_since(pod: &Value) -> Option<Timestamp> {
     let conditions = at(pod, &["status", "conditions"])?.as_array()?;
     let ready = conditions.iter().find(|c| text(c, &["type"]) == "Ready")?;

@@ -1,4 +1,4 @@
-//! Each style of a Deployment, step by step on the in-memory cluster: what runs at each step, and what is put back.
+//! Each kind and style, step by step on the in-memory cluster: what runs at each step, and what is put back.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,5 +10,6 @@
 )]
 
 mod failing;
+mod kinds;
 mod stage;
 mod stories;

@@ -19,12 +19,35 @@ use tidegate::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// A kind of workload on the stage.
+pub struct Row {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    /// What its spec has beside the template, for so many pods.
+    pub spec: fn(usize) -> Value,
+    /// Another definition than the server's own.
+    pub definition: Option<fn() -> Value>,
+    /// One pod a node.
+    pub is_on_nodes: bool,
+}
+
+pub const DEPLOYMENT: Row = Row {
+    api_version: "apps/v1",
+    kind: "Deployment",
+    plural: "deployments",
+    spec: |n| json!({"replicas": n}),
+    definition: None,
+    is_on_nodes: false,
+};
+
 pub static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/istio");
 pub const NAMESPACE: &str = "default";
 pub const NAME: &str = "nginx-deployment";
 
 /// One cluster with a workload, a Rollout and a running controller.
 pub struct Stage {
+    pub row: &'static Row,
     pub cluster: Cluster,
     pub view: View,
     /// The fewest ready pods, and the most pods of each version, that were ever seen.
@@ -66,16 +89,34 @@ pub fn pods(view: &View) -> Vec<Arc<Value>> {
 impl Stage {
     /// `spec` is merged into the Deployment's, `strategy` is the Rollout's.
     pub async fn new(spec: &Value, strategy: &Value) -> Stage {
+        let wanted = spec["replicas"].as_u64().unwrap_or(5) as usize;
+        Stage::of(&DEPLOYMENT, wanted, spec, strategy).await
+    }
+
+    /// A workload of some kind with so many pods; `spec` is merged into its own.
+    pub async fn of(row: &'static Row, wanted: usize, spec: &Value, strategy: &Value) -> Stage {
         let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout").seed(7);
         for (plural, kind) in
             [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule"), ("gateways", "Gateway")]
         {
             builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
         }
+        if row.is_on_nodes {
+            builder = builder.nodes(wanted as u32);
+        }
+        if let Some(definition) = row.definition {
+            builder = builder.definition(definition());
+        }
         for mut object in manifests(&MANIFESTS).unwrap() {
             match object["kind"].as_str() {
                 Some("Rollout") => continue,
-                Some("Deployment") => json_patch::merge(&mut object["spec"], spec),
+                Some("Deployment") => {
+                    object["apiVersion"] = json!(row.api_version);
+                    object["kind"] = json!(row.kind);
+                    object["spec"].as_object_mut().unwrap().remove("replicas");
+                    json_patch::merge(&mut object["spec"], &(row.spec)(wanted));
+                    json_patch::merge(&mut object["spec"], spec);
+                }
                 // Traffic by two Services; subsets are another story.
                 Some("VirtualService") => {
                     object["spec"]["http"][0]["route"][0]["destination"].as_object_mut().unwrap().remove("subset");
@@ -109,15 +150,15 @@ impl Stage {
         }));
         let stop = CancellationToken::new();
         start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
-        let stage = Stage { cluster, view, seen, _stop: stop.drop_guard() };
-        let wanted = spec["replicas"].as_u64().unwrap_or(5) as usize;
+        let stage = Stage { row, cluster, view, seen, _stop: stop.drop_guard() };
         stage.until("all pods ready", |s| pods(&s.view).iter().filter(|p| is_ready(p)).count() == wanted).await;
         stage.seen.lock().unwrap().least_ready = Some(wanted);
         stage
             .cluster
             .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
                 "metadata": {"name": "r", "namespace": NAMESPACE},
-                "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}, "strategy": strategy}}))
+                "spec": {"workloadRef": {"apiVersion": row.api_version, "kind": row.kind, "name": NAME},
+                    "strategy": strategy}}))
             .unwrap();
         stage.until("healthy", |s| s.rollout()["status"]["phase"] == "Healthy").await;
         stage
@@ -128,8 +169,13 @@ impl Stage {
     }
 
     pub fn deployment(&self) -> Value {
-        let mut object =
-            self.view.get(&gvr("apps", "deployments"), NAMESPACE, NAME).map_or(Value::Null, |d| (*d).clone());
+        self.workload()
+    }
+
+    pub fn workload(&self) -> Value {
+        let (group, version) = self.row.api_version.split_once('/').unwrap();
+        let gvr = Gvr::new(group, version, self.row.plural);
+        let mut object = self.view.get(&gvr, NAMESPACE, NAME).map_or(Value::Null, |d| (*d).clone());
         // The API server stores no `false`.
         if object["spec"]["paused"] == false {
             object["spec"].as_object_mut().unwrap().remove("paused");
@@ -144,7 +190,7 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("never: {what}\nRollout: {:#}\nDeployment: {:#}", self.rollout()["status"], self.deployment());
+        panic!("never: {what}\nRollout: {:#}\nworkload: {:#}", self.rollout()["status"], self.workload());
     }
 
     pub fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
@@ -153,7 +199,12 @@ impl Stage {
     }
 
     pub async fn patch_deployment(&self, patch: Value) {
-        let api = self.api("apps", "v1", "Deployment");
+        self.patch_workload(patch).await;
+    }
+
+    pub async fn patch_workload(&self, patch: Value) {
+        let (group, version) = self.row.api_version.split_once('/').unwrap();
+        let api = self.api(group, version, self.row.kind);
         api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
@@ -189,26 +240,31 @@ impl Stage {
         api.patch_status("r", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
-    /// Pods by version, and what the stable Service is restricted to.
-    pub fn told(&self) -> String {
+    /// Ready pods by version.
+    pub fn versions(&self) -> String {
         let mut count = BTreeMap::<String, usize>::new();
         for pod in pods(&self.view).iter().filter(|p| is_ready(p)) {
             *count.entry(version(&pod["spec"]).to_owned()).or_default() += 1;
         }
         let pods: Vec<String> = count.iter().map(|(version, n)| format!("{n} {version}")).collect();
-        let spec = &self.deployment()["spec"];
+        pods.join(" + ")
+    }
+
+    /// Ready pods by version, and how far a Deployment is opened.
+    pub fn told(&self) -> String {
+        let spec = &self.workload()["spec"];
         let rolling = &spec["strategy"]["rollingUpdate"];
-        format!("{}; surge {}, unavailable {}", pods.join(" + "), rolling["maxSurge"], rolling["maxUnavailable"])
+        format!("{}; surge {}, unavailable {}", self.versions(), rolling["maxSurge"], rolling["maxUnavailable"])
     }
 
     pub async fn ends(&self) {
         self.until("ended", |s| {
             let status = &s.rollout()["status"];
-            let spec = &s.deployment();
+            let spec = &s.workload();
             status["phase"] == "Healthy"
                 && s.sub()["currentStepState"] == "Completed"
                 && spec["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing").is_none()
-                && pods(&s.view).len() as u64 == spec["spec"]["replicas"].as_u64().unwrap()
+                && spec["spec"]["replicas"].as_u64().is_none_or(|wanted| pods(&s.view).len() as u64 == wanted)
         })
         .await;
     }

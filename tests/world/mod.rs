@@ -19,7 +19,7 @@ use tidegate::{
     lua::Engine,
     rollout::{Effect, Plan, Snapshot, decide},
     traffic::routes::{Change, Missing, RouteWrite},
-    workload::hold::hold,
+    workload::{self, hold::rules},
 };
 
 /// Group, kind, namespace, name: versions of a kind are one object, as on an API server.
@@ -114,9 +114,11 @@ impl World {
     pub fn update(&mut self, mut new: Value) {
         let key = key(&new);
         let Some(old) = self.objects.get(&key).cloned() else { panic!("no {key:?}") };
-        if new["kind"] == "Deployment"
+        let api_version = object::text(&new, &["apiVersion"]);
+        let kind = workload::kind(object::group(api_version), object::text(&new, &["kind"]));
+        if let Some(rule) = kind.and_then(|kind| kind.hold(api_version))
             && self.holds()
-            && let Some(held) = hold(&old, &new)
+            && let Some(held) = rule.hold(&old, &new)
         {
             new = held;
         }
@@ -327,8 +329,8 @@ impl Objects for World {
         self.objects.get(&key_of(target)).cloned().ok_or(Lookup::Missing(Missing::Object))
     }
 
-    fn pods(&self, (namespace, _): &(String, String), _selector: &str) -> Vec<Arc<Value>> {
-        self.list("v1", "Pod", namespace).unwrap_or_default()
+    fn pods(&self, (namespace, _): &(String, String), _selector: &str) -> Option<Vec<Arc<Value>>> {
+        self.list("v1", "Pod", namespace)
     }
 
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {
@@ -340,10 +342,10 @@ impl Objects for World {
 
 /// The policy and its binding, as far as the decision looks at them.
 pub fn policy() -> Vec<Value> {
-    ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"]
-        .iter()
-        .map(|kind| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "tidegate-hold-deployments"}}))
-        .collect()
+    let kinds = ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"];
+    let policy =
+        |kind, name| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
+    rules().flat_map(|rule| kinds.map(|kind| policy(kind, rule.policy))).collect()
 }
 
 /// The mark of a captured release on a Deployment.

@@ -25,8 +25,8 @@ impl Objects for Cluster {
         Some(self.0.values().filter(|o| text(o, &["kind"]) == kind).cloned().collect())
     }
 
-    fn pods(&self, _: &(String, String), _: &str) -> Vec<Arc<Value>> {
-        Vec::new()
+    fn pods(&self, _: &(String, String), _: &str) -> Option<Vec<Arc<Value>>> {
+        Some(Vec::new())
     }
 }
 
@@ -68,6 +68,8 @@ fn cluster() -> Cluster {
             json!({"metadata": {"ownerReferences": owner("uid-web"), "labels": {"pod-template-hash": "1"}},
                 "spec": {"template": {"metadata": {"labels": {"app": "web", "pod-template-hash": "1"}}, "spec": {"v": 1}}}}),
         ),
+        object("v1", "Pod", "web-x", json!({"metadata": {"ownerReferences": owner("uid-web")}})),
+        object("v1", "Pod", "other-x", json!({"metadata": {"ownerReferences": owner("uid-other")}})),
         object("v1", "Service", "web", json!({"spec": {"selector": {"app": "web"}}})),
         object("v1", "Service", "other", json!({})),
         object("rollouts.kruise.io/v1beta1", "Rollout", "demo", json!({"metadata": {"finalizers": ["theirs"]}})),
@@ -227,6 +229,16 @@ fn only_our_own_is_created_and_deleted() {
     ] {
         let target = ObjectRef::new("apps/v1", "Deployment", "shop", name);
         let effect = Effect::Delete { purpose: Purpose::DeleteCanary, target, uid: uid.to_owned(), foreground: true };
+        assert_eq!(judged(effect), rule, "{name} {uid:?}");
+    }
+    for (name, uid, rule) in [
+        ("web-x", "uid-web-x", None),
+        ("web-x", "", Some(Rule::Owned)),
+        ("other-x", "uid-other-x", Some(Rule::Owned)),
+        ("gone", "uid-gone", None),
+    ] {
+        let target = ObjectRef::new("v1", "Pod", "shop", name);
+        let effect = Effect::Delete { purpose: Purpose::ReplacePod, target, uid: uid.to_owned(), foreground: false };
         assert_eq!(judged(effect), rule, "{name} {uid:?}");
     }
 }

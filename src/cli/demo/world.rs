@@ -32,7 +32,10 @@ pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
     for definition in definitions {
         builder = builder.definition(definition.clone());
     }
-    Ok(builder.object(policy::policy()).object(policy::binding()).hold())
+    for object in policy::all() {
+        builder = builder.object(object);
+    }
+    Ok(builder.hold())
 }
 
 /// Starts the controller on a cluster, with a client of its own.

@@ -108,6 +108,7 @@ fn partition(workload: &Workload, original: &Value, target: i32, ready: i32) -> 
     let open = (ready + unavailable).min(target).max(total - old).clamp(0, total);
     let share = share_of(target, total).filter(|_| open >= target && ready >= target);
     Opening {
+        partition: None,
         max_surge: Some(IntOrString::Int(surge.min(target - open).max(0))),
         max_unavailable: Some(share.map_or(IntOrString::Int(open), |p| IntOrString::String(format!("{p}%")))),
     }
@@ -171,9 +172,11 @@ impl Gate for Deployment {
         let original = originals(workload, &mark);
         let ready = ready(workload, goal, original.min_ready_seconds.unwrap_or(0));
         let opening = match goal.style {
-            Style::BlueGreen => {
-                Opening { max_surge: Some(goal.wanted.clone()), max_unavailable: Some(IntOrString::Int(0)) }
-            }
+            Style::BlueGreen => Opening {
+                max_surge: Some(goal.wanted.clone()),
+                max_unavailable: Some(IntOrString::Int(0)),
+                partition: None,
+            },
             _ => partition(workload, &original.strategy, goal.target, ready.pods),
         };
         if is_paused(workload) || mark.open.as_ref() != Some(&opening) || !is_in_place(workload, &opening) {

@@ -1,20 +1,83 @@
-//! The admission policy and its Rust twin decide alike.
+//! The admission policies and their Rust twins decide alike.
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Map, Value, json};
 use tidegate::{
-    api::keys::{IN_PROGRESSING, WORKLOAD_TYPE},
-    workload::hold::hold,
+    api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE, WORKLOAD_TYPE},
+    workload::{
+        self,
+        hold::{By, Rule},
+    },
 };
 
-use crate::rig::{Rig, random::Random};
+use crate::rig::{
+    Rig,
+    poll::{SOON, until},
+    random::Random,
+};
 
 const OLD: usize = 50;
 const NEW: usize = 20;
+
+/// A kind in one version.
+struct Row {
+    api_version: &'static str,
+    kind: &'static str,
+    /// What its spec has beside the template and `replicas`.
+    spec: fn() -> Value,
+    /// Values of the field that it is held by.
+    values: fn() -> Vec<Value>,
+    /// What the API server puts in.
+    default: fn(&mut Value),
+}
+
+const ROWS: &[Row] = &[
+    Row { api_version: "apps/v1", kind: "Deployment", spec: || json!({}), values: Vec::new, default: |_| {} },
+    Row {
+        api_version: "apps/v1",
+        kind: "StatefulSet",
+        spec: || json!({"serviceName": "web", "updateStrategy": {"type": "RollingUpdate"}}),
+        values: || [0, 2, 7, 32767].map(Value::from).to_vec(),
+        default: |object| {
+            let strategy = &mut object["spec"]["updateStrategy"];
+            if strategy["type"].is_null() {
+                strategy["type"] = json!("RollingUpdate");
+            }
+            if strategy["type"] == "RollingUpdate" && strategy["rollingUpdate"]["partition"].is_null() {
+                strategy["rollingUpdate"]["partition"] = json!(0);
+            }
+        },
+    },
+];
+
+impl Row {
+    fn rule(&self) -> &'static Rule {
+        let group = tidegate::api::object::group(self.api_version);
+        workload::kind(group, self.kind).and_then(|kind| kind.hold(self.api_version)).expect("a rule")
+    }
+
+    /// Another value of the field that it is held by, or none.
+    fn change_value(&self, random: &mut Random, object: &mut Value) {
+        let By::Field(field) = &self.rule().by else { return };
+        if self.kind == "StatefulSet" && self.api_version == "apps/v1" && random.one_in(6) {
+            object["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+            return;
+        }
+        let values = (self.values)();
+        let value = Some(random.pick(&values)).filter(|_| !random.one_in(6));
+        let operations = field.set(object, value.cloned());
+        json_patch::patch(object, &serde_json::from_value::<json_patch::Patch>(json!(operations)).unwrap()).unwrap();
+        if let (Some((path, rolls)), true) = (field.rolls, value.is_some()) {
+            let operations = tidegate::workload::hold::field::set(object, path, Some(json!(rolls)));
+            json_patch::patch(object, &serde_json::from_value::<json_patch::Patch>(json!(operations)).unwrap())
+                .unwrap();
+        }
+    }
+}
 
 fn labels(object: &mut Value) -> &mut Map<String, Value> {
     if object["metadata"]["labels"].is_null() {
@@ -31,7 +94,10 @@ fn annotations(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Marks that the controller, the policy, the original controller or a person may have written.
-const MARKS: [&str; 11] = [
+const MARKS: [&str; 14] = [
+    r#"{"rolloutName":"web","open":{"partition":7}}"#,
+    r#"{"rolloutName":"web","open":{"partition":2}}"#,
+    r#"{"rolloutName":"web","was":{"partition":7}}"#,
     r#"{"rolloutName":"web","open":{"maxSurge":0},"original":{}}"#,
     r#"{"rolloutName":"web","open":{"maxSurge":1},"original":{}}"#,
     r#"{"rolloutName":"web","was":{"maxSurge":1}}"#,
@@ -50,15 +116,27 @@ fn mark(random: &mut Random, object: &mut Value) {
         0 => drop(annotations(object).remove(IN_PROGRESSING)),
         _ => drop(annotations(object).insert(IN_PROGRESSING.into(), json!(random.pick(&MARKS)))),
     }
+    for key in [ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE] {
+        match random.below(3) {
+            0 => drop(annotations(object).remove(key)),
+            1 => drop(annotations(object).insert(key.into(), json!(random.pick(&["", "3", "20%", "OnDelete"])))),
+            _ => {}
+        }
+    }
 }
 
-fn old(random: &mut Random, i: usize) -> Value {
+fn old(row: &Row, random: &mut Random, i: usize) -> Value {
     let app = json!({"app": format!("old-{i}")});
     let mut object = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": format!("old-{i}")},
-        "spec": {"replicas": random.below(3), "paused": random.one_in(2), "selector": {"matchLabels": app},
+        "apiVersion": row.api_version, "kind": row.kind, "metadata": {"name": format!("old-{i}")},
+        "spec": {"replicas": random.below(3), "selector": {"matchLabels": app},
                  "template": {"metadata": {"labels": app}, "spec": {"containers": [{"name": "main", "image": "main:1"}]}}},
     });
+    json_patch::merge(&mut object["spec"], &(row.spec)());
+    if row.kind == "Deployment" {
+        object["spec"]["paused"] = json!(random.one_in(2));
+    }
+    row.change_value(random, &mut object);
     if !random.one_in(5) {
         labels(&mut object).insert(WORKLOAD_TYPE.into(), json!("deployment"));
     }
@@ -67,13 +145,13 @@ fn old(random: &mut Random, i: usize) -> Value {
 }
 
 /// What somebody might write over `live`: any number of small changes, or a whole manifest without what others added.
-fn new(random: &mut Random, live: &Value) -> Value {
+fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
     let mut object = live.clone();
     if random.one_in(6) {
         object["metadata"] = json!({"name": live["metadata"]["name"], "namespace": live["metadata"]["namespace"]});
     }
     for _ in 0..random.below(4) {
-        match random.below(15) {
+        match random.below(17) {
             0 | 1 => {
                 object["spec"]["template"]["spec"]["containers"][0]["image"] =
                     json!(format!("main:{}", random.below(3)))
@@ -83,6 +161,7 @@ fn new(random: &mut Random, live: &Value) -> Value {
                 object["spec"]["template"]["spec"]["volumes"] =
                     json!([{"name": "v", "configMap": {"name": "c", "defaultMode": 420}}])
             }
+            4 | 5 | 11..=13 if row.kind != "Deployment" => row.change_value(random, &mut object),
             4 | 5 => object["spec"]["paused"] = json!(random.one_in(2)),
             6 => object["spec"]["replicas"] = json!(random.below(3)),
             7 => drop(labels(&mut object).remove(WORKLOAD_TYPE)),
@@ -101,6 +180,7 @@ fn new(random: &mut Random, live: &Value) -> Value {
         object["spec"].as_object_mut().unwrap().remove("paused");
     }
     object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    (row.default)(&mut object);
     object
 }
 
@@ -117,22 +197,57 @@ fn decided(object: &Value) -> Value {
     json!({"spec": spec, "labels": map("labels"), "annotations": map("annotations")})
 }
 
+/// The policy of a kind is in force: the server takes some seconds to act on a new one.
+async fn is_in_force(rig: &Rig, row: &Row, namespace: &str) -> Result<()> {
+    let labels = json!({"app": "probe"});
+    let mut probe = json!({
+        "apiVersion": row.api_version, "kind": row.kind,
+        "metadata": {"name": "probe", "namespace": namespace, "labels": {WORKLOAD_TYPE: "x"}},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+                 "spec": {"containers": [{"name": "main", "image": "probe:1"}]}}},
+    });
+    json_patch::merge(&mut probe["spec"], &(row.spec)());
+    rig.objects.apply(&probe).await?;
+    let api = rig.objects.api(row.api_version, row.kind, namespace);
+    let dry = kube::api::PatchParams { dry_run: true, ..Default::default() };
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "probe:2"}]);
+    let image = kube::api::Patch::Json::<()>(serde_json::from_value(image)?);
+    until("the policy holds a changed workload", SOON, async || {
+        let answer: Value = serde_json::to_value(api.patch("probe", &dry, &image).await?)?;
+        ensure!(answer["metadata"]["annotations"][IN_PROGRESSING].is_string(), "not held yet: {}", row.kind);
+        Ok(())
+    })
+    .await
+}
+
 pub async fn policy_equals_its_twin(rig: Arc<Rig>) -> Result<()> {
     rig.installed().await?;
-    let space = rig.space("policy-twin").await?;
+    for row in ROWS {
+        compare(&rig, row).await.with_context(|| format!("{} {}", row.api_version, row.kind))?;
+    }
+    let known = workload::hold::rules().count();
+    ensure!(ROWS.len() == known, "{} of {known} policies are compared", ROWS.len());
+    Ok(())
+}
+
+async fn compare(rig: &Rig, row: &Row) -> Result<()> {
+    let namespace = format!("policy-{}", row.api_version.replace('/', "-")) + row.rule().resource;
+    rig.objects.namespace(&namespace).await?;
     let mut random = Random::for_scenario("policy_equals_its_twin");
-    let api = rig.objects.api("apps/v1", "Deployment", &space.name);
+    let api = rig.objects.api(row.api_version, row.kind, &namespace);
+    is_in_force(rig, row, &namespace).await?;
     let mut pairs = Vec::new();
     for i in 0..OLD {
-        let created = api.create(&PostParams::default(), &serde_json::from_value(old(&mut random, i))?).await?;
+        let object = old(row, &mut random, i);
+        let created = api.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
         let live = serde_json::to_value(created)?;
-        pairs.extend((0..NEW).map(|_| (i, new(&mut random, &live))));
+        pairs.extend((0..NEW).map(|_| (i, new(row, &mut random, &live))));
     }
     let dry = PostParams { dry_run: true, ..Default::default() };
     let held = stream::iter(pairs)
         .map(async |(i, new)| {
             let name = format!("old-{i}");
-            // The Deployment controller adds annotations of its own meanwhile; what is stored right now is the old object.
+            // Controllers add annotations of their own meanwhile; what is stored right now is the old object.
             loop {
                 let old: Value = serde_json::to_value(api.get(&name).await?)?;
                 let mut object = new.clone();
@@ -140,22 +255,28 @@ pub async fn policy_equals_its_twin(rig: Arc<Rig>) -> Result<()> {
                 let typed: DynamicObject = serde_json::from_value(object.clone())?;
                 let answer = match api.replace(&name, &dry, &typed).await {
                     Err(kube::Error::Api(status)) if status.code == 409 => continue,
-                    answer => serde_json::to_value(answer.with_context(|| format!("{object}"))?)?,
+                    answer => serde_json::to_value(answer.with_context(|| format!("old: {old}\nnew: {object}"))?)?,
                 };
-                let twin = hold(&old, &object);
+                let twin = row.rule().hold(&old, &object);
                 let expected = decided(twin.as_ref().unwrap_or(&object));
                 let got = decided(&answer);
-                ensure!(
-                    got == expected,
-                    "the policy and its twin differ\nold: {old}\nnew: {object}\npolicy: {got}\ntwin: {expected}"
-                );
+                if got != expected {
+                    return Err(anyhow!(
+                        "the policy and its twin differ\nold: {old}\nnew: {object}\npolicy: {got}\ntwin: {expected}"
+                    ));
+                }
                 return Ok::<bool, anyhow::Error>(twin.is_some());
             }
         })
         .buffer_unordered(16)
         .try_fold(0, async |n, held| Ok(n + usize::from(held)))
         .await?;
-    eprintln!("e2e: policy_equals_its_twin: {} pairs alike, {held} of them held", OLD * NEW);
+    eprintln!(
+        "e2e: policy_equals_its_twin: {} pairs of {} {} alike, {held} of them held",
+        OLD * NEW,
+        row.api_version,
+        row.kind
+    );
     ensure!(held > OLD * NEW / 10 && held < OLD * NEW * 9 / 10, "{held} held: the pairs prove little");
     Ok(())
 }

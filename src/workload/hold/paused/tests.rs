@@ -1,6 +1,9 @@
 use serde_json::json;
 
-use super::*;
+use super::{
+    super::{RELEASED, WAS, is_open, is_released, label, mark},
+    *,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::api::keys::{InProgressing, Opening};
@@ -201,7 +204,7 @@ fn marks_are_written_as_the_rule_reads_them() {
     assert_eq!(text(true, false), MARK_PAUSED);
     assert!(is_released(&text(false, true)) && is_released(&text(true, true)));
     assert_eq!(text(true, true).replace(RELEASED, ""), text(true, false));
-    let opening = Opening { max_surge: Some(IntOrString::Int(1)), max_unavailable: None };
+    let opening = Opening { max_surge: Some(IntOrString::Int(1)), max_unavailable: None, partition: None };
     let open =
         InProgressing { open: Some(opening.clone()), original: Some(Default::default()), ..InProgressing::default() };
     let was = InProgressing { open: None, was: Some(opening), ..open.clone() };

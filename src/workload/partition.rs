@@ -1,0 +1,207 @@
+//! Holding and opening a workload by its `partition`: so many of its pods stay at the version before. Its own
+//! controller makes and deletes the pods, and nothing moves while this one is away.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+
+use super::{
+    Change, Gate, Goal, Kind, Move, Surroundings, Workload,
+    hold::{
+        By, Field,
+        field::{Scalar, set},
+    },
+    pods::ready_for,
+    revisions::template_of,
+};
+use crate::api::{
+    keys::{InProgressing, Opening},
+    object,
+};
+
+/// The gate of a kind that is held by its `partition`.
+pub(super) struct Partition {
+    /// The partition at which the pods that a step asks for are new.
+    pub at: fn(&Workload, &Goal<'_>) -> IntOrString,
+    /// See [`Gate::refusal`].
+    pub refusal: fn(&Workload) -> Option<String>,
+    /// See [`Gate::stuck`].
+    pub stuck: fn(&Workload, &Surroundings<'_>) -> Vec<Arc<Value>>,
+}
+
+/// The field that a workload is held by, in its version.
+pub(super) fn field(kind: &Kind, object: &Value) -> Option<&'static Field> {
+    match &kind.hold(object::text(object, &["apiVersion"]))?.by {
+        By::Field(field) => Some(field),
+        By::Paused => None,
+    }
+}
+
+/// What the user wants the field to be: as remembered where the live value is ours, else as it is.
+pub(super) fn own(field: &Field, workload: &Workload) -> Option<Value> {
+    let live = field.value(workload.object());
+    let is_ours = workload.mark().is_some_and(|mark| {
+        let written = mark.written().and_then(|o| o.partition.as_ref()).map(|p| json!(p));
+        field.is_shut(workload.object())
+            || (written.is_some() && written.as_ref() == live)
+            || (mark.released && live == Some(&field.free.value()))
+    });
+    match field.remembered(workload.object()) {
+        Some(remembered) if is_ours => remembered,
+        _ => live.cloned(),
+    }
+}
+
+/// The operations that put a mark on a workload and give its field a value, with the user's own remembered.
+pub(super) fn mark_and_set(field: &Field, workload: &Workload, mark: &InProgressing, value: Scalar) -> Vec<Value> {
+    let mut operations = vec![workload.set_mark(mark), remember(field, workload)];
+    operations.extend(field.set(workload.object(), Some(value.value())));
+    operations
+}
+
+/// The annotations are there by then: a mark was set before.
+fn remember(field: &Field, workload: &Workload) -> Value {
+    let path = format!("/metadata/annotations/{}", object::pointer_key(field.remembers));
+    json!({"op": "add", "path": path, "value": Field::text(own(field, workload).as_ref())})
+}
+
+/// The mark of a workload that is shut.
+pub(super) fn shut_mark(workload: &Workload, rollout: &str) -> InProgressing {
+    let mark = workload.mark().unwrap_or_default();
+    let was = mark.open.clone().or(mark.was.clone());
+    InProgressing { rollout_name: rollout.to_owned(), released: false, open: None, was, ..mark }
+}
+
+/// The operations that take mark and memory off a workload, and give the user's own value back unless somebody else has
+/// changed it since.
+pub(super) fn take_off(field: &Field, workload: &Workload) -> Vec<Value> {
+    let object = workload.object();
+    let mut operations: Vec<Value> = workload.drop_mark().into_iter().collect();
+    if object::annotation(object, field.remembers).is_some() {
+        let path = format!("/metadata/annotations/{}", object::pointer_key(field.remembers));
+        operations.push(json!({"op": "remove", "path": path}));
+    }
+    let own = own(field, workload);
+    if own.as_ref() != field.value(object) {
+        operations.extend(field.set(object, own));
+    }
+    operations
+}
+
+/// The answer while new pods are not ready yet, or once enough are.
+pub(super) fn await_pods(workload: &Workload, goal: &Goal<'_>) -> Move {
+    let seconds = object::int(workload.object(), &["spec", "minReadySeconds"]).unwrap_or(0);
+    let pods = goal.surroundings.pods.iter().map(AsRef::as_ref);
+    let ready = workload.current().map(|new| ready_for(pods, &new.pods, seconds, goal.now)).unwrap_or_default();
+    if ready.pods >= goal.needed {
+        return Move::Done;
+    }
+    let trouble = workload.trouble.as_ref().map(|t| format!("; {t}")).unwrap_or_default();
+    Move::Wait {
+        reason: format!("waiting for new pods: {} of {} ready{trouble}", ready.pods, goal.needed),
+        until: ready.next,
+    }
+}
+
+/// A change of the workload itself.
+pub(super) fn change(workload: &Workload, operations: Vec<Value>) -> Change {
+    let object = &workload.object;
+    let kind = |field| object::text(object, &[field]).to_owned();
+    Change { kind: (kind("apiVersion"), kind("kind")), object: object.clone(), operations }
+}
+
+fn is_paused(field: &Field, workload: &Workload) -> bool {
+    let switch = field.pauses.and_then(|path| object::at(workload.object().get("spec")?, path));
+    switch.and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn pause(field: &Field, workload: &Workload, on: bool) -> Vec<Value> {
+    field.pauses.map(|path| set(workload.object(), path, Some(on.into()))).unwrap_or_default()
+}
+
+impl Gate for Partition {
+    fn is_kept(&self, workload: &Workload) -> bool {
+        let Some((mark, field)) = workload.mark().zip(field(workload.kind, workload.object())) else { return false };
+        match &mark.open {
+            Some(opening) => opening.partition.as_ref().map(|p| json!(p)).as_ref() == field.value(workload.object()),
+            None => field.is_shut(workload.object()) && !mark.released,
+        }
+    }
+
+    fn shut(&self, workload: &Workload, rollout: &str) -> Vec<Value> {
+        let Some(field) = field(workload.kind, workload.object()) else { return Vec::new() };
+        mark_and_set(field, workload, &shut_mark(workload, rollout), field.shut)
+    }
+
+    fn open(&self, workload: &Workload, goal: &Goal<'_>) -> Move {
+        let Some(field) = field(workload.kind, workload.object()).filter(|_| goal.target > 0) else {
+            return Move::Done;
+        };
+        let partition = (self.at)(workload, goal);
+        let mark = workload.mark().unwrap_or_default();
+        let opening = Opening { partition: Some(partition.clone()), ..Opening::default() };
+        let is_paused = is_paused(field, workload);
+        if mark.open.as_ref() != Some(&opening)
+            || field.value(workload.object()) != Some(&json!(partition))
+            || is_paused
+        {
+            let mark = InProgressing {
+                rollout_name: goal.rollout.to_owned(),
+                paused: mark.paused || is_paused,
+                released: false,
+                open: Some(opening),
+                was: None,
+                ..mark
+            };
+            let mut operations = vec![workload.set_mark(&mark), remember(field, workload)];
+            operations.extend(field.set(workload.object(), Some(json!(partition))));
+            if is_paused {
+                operations.extend(pause(field, workload, false));
+            }
+            return Move::Write(change(workload, operations));
+        }
+        let stuck = self.stuck(workload, &goal.surroundings);
+        if stuck.is_empty() { await_pods(workload, goal) } else { Move::Replace(stuck) }
+    }
+
+    fn release(&self, workload: &Workload, rollout: &str, stays_paused: bool) -> Vec<Value> {
+        let Some(field) = field(workload.kind, workload.object()).filter(|f| f.rolls(workload.object())) else {
+            return Vec::new();
+        };
+        let mark = workload.mark().unwrap_or_default();
+        let paused = mark.paused || is_paused(field, workload);
+        let opens = is_paused(field, workload) && !(stays_paused && mark.paused);
+        if mark.released && !opens {
+            return Vec::new();
+        }
+        let released =
+            InProgressing { rollout_name: rollout.to_owned(), paused, released: true, ..InProgressing::default() };
+        let mut operations = mark_and_set(field, workload, &released, field.free);
+        if opens {
+            operations.extend(pause(field, workload, false));
+        }
+        operations
+    }
+
+    fn take_off(&self, workload: &Workload) -> Vec<Value> {
+        let Some(field) = field(workload.kind, workload.object()) else { return Vec::new() };
+        let mut operations = take_off(field, workload);
+        if workload.mark().is_some_and(|mark| mark.paused) && !is_paused(field, workload) {
+            operations.extend(pause(field, workload, true));
+        }
+        operations
+    }
+
+    fn template_of(&self, workload: &Workload, surroundings: &Surroundings<'_>, revision: &str) -> Option<Value> {
+        template_of(workload, surroundings, revision)
+    }
+
+    fn refusal(&self, workload: &Workload) -> Option<String> {
+        (self.refusal)(workload)
+    }
+
+    fn stuck(&self, workload: &Workload, surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
+        (self.stuck)(workload, surroundings)
+    }
+}

@@ -1,0 +1,254 @@
+//! Every kind but Deployment goes through the same stories.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    stage::{NAMESPACE, Row, Stage, gvr, play, pods},
+    stories::{partition, with_traffic},
+};
+
+const STATEFUL_SET: Row = Row {
+    api_version: "apps/v1",
+    kind: "StatefulSet",
+    plural: "statefulsets",
+    spec: |n| json!({"replicas": n, "serviceName": "nginx-service"}),
+    definition: None,
+    is_on_nodes: false,
+};
+
+/// A kind, with what its stories need to know of it.
+struct Kind {
+    row: &'static Row,
+    /// The user's own settings, whatever they are.
+    own: fn() -> Value,
+    /// Of ten pods, so many are ready at every moment.
+    least: usize,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { row: &STATEFUL_SET, own: || json!({}), least: 9 },
+    Kind { row: &STATEFUL_SET, own: || json!({"podManagementPolicy": "Parallel"}), least: 9 },
+    Kind {
+        row: &STATEFUL_SET,
+        own: || json!({"updateStrategy": {"rollingUpdate": {"partition": 3}}, "minReadySeconds": 4}),
+        least: 9,
+    },
+];
+
+const KEYS: [&str; 3] = ["in-progressing", "original-partition", "daemonset-original-update-strategy"];
+
+async fn each<F: AsyncFn(&Kind)>(story: F) {
+    for kind in KINDS {
+        eprintln!("{} {}", kind.row.kind, (kind.own)());
+        story(kind).await;
+    }
+}
+
+impl Kind {
+    async fn stage(&self, strategy: &Value) -> Stage {
+        Stage::of(self.row, 10, &(self.own)(), strategy).await
+    }
+}
+
+/// Nothing of ours is left but the switch of the hold, and every field but the template is what it was.
+fn assert_restored(stage: &Stage, before: &Value) {
+    let (mut before, after) = (before.clone(), stage.workload());
+    before["spec"]["template"] = after["spec"]["template"].clone();
+    assert_eq!(before["spec"], after["spec"]);
+    let annotations = after["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let ours: Vec<_> = annotations.keys().filter(|k| KEYS.iter().any(|ours| k.ends_with(ours))).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    for pod in pods(&stage.view) {
+        assert!(!pod["metadata"].to_string().contains("rollouts.kruise.io"), "{}", pod["metadata"]);
+    }
+}
+
+fn steps() -> Value {
+    partition(json!([{"replicas": "20%"}, {"replicas": 5}, {"replicas": "100%"}]))
+}
+
+#[test]
+fn step_by_step() {
+    play(each(async |kind| {
+        let stage = kind.stage(&steps()).await;
+        let before = stage.workload();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        assert_eq!(stage.versions(), "8 base + 2 canary");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.seen(), (kind.least, [("base".into(), 10), ("canary".into(), 2)].into()));
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!(stage.versions(), "5 base + 5 canary");
+        stage.approve().await;
+        stage.ends().await;
+        assert_eq!(stage.versions(), "10 canary");
+        assert_eq!(stage.seen().0, kind.least, "never fewer pods than promised");
+        assert_restored(&stage, &before);
+        let status = &stage.rollout()["status"];
+        assert_eq!(
+            status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Succeeded").unwrap()["status"],
+            "True"
+        );
+    }));
+}
+
+#[test]
+fn with_traffic_and_back() {
+    play(each(async |kind| {
+        let steps =
+            json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}, {"replicas": "100%"}]);
+        let stage = kind.stage(&with_traffic(partition(steps), "canary")).await;
+        let route = |s: &Stage| {
+            let route = s.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
+            route["spec"]["http"][0]["route"].clone()
+        };
+        let service = |s: &Stage, name: &str| {
+            s.view.get(&gvr("", "services"), NAMESPACE, name).map(|s| s["spec"]["selector"].clone())
+        };
+        let (before, original, selector) = (stage.workload(), route(&stage), service(&stage, "nginx-service"));
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        assert_eq!(route(&stage)[1]["weight"], 20);
+        let [stable, canary] = ["nginx-service", "nginx-service-canary"].map(|name| service(&stage, name).unwrap());
+        let of = |version: &str, selector: &Value| {
+            pods(&stage.view)
+                .iter()
+                .filter(|pod| crate::stage::version(&pod["spec"]) == version)
+                .filter(|pod| {
+                    let labels = &pod["metadata"]["labels"];
+                    selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+                })
+                .count()
+        };
+        assert_eq!(
+            [of("base", &stable), of("canary", &stable), of("base", &canary), of("canary", &canary)],
+            [8, 0, 0, 2]
+        );
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!((stage.versions().as_str(), &route(&stage)[1]["weight"]), ("4 base + 6 canary", &json!(50)));
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!(stage.versions(), "10 base");
+        assert_eq!((original, selector), (route(&stage), service(&stage, "nginx-service")));
+        assert_eq!(service(&stage, "nginx-service-canary"), None);
+        assert_restored(&stage, &before);
+    }));
+}
+
+#[test]
+fn d_23_rollback_before_the_first_pod_is_a_rollback() {
+    play(each(async |kind| {
+        // The first step waits for a Service that is not there.
+        let mut strategy = with_traffic(partition(json!([{"replicas": "20%", "traffic": "20%"}])), "canary");
+        strategy["canary"]["trafficRoutings"][0]["service"] = json!("missing");
+        let stage = kind.stage(&strategy).await;
+        let before = stage.workload();
+        stage.release("canary").await;
+        stage.until("begun", |s| s.rollout()["status"]["phase"] == "Progressing").await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stage.release("base").await;
+        stage.ends().await;
+        let condition = &stage.rollout()["status"]["conditions"];
+        assert!(condition.to_string().contains("has been canceled"), "{condition:#}");
+        assert_eq!(stage.seen(), (10, [("base".into(), 10)].into()));
+        assert_restored(&stage, &before);
+    }));
+}
+
+#[test]
+fn d_28_a_third_version_is_held_at_once_and_starts_again() {
+    play(each(async |kind| {
+        let stage = kind.stage(&partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]))).await;
+        let before = stage.workload();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.patch_rollout(json!({"spec": {"strategy": {"paused": true}}})).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stage.release("third").await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(stage.seen().1.get("third"), None, "held at once");
+        stage.patch_rollout(json!({"spec": {"strategy": {"paused": false}}})).await;
+        stage.until("restarted", |s| s.versions().contains("third")).await;
+        stage.paused_at(1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.versions(), "6 base + 4 third");
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!((stage.versions().as_str(), stage.seen().0), ("10 base", kind.least));
+        assert_restored(&stage, &before);
+    }));
+}
+
+#[test]
+fn d_42_disabled_or_deleted_at_a_step_rolls_on_natively_and_leaves_nothing() {
+    play(each(async |kind| {
+        for deleted in [false, true] {
+            let stage = kind.stage(&partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]))).await;
+            let before = stage.workload();
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+            if deleted {
+                let api = stage.api("rollouts.kruise.io", "v1beta1", "Rollout");
+                api.delete("r", &Default::default()).await.unwrap();
+                stage.until("deleted", |s| s.rollout().is_null()).await;
+            } else {
+                stage.patch_rollout(json!({"spec": {"disabled": true}})).await;
+                stage.until("disabled", |s| s.rollout()["status"]["phase"] == "Disabled").await;
+            }
+            stage.until("rolled", |s| s.versions() == "10 canary").await;
+            assert!(stage.workload()["metadata"]["labels"].get("rollouts.kruise.io/workload-type").is_none());
+            assert_restored(&stage, &before);
+        }
+    }));
+}
+
+#[test]
+fn d_42_what_the_user_changes_meanwhile_is_his() {
+    play(each(async |kind| {
+        if kind.row.is_on_nodes {
+            return;
+        }
+        let stage = kind.stage(&steps()).await;
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage
+            .patch_workload(
+                json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 4}}, "minReadySeconds": 1}}),
+            )
+            .await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(stage.versions(), "8 base + 2 canary");
+        stage.approve().await;
+        stage.paused_at(2).await;
+        stage.approve().await;
+        stage.ends().await;
+        assert_eq!(stage.versions(), "10 canary");
+        let spec = &stage.workload()["spec"];
+        assert_eq!(
+            (&spec["updateStrategy"]["rollingUpdate"]["partition"], &spec["minReadySeconds"]),
+            (&json!(4), &json!(1))
+        );
+    }));
+}
+
+#[test]
+fn a_version_that_never_gets_ready_is_rolled_back() {
+    play(each(async |kind| {
+        let stage = kind.stage(&steps()).await;
+        let before = stage.workload();
+        let broken = json!({"spec": {"template": {"metadata": {"annotations": {"tidegate.test/never-ready": "true"}},
+            "spec": {"volumes": [{"name": "nginx-config", "configMap": {"name": "nginx-configmap-broken"}}]}}}});
+        stage.patch_workload(broken).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert!(stage.rollout()["status"]["message"].as_str().unwrap().contains("waiting for new pods: 0 of"));
+        stage.patch_workload(json!({"spec": {"template": {"metadata": {"annotations": null}}}})).await;
+        stage.release("base").await;
+        stage.ends().await;
+        assert_eq!((stage.versions().as_str(), stage.seen().0), ("10 base", kind.least));
+        assert_restored(&stage, &before);
+    }));
+}
