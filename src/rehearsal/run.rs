@@ -306,17 +306,17 @@ impl Director<'_> {
     /// Faults stop, people mend what they broke, approve what waits, and it must come to its end.
     async fn end(&mut self) {
         self.people.mend().await;
-        let ending = self.people.ending();
         let patience = Instant::now() + PATIENCE;
         let calm = Instant::now() + CALM;
-        loop {
+        let ending = loop {
             if self.is_broken() {
                 return;
             }
             while self.people.do_next().await {}
-            let wanted = self.people.wanted();
+            let (ending, wanted) = (self.people.ending(), self.people.wanted());
             match is_over(&self.eyes, ending, &wanted) {
-                Ok(()) => break,
+                Ok(()) if !self.people.is_busy() => break ending,
+                Ok(()) => {}
                 Err(why) if Instant::now() > patience => {
                     let judge = if self.people.has_approved_what_waits() { "8 a person's word" } else { "liveness" };
                     return self.accuse(judge, format!("it does not end: {why}; the status is {}", self.status()));
@@ -328,7 +328,7 @@ impl Director<'_> {
                 until = until.min(due);
             }
             self.next_ring(until).await;
-        }
+        };
         tokio::time::sleep_until(calm.max(Instant::now() + Duration::from_secs(10))).await;
         if self.is_broken() {
             return;

@@ -19,8 +19,13 @@ use crate::{
 };
 
 impl Machine<'_> {
-    pub(super) fn idle(&mut self, _scope: &Scope, workload: &Workload) -> Turn {
+    pub(super) fn idle(&mut self, scope: &Scope, workload: &Workload) -> Turn {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.clone()).filter(|r| !r.is_empty());
+        if self.canary.is_some() && workload.mark().is_none_or(|mark| mark.released) {
+            // A release was begun and ended, and a crash kept each time that from the status.
+            let is_at_stable = recorded.as_ref().is_some_and(|r| workload.is_at(r));
+            self.finish(if is_at_stable { Ending::Rollback } else { Ending::Success }, scope)?;
+        }
         if let Some(mark) = workload.mark() {
             if !mark.released && workload.replicas > 0 {
                 let release = self.release()?;
