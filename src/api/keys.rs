@@ -18,8 +18,11 @@ pub const ORIGINAL_PARTITION: &str = "rollouts.kruise.io/original-partition";
 /// Annotation on a DaemonSet that is held by the `type` of its strategy: what the user wants that to be.
 pub const ORIGINAL_STRATEGY_TYPE: &str = "rollouts.kruise.io/daemonset-original-update-strategy";
 
-/// Label (and annotation) on the workload: the user's own id of the release.
+/// Label, or else annotation, on the workload: the user's own id of the release. Label on the pods that it brought.
 pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
+
+/// Label on a pod that a release with an id of the user's brought: the step, from 1.
+pub const ROLLOUT_BATCH_ID: &str = "rollouts.kruise.io/rollout-batch-id";
 
 /// Label on the extra Deployment of canary style; value: the name of the stable Deployment.
 pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";

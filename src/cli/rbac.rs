@@ -74,8 +74,8 @@ const EVERYWHERE: &[Right] = &[
     right("apps", &["replicasets"], READ_PATCH),
     right("apps", &["controllerrevisions"], READ),
     right("apps", &["statefulsets"], READ_PATCH),
-    // A pod that its workload's controller waits for in vain, or replaces only when it is gone.
-    right("", &["pods"], &["get", "list", "watch", "delete"]),
+    // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
+    right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),
     right("events.k8s.io", &["events"], &["create", "patch"]),

@@ -315,6 +315,11 @@ impl<'a> Machine<'a> {
         Err(Wait::default())
     }
 
+    /// Asks for a write beside others.
+    pub(super) fn write(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
     /// Whether this pass asked for writes.
     pub(super) fn is_writing(&self) -> bool {
         !self.effects.is_empty()

@@ -89,6 +89,8 @@ pub enum Purpose {
     RollBack,
     /// Deletes a pod in whose place another comes.
     ReplacePod,
+    /// Labels a new pod with the user's id of the release and the step.
+    LabelPod,
     /// Brings canary pods up.
     ScaleCanary,
     /// Restricts the stable Service to stable pods.

@@ -17,6 +17,7 @@ use crate::{
     },
     workload::{
         Goal, Move, Style, Workload,
+        batches::{self, Labelling},
         canary::{canary_deployment, canary_template},
         replicas::{Round, scaled},
     },
@@ -158,6 +159,24 @@ impl Machine<'_> {
             Move::Wait { .. } | Move::Done => {}
         }
         Ok(true)
+    }
+}
+
+impl Machine<'_> {
+    /// Says on the pods which release and step brought them, where the user gave the release an id.
+    pub(super) fn label_pods(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
+        let (Some(id), Some(new)) = (workload.rollout_id(), self.new_revision()) else { return Ok(()) };
+        let steps = usize::try_from(self.sub().current_step_index).unwrap_or(0);
+        let targets: Vec<i32> =
+            release.steps.iter().take(steps).map(|step| step.target(scope.style, workload.replicas)).collect();
+        let missing = batches::labels(&self.snap.pods, &new.pods, id, &targets);
+        let is_written = !missing.is_empty();
+        for Labelling { pod, operations } in missing {
+            let target = ObjectRef::new("v1", "Pod", object::namespace(&pod), object::name(&pod));
+            let resource_version = object::resource_version(&pod).to_owned();
+            self.write(Effect::Patch { purpose: Purpose::LabelPod, target, resource_version, operations });
+        }
+        if is_written { Err(Wait::default()) } else { Ok(()) }
     }
 }
 

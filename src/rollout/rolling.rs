@@ -48,6 +48,9 @@ impl Machine<'_> {
         self.set_progressing(reasons::IN_ROLLING, "Rollout is in Progressing");
         self.check_not_failed(workload, &release)?;
         self.follow_plan(&release);
+        // The id alone may change, which labels the pods anew.
+        let revision = self.sub().canary_revision.clone();
+        self.sub().observed_rollout_id = workload.rollout_id().unwrap_or(&revision).to_owned();
         self.report_pods();
         loop {
             if let Err(wait) = self.step(scope, workload, &release) {
@@ -194,6 +197,7 @@ impl Machine<'_> {
                     return Ok(());
                 }
                 self.take_shared(scope)?;
+                self.label_pods(scope, workload, release)?;
                 if let Some(traffic) = routed {
                     self.route(traffic, workload, release, step)?;
                     self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
@@ -206,6 +210,7 @@ impl Machine<'_> {
                 if !self.has_pods(scope, workload, release, step)? {
                     return Ok(());
                 }
+                self.label_pods(scope, workload, release)?;
                 if self.sub().paused_step_index != Some(index) {
                     self.sub().paused_step_index = Some(index);
                     if !self.is_free_passage(step, index, release) && self.pause_of(index, step) == Pause::Approval {

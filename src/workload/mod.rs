@@ -2,6 +2,7 @@
 //!
 //! The state machine knows a [`Workload`] and its [`Gate`], never a kind. A kind is one file and one row in [`KINDS`].
 
+pub mod batches;
 pub mod canary;
 pub mod deployment;
 pub mod hold;
@@ -197,9 +198,10 @@ impl Workload {
             .map(|text| serde_json::from_str(text).unwrap_or_default())
     }
 
-    /// The user's id of the release.
+    /// The user's id of the release: the label, else the annotation of the same name.
     pub fn rollout_id(&self) -> Option<&str> {
-        object::label(&self.object, keys::ROLLOUT_ID).filter(|id| !id.is_empty())
+        let annotation = object::annotation(&self.object, keys::ROLLOUT_ID);
+        object::label(&self.object, keys::ROLLOUT_ID).into_iter().chain(annotation).find(|id| !id.is_empty())
     }
 
     /// The pod template.

@@ -11,5 +11,7 @@
 
 mod failing;
 mod kinds;
+mod labels;
+mod moments;
 mod stage;
 mod stories;
