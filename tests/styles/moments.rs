@@ -756,6 +756,8 @@ fn every_moment_ends_well_in_every_style() {
             scope.spawn(|| {
                 while let Some((style, deed, state)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(what) = release(style, *deed, state) {
+                        // At once: playing all takes its time.
+                        eprintln!("{style} {deed:?} {state}: {what}");
                         wrong.lock().unwrap().push(format!("{style} {deed:?} {state}: {what}"));
                     }
                 }
