@@ -95,7 +95,11 @@ impl Interests {
         let namespace = target.namespace.as_str();
         let (kind, name) = match target.kind.as_str() {
             // Every Rollout may be the one that waits for a script, for a class, or for the hold.
-            "ConfigMap" | ingress::CLASS_KIND | "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding" => {
+            "ConfigMap"
+            | ingress::CLASS_KIND
+            | "MutatingAdmissionPolicy"
+            | "MutatingAdmissionPolicyBinding"
+            | "MutatingWebhookConfiguration" => {
                 return self.all();
             }
             "ReplicaSet" | "ControllerRevision" => match owner(object) {

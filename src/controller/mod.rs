@@ -207,7 +207,7 @@ async fn listen(
 }
 
 fn is_about_hold(change: &Change) -> bool {
-    matches!(change, Change::Object(target, _) if target.kind.starts_with("MutatingAdmissionPolicy"))
+    matches!(change, Change::Object(target, _) if target.kind.starts_with("Mutating"))
 }
 
 fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, object: &Arc<serde_json::Value>) {

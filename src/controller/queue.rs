@@ -71,6 +71,8 @@ impl Queue {
             match next {
                 Some(at) => {
                     tokio::select! {
+                        // In virtual time a run repeats exactly.
+                        biased;
                         () = tokio::time::sleep_until(at) => {}
                         () = changed => {}
                     }

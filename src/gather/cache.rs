@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    collect::{BASE_KINDS, Lookup, Objects},
+    collect::{BASE_KINDS, Lookup, Objects, WEBHOOKS},
     pods::{self, Pods},
 };
 use crate::{
@@ -185,7 +185,10 @@ impl Cache {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
             (api, watcher::Config::default().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
         } else {
-            (Api::all_with(self.client.clone(), resource), watcher::Config::default())
+            // Of the cluster's webhooks only our own configuration may be read.
+            let own = (key.1 == WEBHOOKS.1).then(|| format!("metadata.name={}", crate::workload::hold::WEBHOOKS));
+            let config = own.map_or_else(watcher::Config::default, |own| watcher::Config::default().fields(&own));
+            (Api::all_with(self.client.clone(), resource), config)
         };
         let events = watcher(api, config).backoff(backoff());
         pin_mut!(events);

@@ -78,6 +78,8 @@ pub const BASE_KINDS: [(&str, &str); 9] = [
 pub const TRAFFIC_ROUTING: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "TrafficRouting");
 
 const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
+/// Where the webhooks that hold on older servers are configured.
+pub(super) const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
 const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
 
 /// Everything that a decision about a Rollout may read; `None` while a kind is being read for the first time.
@@ -322,30 +324,42 @@ pub fn hold_of_all(objects: &impl Objects) -> Option<Hold> {
     Some(all.into_iter().find(|hold| *hold != Hold::InForce).unwrap_or(Hold::InForce))
 }
 
-/// Whether the API server holds changed workloads of a kind; `None` while that is being read.
+/// Whether the API server holds changed workloads of a kind, by a policy or by our webhook; `None` while that is being
+/// read.
 fn hold(objects: &impl Objects, rule: Option<&Rule>) -> Option<Hold> {
+    let Some(rule) = rule else { return Some(Hold::InForce) };
+    let Some(lack) = policy_lack(objects, rule)? else { return Some(Hold::InForce) };
+    let webhooks = optional(objects.get(&ObjectRef::new(WEBHOOKS.0, WEBHOOKS.1, "", crate::workload::hold::WEBHOOKS)))?;
+    Some(if webhooks.is_some_and(|w| is_served(&w, rule)) { Hold::InForce } else { Hold::Unavailable(lack) })
+}
+
+/// Our webhook for the kind is configured, and trusted: without a CA the API server reaches nobody.
+fn is_served(configuration: &Value, rule: &Rule) -> bool {
+    let webhooks = object::at(configuration, &["webhooks"]).and_then(Value::as_array).into_iter().flatten();
+    webhooks
+        .filter(|w| object::text(w, &["name"]) == rule.webhook)
+        .any(|w| !object::text(w, &["clientConfig", "caBundle"]).is_empty())
+}
+
+/// What is missing for the policy of a rule to be in force.
+fn policy_lack(objects: &impl Objects, rule: &Rule) -> Option<Option<String>> {
     const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
-    let Some(policy) = rule.map(|rule| rule.policy) else { return Some(Hold::InForce) };
+    let policy = rule.policy;
     for (api_version, kind) in [POLICY, BINDING] {
-        match objects.get(&ObjectRef::new(api_version, kind, "", policy)) {
-            Ok(_) => {}
+        return Some(Some(match objects.get(&ObjectRef::new(api_version, kind, "", policy)) {
+            Ok(_) => continue,
             Err(Lookup::Pending) => return None,
-            Err(Lookup::Missing(Missing::Object)) => {
-                return Some(Hold::Unavailable(format!(
-                    "{kind} {policy} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
-                )));
-            }
-            Err(Lookup::Missing(Missing::Kind)) => {
-                return Some(Hold::Unavailable(format!(
-                    "this API server does not serve {api_version} {kind} (Kubernetes 1.36 and later do), so {LOST}"
-                )));
-            }
+            Err(Lookup::Missing(Missing::Object)) => format!(
+                "{kind} {policy} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
+            ),
+            Err(Lookup::Missing(Missing::Kind)) => format!(
+                "this API server does not serve {api_version} {kind} (Kubernetes 1.36 and later do), so {LOST}; install \
+                 the webhooks: `tidegate webhooks`"
+            ),
             Err(Lookup::Missing(Missing::Forbidden(why))) => {
-                return Some(Hold::Unavailable(format!(
-                    "the controller may not read {kind} ({why}), so perhaps {LOST}"
-                )));
+                format!("the controller may not read {kind} ({why}), so perhaps {LOST}")
             }
-        }
+        }));
     }
-    Some(Hold::InForce)
+    Some(None)
 }

@@ -113,6 +113,7 @@ impl<'a> Machine<'a> {
         let canary = snap.canary.as_ref().filter(|c| is_ours(snap, c));
         let mut status = snap.rollout.status.clone().unwrap_or_default();
         blue_green::unfold(&mut status);
+        heed_clock(&mut status, snap.now);
         Machine {
             snap,
             status,
@@ -467,6 +468,16 @@ impl<'a> Machine<'a> {
     /// The canary Service, if it is ours.
     pub(super) fn own_canary_service(&self) -> Option<&'a Value> {
         self.snap.canary_service.as_deref().filter(|s| is_ours(self.snap, s))
+    }
+}
+
+/// A wait that begins in the future was stored by a replica whose clock goes ahead: it begins now.
+fn heed_clock(status: &mut RolloutStatus, now: Timestamp) {
+    let latest = whole_second_after(now);
+    let Some(sub) = &mut status.canary_status else { return };
+    let settling = sub.settling.as_mut().and_then(|s| s.since.as_mut());
+    for since in [sub.last_update_time.as_mut(), settling].into_iter().flatten() {
+        since.0 = since.0.min(latest);
     }
 }
 

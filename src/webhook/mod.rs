@@ -39,7 +39,7 @@ pub const CONVERT_PATH: &str = "/convert";
 pub const VALIDATE_PATH: &str = "/validate-rollouts-kruise-io-rollout";
 
 /// Name of the configuration with the holds.
-pub const MUTATING: &str = "kruise-rollout-mutating-webhook-configuration";
+pub use crate::workload::hold::WEBHOOKS as MUTATING;
 /// Name of the configuration with the validation.
 pub const VALIDATING: &str = "kruise-rollout-validating-webhook-configuration";
 

@@ -67,6 +67,9 @@ pub enum By {
     Field(Field),
 }
 
+/// Name of the configuration of the webhooks that hold on servers without such policies.
+pub const WEBHOOKS: &str = "kruise-rollout-mutating-webhook-configuration";
+
 /// The rules of all kinds.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     KINDS.iter().flat_map(|kind| kind.holds)

@@ -63,7 +63,7 @@ impl World {
         if object["kind"] == "Rollout" {
             object["apiVersion"] = json!("rollouts.kruise.io/v1beta1");
         }
-        let cluster_scoped = object["kind"].as_str().is_some_and(|k| k.starts_with("MutatingAdmissionPolicy"));
+        let cluster_scoped = object["kind"].as_str().is_some_and(|k| k.starts_with("Mutating"));
         self.version += 1;
         let key = {
             let meta = object.as_object_mut().unwrap().entry("metadata").or_insert(json!({})).as_object_mut().unwrap();
