@@ -130,6 +130,13 @@ function tidegate.names_service(host, service) end
 ---@return boolean
 function tidegate.is_service(reference, service) end
 
+---How entries are read that name a Service, such as `{ name, namespace?, kind?, port?, weight? }`.
+---@param more table<string, any> Further fields of the result, such as `default`.
+---@param name_field string? "name" when left out. In another field only the name counts, not kind and namespace.
+---@param port_field string? "port" when left out.
+---@return tidegate.Backend
+function tidegate.references(more, name_field, port_field) end
+
 ---Whether stable and canary Service are one.
 ---@return boolean
 function tidegate.is_one_service() end
@@ -272,6 +279,59 @@ function tidegate.narrow(rule, step, what, at, options) end
 ---@return tidegate.Crossing
 function tidegate.crossing(matches, combine) end
 
+---@class tidegate.PathSearch How the rules of an object and their paths are read.
+---@field rules table[]
+---@field bases fun(rule: table): table[]? A rule's matches, of which one must hold.
+---@field path fun(match: table): tidegate.Condition? nil for a match whose path cannot be told.
+---@field asks_more fun(match: table, rule: table): boolean Whether it has conditions beside the path.
+---@field is_ours fun(rule: table): boolean Whether the rule routes to the stable Service.
+---@field gateway string
+---@field options table? As for `tidegate.narrow`.
+
+---Whether a path that is narrower than its rule's was another rule's, for gateways where the longer path wins. Stops when
+---a rule of another Service takes some of its requests only.
+---@param path tidegate.Condition
+---@param own tidegate.Condition? The rule's.
+---@param rule table
+---@param at string Place of the step's, for errors.
+---@param how tidegate.PathSearch
+---@return boolean
+function tidegate.path_of_another(path, own, rule, at, how) end
+
+-- ---- rules -----------------------------------------------------------------------------------------------------
+
+---Splits each list; stops when none names the stable Service, or none gives it a share.
+---@param lists { entries: table[], at: string }[] May hold more, for `done`.
+---@param weight integer
+---@param backend tidegate.Backend
+---@param what string What a list belongs to, for errors: "route".
+---@param done (fun(list: table, canaries: table[]))? Is told of each list that gave something to the canary.
+---@param split function? `tidegate.split_percent` in place of `tidegate.split`.
+function tidegate.split_lists(lists, weight, backend, what, done, split) end
+
+---@class tidegate.ForkOptions
+---@field entries fun(rule: table): table[]? A rule's weighted backends.
+---@field bases fun(rule: table): table[]? Its matches, of which one must hold.
+---@field combine fun(base: table, match: tidegate.Match, at: string, rule: table): table? As for `tidegate.crossing`.
+---@field add fun(rule: table, both: table[], canaries: table[], into: table[]) Appends canary rules to `into`: for each of `both` what holds together, `canaries` are their backends.
+---@field backend tidegate.Backend
+---@field what string What a rule is called, for errors.
+
+---@class tidegate.Forking
+---@field of fun(rules: table[]?): table[] A new list: the rules given, and canary rules right before ours.
+---@field check fun() Stops when no rule was ours, or a match of the step held with none.
+
+---Canary rules for those that route to the stable Service.
+---@param matches tidegate.Match[]
+---@param how tidegate.ForkOptions
+---@return tidegate.Forking
+function tidegate.forking(matches, how) end
+
+---A list of texts without repetitions.
+---@param list string[]
+---@return string[]
+function tidegate.unique(list) end
+
 -- ---- canary Ingresses ------------------------------------------------------------------------------------------
 
 ---The annotations that the canary Ingress starts from, without canary annotations of these prefixes.
@@ -324,7 +384,21 @@ tidegate.gateway_api = {}
 
 ---Makes obj.data.spec do what the step asks: splits backendRefs, or puts canary rules before their bases.
 ---@param combine (fun(base: table, match: tidegate.Match, at: string, rule: table): table?)? As for `tidegate.crossing`; none for routes that do not look into requests.
-function tidegate.gateway_api.apply(combine) end
+---@param most_matches integer? In a rule; 64 when left out.
+function tidegate.gateway_api.apply(combine, most_matches) end
+
+---A match of an HTTPRoute's rule together with the step's, for `apply`.
+---@param base table
+---@param match tidegate.Match
+---@param at string
+---@param rule table
+---@return table?
+function tidegate.gateway_api.combine_http(base, match, at, rule) end
+
+---Merges the step's header modifier into the filters of a rule or backendRef.
+---@param holder table
+---@param modifier tidegate.HeaderModifier?
+function tidegate.gateway_api.modify(holder, modifier) end
 
 ---Adds the step's header or query conditions to a match of a rule, in place.
 ---@param result table The match.

@@ -1,6 +1,6 @@
 -- What the routes of the Gateway API have in common: backendRefs, filters, limits, and canary rules.
 local tidegate = ...
-local G, ipairs = _G, ipairs
+local G, ipairs, next = _G, ipairs, next
 local insert = table.insert
 local copy, fail, at_most, is_empty, is_service = tidegate.copy, tidegate.fail, tidegate.at_most, tidegate.is_empty,
   tidegate.is_service
@@ -13,24 +13,10 @@ local function kind()
   return G.obj.data.kind or "the Gateway API"
 end
 
--- How backendRefs are read, and what a canary is made of.
+-- How backendRefs are read, and what a canary is made of. The API server writes the default. A ServiceImport or a
+-- gateway's own kind of the same name is another backend.
 local function backends()
-  local stable, canary = G.obj.stableService, G.obj.canaryService
-  return {
-    -- A ServiceImport or a gateway's own kind of the same name is another backend.
-    is_stable = function(entry) return is_service(entry, stable) end,
-    is_canary = function(entry) return is_service(entry, canary) end,
-    belongs = function(entry, twin) return entry.port == twin.port end,
-    canary = function(entry)
-      local twin = copy(entry)
-      twin.name = canary
-      return twin
-    end,
-    default = 1,
-    most = 1000000,
-    -- The API server writes the default.
-    keeps_number = true,
-  }
+  return tidegate.references({ default = 1, most = 1000000, keeps_number = true })
 end
 
 -- Merges the step's header modifier into the filters of a rule or backendRef.
@@ -74,71 +60,58 @@ local function rewrites_prefix(rule)
 end
 
 local function apply_weight(spec, weight, modifier)
-  local refs, named, done = backends(), false, false
+  local lists = {}
   for i, rule in ipairs(spec.rules or {}) do
     -- Redirects have no backends.
     if not is_empty(rule.backendRefs) then
-      local names, canaries = tidegate.split(rule.backendRefs, weight, refs, "rules[" .. i .. "]")
-      named = named or names
-      if canaries then
-        done = true
-        at_most(#rule.backendRefs, MOST.backends, kind(), "backendRefs in a rule")
-        for _, entry in ipairs(canaries) do modify(entry, modifier) end
-        if rule.sessionPersistence then
-          tidegate.warn("rules[" .. i .. "].sessionPersistence keeps known clients where they were, whatever the weights")
-        end
-      end
+      lists[#lists + 1] = { entries = rule.backendRefs, at = "rules[" .. i .. "]", rule = rule }
     end
   end
-  if not named then tidegate.no_route("rule") end
-  if not done then tidegate.drained("rule") end
+  tidegate.split_lists(lists, weight, backends(), "rule", function(list, canaries)
+    at_most(#list.entries, MOST.backends, kind(), "backendRefs in a rule")
+    for _, entry in ipairs(canaries) do modify(entry, modifier) end
+    if list.rule.sessionPersistence then
+      tidegate.warn(list.at .. ".sessionPersistence keeps known clients where they were, whatever the weights")
+    end
+  end)
 end
 
 -- Copies of a rule that send what matches to the canary: one with all matches, as they are alternatives, but one for
 -- each where a prefix is replaced, which the API allows beside a single match only.
-local function canary_rules(rule, lists, refs, unused_name, modifier, into)
+local function canary_rules(rule, matches, refs, unused_name, modifier, into, most)
   local groups = { {} }
-  for _, list in ipairs(lists) do
-    for _, match in ipairs(list) do
-      if #groups[#groups] > 0 and rewrites_prefix(rule) then groups[#groups + 1] = {} end
-      insert(groups[#groups], match)
-    end
+  for _, match in ipairs(matches) do
+    if #groups[#groups] > 0 and rewrites_prefix(rule) then groups[#groups + 1] = {} end
+    insert(groups[#groups], match)
   end
   for _, group in ipairs(groups) do
-    if #group > 0 then
-      at_most(#group, MOST.matches, kind(), "matches in a rule")
-      local added = copy(rule)
-      added.matches, added.backendRefs = group, copy(refs)
-      -- Older servers drop a name that they do not know: an unnamed rule's copy has none either.
-      if rule.name then added.name = unused_name(rule.name) end
-      modify(added, modifier)
-      insert(into, added)
-    end
+    at_most(#group, most, kind(), "matches in a rule")
+    local added = copy(rule)
+    added.matches, added.backendRefs = group, copy(refs)
+    -- Older servers drop a name that they do not know: an unnamed rule's copy has none either.
+    if rule.name then added.name = unused_name(rule.name) end
+    modify(added, modifier)
+    insert(into, added)
   end
 end
 
-local function apply_matches(spec, matches, combine, modifier)
-  local refs, named, shared, rules, used = backends(), false, false, {}, {}
-  local crossing = tidegate.crossing(matches, combine)
+local function apply_matches(spec, matches, combine, modifier, most)
+  local used = {}
   local unused_name = tidegate.names(used, MOST.names)
   for _, rule in ipairs(spec.rules or {}) do
     if rule.name then used[rule.name] = true end
   end
-  for _, rule in ipairs(spec.rules or {}) do
-    if not is_empty(rule.backendRefs) then
-      local names, canaries = tidegate.canaries(rule.backendRefs, refs)
-      named = named or names
-      if canaries then
-        shared = true
-        -- Right before its base: some gateways go by the order, and all of them where rules are equally specific.
-        canary_rules(rule, crossing.of(rule.matches, rule), canaries, unused_name, modifier, rules)
-      end
-    end
-    insert(rules, rule)
-  end
-  if not named then tidegate.no_route("rule") end
-  if not shared then tidegate.drained("rule") end
-  crossing.check()
+  -- Right before its base: some gateways go by the order, and all of them where rules are equally specific.
+  local forking = tidegate.forking(matches, {
+    entries = function(rule) return rule.backendRefs end,
+    bases = function(rule) return rule.matches end,
+    combine = combine,
+    add = function(rule, both, refs, into) canary_rules(rule, both, refs, unused_name, modifier, into, most) end,
+    backend = backends(),
+    what = "rule",
+  })
+  local rules = forking.of(spec.rules)
+  forking.check()
   local count = 0
   for _, rule in ipairs(rules) do
     count = count + (is_empty(rule.matches) and 1 or #rule.matches)
@@ -171,7 +144,7 @@ function gateway_api.add_conditions(result, field, wanted, at, any_case)
   return true
 end
 
-gateway_api.rewrites_prefix = rewrites_prefix
+gateway_api.rewrites_prefix, gateway_api.modify = rewrites_prefix, modify
 
 local function is_ours(rule)
   for _, entry in ipairs(rule.backendRefs or {}) do
@@ -197,8 +170,45 @@ function gateway_api.belongs_to_another(rule, at, takes)
   return false
 end
 
+local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpression" }
+local PATH = { is_path = true, segments = true }
+
+-- A match of an HTTPRoute's rule together with the step's; nil when both never hold.
+function gateway_api.combine_http(base, match, at, rule)
+  local result = copy(base)
+  if match.path then
+    local step = tidegate.path_condition(match.path, at .. ".path")
+    local own = base.path and tidegate.path_condition(base.path, at .. ".path")
+    local both = tidegate.narrow(own, step, "path", at, PATH)
+    if both == nil then return nil end
+    if both ~= own then
+      local search = {
+        rules = G.obj.data.spec.rules,
+        bases = function(other) return other.matches end,
+        path = function(theirs) return tidegate.path_condition(theirs.path or {}, "rules[].matches[].path") end,
+        asks_more = function(theirs)
+          return theirs.method ~= nil or not is_empty(theirs.headers) or not is_empty(theirs.queryParams)
+        end,
+        is_ours = is_ours,
+        gateway = kind(),
+        options = PATH,
+      }
+      if tidegate.path_of_another(both, own, rule, at .. ".path", search) then return nil end
+      local type, value = next(both)
+      if rewrites_prefix(rule) and value ~= "/" then
+        tidegate.refuse(kind(), at .. ".path beside ReplacePrefixMatch", "the part that is replaced would change")
+      end
+      result.path = { type = TYPES[type], value = value }
+    end
+  end
+  if not gateway_api.add_conditions(result, "headers", match.headers, at, true) then return nil end
+  if not gateway_api.add_conditions(result, "queryParams", match.queryParams, at, false) then return nil end
+  return result
+end
+
 -- Makes the route do what the step asks. `combine` as for tidegate.crossing; none for routes that know no matches.
-function gateway_api.apply(combine)
+-- `most_matches` in a rule where it is not the Gateway API's number.
+function gateway_api.apply(combine, most_matches)
   local spec, matches, modifier = G.obj.data.spec, tidegate.matches(), tidegate.modifier()
   local weight = not matches and tidegate.weight()
   if not (matches or weight) then return end
@@ -208,7 +218,7 @@ function gateway_api.apply(combine)
     if modifier then tidegate.refuse(kind(), "requestHeaderModifier: it does not look into requests") end
   end
   if matches then
-    apply_matches(spec, matches, combine, modifier)
+    apply_matches(spec, matches, combine, modifier, most_matches or MOST.matches)
   else
     apply_weight(spec, weight, modifier)
   end

@@ -1,6 +1,6 @@
 -- Which of an object's backends are the stable Service and the canary's.
 local tidegate = ...
-local G, type = _G, type
+local G, next, type = _G, next, type
 local match, sub = string.match, string.sub
 
 -- Namespace of the Services, and that of the object; nil where it is not known.
@@ -43,6 +43,28 @@ function tidegate.is_service(reference, service)
   local expected, own = namespaces()
   local namespace = reference.namespace or own
   return not (expected and namespace and namespace ~= expected)
+end
+
+-- How a list of references is read that name a Service in a field of theirs; `more` are further fields of a backend.
+function tidegate.references(more, name_field, port_field)
+  local obj, copy = G.obj, tidegate.copy
+  local stable, canary = obj.stableService, obj.canaryService
+  local is_service, name, port = tidegate.is_service, name_field or "name", port_field or "port"
+  if name ~= "name" then
+    is_service = function(entry, service) return entry[name] == service end
+  end
+  local backend = {
+    is_stable = function(entry) return is_service(entry, stable) end,
+    is_canary = function(entry) return is_service(entry, canary) end,
+    belongs = function(entry, twin) return entry[port] == twin[port] end,
+    canary = function(entry)
+      local twin = copy(entry)
+      twin[name] = canary
+      return twin
+    end,
+  }
+  for field, value in next, more do backend[field] = value end
+  return backend
 end
 
 function tidegate.is_one_service()

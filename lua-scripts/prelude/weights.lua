@@ -177,7 +177,7 @@ local function split(entries, weight, backend, at, divided)
     canaries[n] = entry
   end
   for n, i in ipairs(other_at) do
-    if weights[i] ~= new_others[n] or entries[i][field] ~= nil then entries[i][field] = new_others[n] end
+    if entries[i][field] ~= nil or new_others[n] ~= (backend.default or 0) then entries[i][field] = new_others[n] end
   end
   return true, canaries
 end

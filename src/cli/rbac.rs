@@ -1,7 +1,8 @@
 //! `tidegate rbac`: prints the rights of the controller, from one table.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
+use kube::api::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
         generated::{self, File},
         webhooks::SECRET,
     },
+    lua::Library,
     webhook::{MUTATING, VALIDATING},
 };
 
@@ -79,15 +81,9 @@ const EVERYWHERE: &[Right] = &[
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),
     right("events.k8s.io", &["events"], &["create", "patch"]),
-    // What the built-in scripts route by. A canary Ingress is ours.
+    // A canary Ingress is ours.
     right("networking.k8s.io", &["ingresses"], OWN),
     right("networking.k8s.io", &["ingressclasses"], READ),
-    right("networking.istio.io", &["virtualservices", "destinationrules"], READ_PATCH),
-    right(
-        "gateway.networking.k8s.io",
-        &["httproutes", "grpcroutes", "tcproutes", "tlsroutes", "udproutes"],
-        READ_PATCH,
-    ),
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
@@ -116,7 +112,7 @@ const AT_HOME: &[Right] = &[
     Right { group: "", resources: &["secrets"], names: &[SECRET], verbs: &["get", "list", "watch", "update"] },
 ];
 
-fn rules(rights: &[Right]) -> Value {
+fn rules(rights: &[Right]) -> Vec<Value> {
     let rule = |right: &Right| {
         let mut rule = json!({"apiGroups": [right.group], "resources": right.resources, "verbs": right.verbs});
         if let (Some(rule), false) = (rule.as_object_mut(), right.names.is_empty()) {
@@ -127,12 +123,25 @@ fn rules(rights: &[Right]) -> Value {
     rights.iter().map(rule).collect()
 }
 
+/// What the built-in scripts route by: a rule for each group of their kinds.
+fn routes() -> Vec<Value> {
+    let mut groups = BTreeMap::<String, Vec<String>>::new();
+    for (group, kind) in Library::kinds() {
+        let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(&group, "", &kind)).plural;
+        groups.entry(group).or_default().push(plural);
+    }
+    let rule = |(group, plurals)| json!({"apiGroups": [group], "resources": plurals, "verbs": READ_PATCH});
+    groups.into_iter().map(rule).collect()
+}
+
 fn cluster_role() -> Value {
+    let mut all = rules(EVERYWHERE);
+    all.extend(routes());
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": {"name": NAME},
-        "rules": rules(EVERYWHERE),
+        "rules": all,
     })
 }
 

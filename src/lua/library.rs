@@ -19,6 +19,7 @@ const PRELUDE_PARTS: &[&str] = &[
     "headers",
     "text",
     "matches",
+    "routes",
     // One a family of gateways.
     "ingress",
     "gateway_api",
@@ -101,6 +102,15 @@ impl Library {
         }
         scripts.sort_by(|a, b| a.name.cmp(&b.name));
         scripts
+    }
+
+    /// API group and kind of all that have a built-in script of their own.
+    pub fn kinds() -> Vec<(String, String)> {
+        let target = |script: Script| {
+            let (group, kind) = script.name.strip_suffix("/trafficRouting.lua")?.split_once('/')?;
+            Some((group.to_owned(), kind.to_owned()))
+        };
+        Library::list().into_iter().filter_map(target).collect()
     }
 
     /// The ConfigMap key of the script for objects of this API group and kind.

@@ -25,21 +25,64 @@ pub fn check(
             names.stable_service
         ));
     }
-    unrelated_entries_stay(&original.spec, &result.spec, names)?;
-    shares_add_up(&original.spec, &result.spec, names, "spec")
+    let ours = Ours {
+        // A split of Consul that names no service is the object's own.
+        takes_unnamed: original.kind == "ServiceSplitter" && original.name == names.stable_service,
+        ..Ours::of(&original.spec, &result.spec, names)
+    };
+    unrelated_entries_stay(&original.spec, &result.spec, &ours)?;
+    shares_add_up(&original.spec, &result.spec, &ours, "spec")
+}
+
+/// What a route is known by as one of the stable Service or its canary.
+struct Ours<'a> {
+    names: &'a Names,
+    /// Names of backends that are defined once and referred to by that name: the upstreams of a VirtualServer, the
+    /// backends of a RouteGroup.
+    aliases: Vec<&'a str>,
+    /// Whether an entry without a `service` is ours.
+    takes_unnamed: bool,
+}
+
+impl<'a> Ours<'a> {
+    fn of(original: &'a Value, result: &'a Value, names: &'a Names) -> Ours<'a> {
+        let lists = [original, result].into_iter().flat_map(|spec| ["upstreams", "backends"].map(|key| spec.get(key)));
+        let defined = lists.flatten().filter_map(Value::as_array).flatten();
+        let ours = defined.filter(|e| {
+            let services = [e.get("service"), e.get("serviceName")];
+            services.into_iter().flatten().filter_map(Value::as_str).any(|service| {
+                let name = service.rsplit('/').next().unwrap_or(service);
+                name == names.stable_service || name == names.canary_service
+            })
+        });
+        Ours { names, aliases: ours.filter_map(|e| e.get("name")?.as_str()).collect(), takes_unnamed: false }
+    }
+
+    /// Whether a value names one of the Services, alone or as the first label of a host, or a backend that is one.
+    fn has(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) if self.aliases.contains(&text.as_str()) => true,
+            Value::Array(items) => items.iter().any(|v| self.has(v)),
+            Value::Object(map) => {
+                let is_unnamed = map.get("service").is_none_or(|s| s.as_str() == Some(""));
+                self.takes_unnamed && is_unnamed || map.values().any(|v| self.has(v))
+            }
+            _ => [&self.names.stable_service, &self.names.canary_service].iter().any(|s| names_service(value, s)),
+        }
+    }
 }
 
 /// Entries of the lists under `spec` that do not speak of the stable Service stay as they are, in their order.
-fn unrelated_entries_stay(original: &Value, result: &Value, names: &Names) -> Result<(), String> {
+fn unrelated_entries_stay(original: &Value, result: &Value, ours: &Ours<'_>) -> Result<(), String> {
     for (key, value) in original.as_object().into_iter().flatten() {
         let Some(entries) = value.as_array() else { continue };
         let after = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut rest = after.iter();
-        for (i, entry) in entries.iter().enumerate().filter(|(_, e)| e.is_object() && !mentions(e, names)) {
+        for (i, entry) in entries.iter().enumerate().filter(|(_, e)| e.is_object() && !ours.has(e)) {
             if !rest.any(|a| a == entry) {
                 return Err(format!(
                     "the script changed, moved or removed spec.{key}[{i}], which does not route to Service {}",
-                    names.stable_service
+                    ours.names.stable_service
                 ));
             }
         }
@@ -48,17 +91,28 @@ fn unrelated_entries_stay(original: &Value, result: &Value, names: &Names) -> Re
 }
 
 /// A list of weighted entries keeps the shares of entries that are not ours, and sums to what it summed to or to 100.
-fn shares_add_up(original: &Value, result: &Value, names: &Names, path: &str) -> Result<(), String> {
+fn shares_add_up(original: &Value, result: &Value, ours: &Ours<'_>, path: &str) -> Result<(), String> {
     match result {
         Value::Object(map) => {
+            let lists = ["backends", "upstreams"].map(|key| map.get(key).and_then(Value::as_array));
+            if let [Some(backends), Some(upstreams)] = lists
+                && result.get("match").is_some()
+            {
+                // APISIX: they share with each other.
+                let list = |key| original.get(key).and_then(Value::as_array).into_iter().flatten().cloned();
+                let before: Vec<Value> = list("backends").chain(list("upstreams")).collect();
+                let after: Vec<Value> = backends.iter().chain(upstreams).cloned().collect();
+                return if before == after { Ok(()) } else { list_adds_up(&before, &after, ours) }
+                    .map_err(|problem| format!("{path}: {problem}"));
+            }
             for (key, value) in map {
-                shares_add_up(original.get(key).unwrap_or(&Value::Null), value, names, &format!("{path}.{key}"))?;
+                shares_add_up(original.get(key).unwrap_or(&Value::Null), value, ours, &format!("{path}.{key}"))?;
             }
             Ok(())
         }
         Value::Array(entries) => {
             if entries.iter().any(|e| e.get("weight").is_some_and(Value::is_number)) && original != result {
-                list_adds_up(original.as_array().map_or(&[][..], Vec::as_slice), entries, names)
+                list_adds_up(original.as_array().map_or(&[][..], Vec::as_slice), entries, ours)
                     .map_err(|problem| format!("{path}: {problem}"))?;
             }
             let before = original.as_array().map_or(&[][..], Vec::as_slice);
@@ -69,7 +123,7 @@ fn shares_add_up(original: &Value, result: &Value, names: &Names, path: &str) ->
                 if shifted == Some(entry) || before.get(i) == Some(entry) || before.contains(entry) {
                     continue;
                 }
-                shares_add_up(shifted.unwrap_or(&Value::Null), entry, names, &format!("{path}[{i}]"))?;
+                shares_add_up(shifted.unwrap_or(&Value::Null), entry, ours, &format!("{path}[{i}]"))?;
             }
             Ok(())
         }
@@ -77,20 +131,47 @@ fn shares_add_up(original: &Value, result: &Value, names: &Names, path: &str) ->
     }
 }
 
-fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(), String> {
-    // Where no entry has a weight they share evenly; beside one that has, an absent weight is none, or the gateway's own
-    // default that the API server writes.
-    let default = if original.iter().all(|e| e.get("weight").is_none()) { 1.0 } else { 0.0 };
+/// What an absent weight means, where another entry has one: nothing, one (also written by API servers), or a hundred.
+/// Which of them is the gateway's own matter, so the list must add up by one of them.
+const DEFAULTS: [f64; 3] = [0.0, 1.0, 100.0];
+
+fn list_adds_up(original: &[Value], result: &[Value], ours: &Ours<'_>) -> Result<(), String> {
+    let verdict = adds_up(original, result, ours, DEFAULTS[0]);
+    if verdict.is_err() && DEFAULTS[1..].iter().any(|d| adds_up(original, result, ours, *d).is_ok()) {
+        return Ok(());
+    }
+    verdict
+}
+
+/// Sums of hundredths are not exact.
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() < 1e-6
+}
+
+fn adds_up(original: &[Value], result: &[Value], ours: &Ours<'_>, default: f64) -> Result<(), String> {
+    // A mirror answers nothing.
+    let answering =
+        |entries: &[Value]| entries.iter().filter(|e| e.get("mirror") != Some(&Value::Bool(true))).cloned().collect();
+    let (original, result): (Vec<Value>, Vec<Value>) = (answering(original), answering(result));
+    let (original, result) = (original.as_slice(), result.as_slice());
+    // Where no entry has a weight they share evenly.
+    let share_evenly = default == 0.0 && original.iter().all(|e| e.get("weight").is_none());
+    let default = if share_evenly { 1.0 } else { default };
+    // Some gateways take hundredths.
+    let is_count = |w: &f64| *w >= 0.0 && w.fract() == 0.0;
+    let has_fractions = original.iter().any(|e| e.get("weight").and_then(Value::as_f64).is_some_and(|w| !is_count(&w)));
     let weight = |e: &Value| match e.get("weight") {
         None => Ok(default),
-        Some(w) => w.as_f64().filter(|w| *w >= 0.0 && w.fract() == 0.0).ok_or(format!("weight {w} is no count")),
+        Some(w) => {
+            w.as_f64().filter(|w| is_count(w) || has_fractions && *w >= 0.0).ok_or(format!("weight {w} is no count"))
+        }
     };
     let sum = |entries: &[Value]| entries.iter().map(weight).sum::<Result<f64, String>>();
     let total = sum(result)?;
     let before = sum(original)?;
-    let foreign: Vec<&Value> = result.iter().filter(|e| !mentions(e, names)).collect();
+    let foreign: Vec<&Value> = result.iter().filter(|e| !ours.has(e)).collect();
     if foreign.is_empty() {
-        if total == 100.0 || (before > 0.0 && total == before) {
+        if is_close(total, 100.0) || (before > 0.0 && is_close(total, before)) {
             return Ok(());
         }
         return Err(format!(
@@ -103,8 +184,7 @@ fn list_adds_up(original: &[Value], result: &[Value], names: &Names) -> Result<(
     }
     // A backend may be listed more than once.
     let share_of = |entries: &[Value], entry: &Value, total: f64| -> Result<f64, String> {
-        let same: Vec<Value> =
-            entries.iter().filter(|e| !mentions(e, names) && same_backend(e, entry)).cloned().collect();
+        let same: Vec<Value> = entries.iter().filter(|e| !ours.has(e) && same_backend(e, entry)).cloned().collect();
         Ok(if total > 0.0 { sum(&same)? / total } else { 0.0 })
     };
     for entry in foreign {
@@ -131,18 +211,29 @@ fn same_backend(a: &Value, b: &Value) -> bool {
     strip(a) == strip(b)
 }
 
-/// Whether a value names one of the Services, alone or as the first label of a host.
-fn mentions(value: &Value, names: &Names) -> bool {
-    names_service(value, &names.stable_service) || names_service(value, &names.canary_service)
-}
-
 fn names_service(value: &Value, service: &str) -> bool {
     match value {
-        Value::String(text) => text.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+        Value::String(text) => names_in_text(text, service),
         Value::Array(items) => items.iter().any(|v| names_service(v, service)),
         Value::Object(map) => map.values().any(|v| names_service(v, service)),
         _ => false,
     }
+}
+
+/// Alone, as the first label of a host, or in the names that gateways make of a Service's: `<name>_<namespace>_svc_<port>`
+/// (Kuma) and `<namespace>-<name>-<port>` (Gloo).
+fn names_in_text(text: &str, service: &str) -> bool {
+    let is_ours =
+        |rest: &str| rest.is_empty() || rest.starts_with('.') || rest.starts_with('_') && rest.contains("_svc");
+    if text.strip_prefix(service).is_some_and(is_ours) {
+        return true;
+    }
+    let head = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    head.len() < text.len()
+        && head
+            .strip_suffix('-')
+            .and_then(|h| h.strip_suffix(service))
+            .is_some_and(|namespace| namespace.ends_with('-'))
 }
 
 /// Istio: a route to a subset that the DestinationRule of the same step does not define would answer 503.
@@ -236,6 +327,91 @@ mod tests {
         let mut bad = route(&[("app", 1), ("app-canary", 1)]);
         bad.as_array_mut().unwrap().push(bare("other"));
         assert!(run(original, json!({"http": [{"route": bad}]}), Some(50)).unwrap_err().contains("from 50 % to 33 %"));
+    }
+
+    #[test]
+    fn an_absent_weight_is_what_the_gateway_takes_it_for() {
+        let list = |entries: Value| json!({"weighted": {"services": entries}});
+        for default in [1, 100] {
+            // The others have three times as much.
+            let original = list(json!([{"name": "app"}, {"name": "other", "weight": 3 * default}]));
+            let split = |c: i64| {
+                list(json!([{"name": "app", "weight": 100 - c}, {"name": "other", "weight": 300},
+                    {"name": "app-canary", "weight": 20}]))
+            };
+            assert_eq!(run(original.clone(), split(20), Some(20)), Ok(()));
+            assert!(run(original, split(90), Some(20)).unwrap_err().contains("not ours"));
+        }
+    }
+
+    #[test]
+    fn mirrors_answer_nothing() {
+        let mirror = json!({"name": "app", "mirror": true, "weight": 5});
+        let original = json!({"routes": [{"services": [{"name": "app"}, mirror]}]});
+        let split = |k: i64| json!({"routes": [{"services": [{"name": "app", "weight": 80}, mirror, {"name": "app-canary", "weight": k}]}]});
+        assert_eq!(run(original.clone(), split(20), Some(20)), Ok(()));
+        assert!(run(original, split(25), Some(20)).unwrap_err().contains("sum to 105"));
+    }
+
+    #[test]
+    fn backends_and_upstreams_share() {
+        let rule = |backends: Value, upstreams: Value| json!({"http": [{"match": {}, "backends": backends, "upstreams": upstreams}]});
+        let original = rule(json!([{"serviceName": "app", "weight": 3}]), json!([{"name": "outside", "weight": 1}]));
+        let split = |outside: i64| {
+            let ours = json!([{"serviceName": "app", "weight": 60}, {"serviceName": "app-canary", "weight": 15}]);
+            rule(ours, json!([{"name": "outside", "weight": outside}]))
+        };
+        assert_eq!(run(original.clone(), split(25), Some(20)), Ok(()));
+        assert!(run(original, split(1), Some(20)).unwrap_err().contains("from 25 % to 1 %"));
+    }
+
+    #[test]
+    fn a_backend_is_known_by_its_name_too() {
+        let upstream = |name: &str, service: &str| json!({"name": name, "service": service, "port": 80});
+        let pass = |name: &str, weight: i64| json!({"weight": weight, "action": {"pass": name}});
+        let legacy = json!({"path": "/old", "action": {"pass": "legacy"}});
+        let original = json!({"upstreams": [upstream("tea", "shop/app"), upstream("legacy", "legacy")],
+            "routes": [{"path": "/", "action": {"pass": "tea"}}, legacy]});
+        let split = |legacy: &Value| {
+            json!({"upstreams": [upstream("tea", "shop/app"), upstream("legacy", "legacy"), upstream("tea-2", "shop/app-canary")],
+                "routes": [{"path": "/", "splits": [pass("tea", 80), pass("tea-2", 20)]}, legacy]})
+        };
+        assert_eq!(run(original.clone(), split(&legacy), Some(20)), Ok(()));
+        assert!(run(original, split(&json!({"path": "/old"})), Some(20)).unwrap_err().contains("spec.routes[1]"));
+    }
+
+    #[test]
+    fn names_that_gateways_make_are_known() {
+        for (text, is_ours) in [
+            ("app", true),
+            ("app.shop.svc", true),
+            ("app_shop_svc_80", true),
+            ("shop-app-80", true),
+            ("app_shop", false),
+            ("my-app", false),
+            ("app-80", false),
+            ("shop-myapp-80", false),
+            ("shop-app-canary", false),
+        ] {
+            assert_eq!(names_in_text(text, "app"), is_ours, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_split_without_a_name_is_its_objects_own() {
+        let original = Original {
+            kind: "ServiceSplitter".into(),
+            name: "app".into(),
+            spec: json!({"splits": [{"weight": 66.67}, {"weight": 33.33, "service": "other"}]}),
+            ..Default::default()
+        };
+        let check = |c: f64| {
+            let spec = json!({"splits": [{"weight": 50}, {"weight": 33.33, "service": "other"},
+                {"weight": c, "service": "app-canary"}]});
+            check(&original, &Parts { spec, ..Default::default() }, &names(), &Strategy::default(), false)
+        };
+        assert_eq!(check(16.67), Ok(()));
+        assert!(check(50.0).unwrap_err().contains("not ours"));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 -- Matches win over a weight. Rules without backends, such as redirects, stay as they are.
 --
 -- A step's match holds together with the rule's own: a path of the step's narrows the rule's by whole path segments,
--- where no other rule has that path already, and a header that both name must be the same. The modifier goes into the canary rule's filters, or in weight steps into
--- those of the canary's backendRef, which not every gateway supports.
+-- where no other rule has that path already, and a header that both name must be the same. The modifier goes into the
+-- canary rule's filters, or in weight steps into those of the canary's backendRef, which not every gateway supports.
 -- A cookie is a header: name `Cookie`, type RegularExpression. Sticky sessions keep clients where they were.
 -- Regular expressions of headers, parameters and paths mean what the gateway makes of them.
 --
@@ -28,44 +28,5 @@
 --   HTTPRoute cannot express matches[i].path; a rule of another Service takes some of its requests by other conditions
 --   requestHeaderModifier names header "N" in LIST and LIST
 
-local gateway_api = tidegate.gateway_api
-local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpression" }
-
-local PATH = { is_path = true, segments = true }
-
--- Whether a path that is narrower than its base's was another rule's: a longer path wins, so it must not become a canary
--- rule of this base.
-local function belongs_to_another(path, own, rule, at)
-  local known = #(own and own.prefix or "/")
-  return not path.regex and gateway_api.belongs_to_another(rule, at, function(match)
-    local other = tidegate.path_condition(match.path or {}, "rules[].matches[].path")
-    local takes = not other.regex and (other.exact or #other.prefix > known)
-      and tidegate.narrow(path, other, "path", at, PATH) == path
-    if not takes then return nil end
-    return not match.method and tidegate.is_empty(match.headers) and tidegate.is_empty(match.queryParams)
-  end)
-end
-
-local function combine(base, match, at, rule)
-  local result = tidegate.copy(base)
-  if match.path then
-    local step = tidegate.path_condition(match.path, at .. ".path")
-    local own = base.path and tidegate.path_condition(base.path, at .. ".path")
-    local both = tidegate.narrow(own, step, "path", at, PATH)
-    if both == nil then return nil end
-    if both ~= own then
-      if belongs_to_another(both, own, rule, at .. ".path") then return nil end
-      local type, value = next(both)
-      if gateway_api.rewrites_prefix(rule) and value ~= "/" then
-        tidegate.refuse("HTTPRoute", at .. ".path beside ReplacePrefixMatch", "the part that is replaced would change")
-      end
-      result.path = { type = TYPES[type], value = value }
-    end
-  end
-  if not gateway_api.add_conditions(result, "headers", match.headers, at, true) then return nil end
-  if not gateway_api.add_conditions(result, "queryParams", match.queryParams, at, false) then return nil end
-  return result
-end
-
-gateway_api.apply(combine)
+tidegate.gateway_api.apply(tidegate.gateway_api.combine_http)
 return obj.data

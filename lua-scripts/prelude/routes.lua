@@ -1,0 +1,93 @@
+-- What weight steps and match steps do to the rules of an object, whatever its rules look like.
+local tidegate = ...
+local ipairs = ipairs
+local insert = table.insert
+local is_empty, refuse = tidegate.is_empty, tidegate.refuse
+
+-- Splits each of the lists { entries, at }; `done` is told of those of which the canary got a part.
+function tidegate.split_lists(lists, weight, backend, what, done, split)
+  local named, shared = false, false
+  split = split or tidegate.split
+  for _, list in ipairs(lists) do
+    local names, canaries = split(list.entries, weight, backend, list.at)
+    named = named or names
+    if canaries then
+      shared = true
+      if done then done(list, canaries) end
+    end
+  end
+  if not named then tidegate.no_route(what) end
+  if not shared then tidegate.drained(what) end
+end
+
+-- Puts canary rules right before the rules that route to the stable Service.
+function tidegate.forking(matches, how)
+  local crossing = tidegate.crossing(matches, how.combine)
+  local named, shared = false, false
+  local forking = {}
+
+  -- A new list of rules, in which those given are as they were.
+  function forking.of(rules)
+    local result = {}
+    for _, rule in ipairs(rules or {}) do
+      local entries = how.entries(rule)
+      if not is_empty(entries) then
+        local names, canaries = tidegate.canaries(entries, how.backend)
+        named = named or names
+        if canaries then
+          shared = true
+          local both = {}
+          for _, list in ipairs(crossing.of(how.bases(rule), rule)) do
+            for _, match in ipairs(list) do both[#both + 1] = match end
+          end
+          if #both > 0 then how.add(rule, both, canaries, result) end
+        end
+      end
+      insert(result, rule)
+    end
+    return result
+  end
+
+  -- Stops when no rule was ours, or one of the step's matches held with none.
+  function forking.check()
+    if not named then tidegate.no_route(how.what) end
+    if not shared then tidegate.drained(how.what) end
+    crossing.check()
+  end
+
+  return forking
+end
+
+-- A list without what it says about one thing twice.
+function tidegate.unique(list)
+  local seen, result = {}, {}
+  for _, text in ipairs(list) do
+    if not seen[text] then
+      seen[text] = true
+      result[#result + 1] = text
+    end
+  end
+  return result
+end
+
+-- Whether a path that is narrower than its rule's was another rule's, where a longer path wins. Some of its requests for
+-- another Service cannot be told apart.
+function tidegate.path_of_another(path, own, rule, at, how)
+  if path.regex then return false end
+  local known = #(own and (own.prefix or own.exact) or "/")
+  for _, other in ipairs(how.rules) do
+    if other ~= rule then
+      for _, match in ipairs(how.bases(other) or {}) do
+        local theirs = how.path(match)
+        if theirs and not theirs.regex and (theirs.exact or #theirs.prefix > known)
+          and tidegate.narrow(path, theirs, "path", at, how.options) == path then
+          if not how.asks_more(match, other) then return true end
+          if not how.is_ours(other) then
+            refuse(how.gateway, at, "a rule of another Service takes some of its requests by other conditions")
+          end
+        end
+      end
+    end
+  end
+  return false
+end
