@@ -100,6 +100,10 @@ impl Vm {
         }
         let returned = match returned {
             Ok((true, values)) => values,
+            // There may have been no memory left to note even that.
+            Ok((false, error)) if is_out_of_memory(&error) => {
+                return (Err(self.stopped(Stop::Memory, script, limits)), 0);
+            }
             Ok((false, error)) => return (Err(self.failed(error, script, limits)), 0),
             Err(LuaError::MemoryError(_)) => return (Err(self.stopped(Stop::Memory, script, limits)), 0),
             Err(e) => return (Err(fail(ErrorKind::Runtime, &e.to_string())), 0),
@@ -306,6 +310,10 @@ fn note_failure(lua: &Lua, error: &LuaValue, marks: &Table, meter: &Meter, limit
         other => json::encode(other, marks, meter, limits).unwrap_or_else(|e| e),
     };
     *meter.raised.borrow_mut() = Some(text);
+}
+
+fn is_out_of_memory(values: &MultiValue) -> bool {
+    matches!(values.front(), Some(LuaValue::String(s)) if s.as_bytes() == OUT_OF_MEMORY.as_bytes())
 }
 
 /// The value, or none and the run stopped when there was no memory for it.

@@ -77,9 +77,11 @@ fn unrelated_entries_stay(original: &Value, result: &Value, ours: &Ours<'_>) -> 
     for (key, value) in original.as_object().into_iter().flatten() {
         let Some(entries) = value.as_array() else { continue };
         let after = result.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        // Whether the shares are right is looked at in `shares_add_up`.
+        let is_split = after.iter().any(|e| e.get("weight").is_some());
         let mut rest = after.iter();
         for (i, entry) in entries.iter().enumerate().filter(|(_, e)| e.is_object() && !ours.has(e)) {
-            if !rest.any(|a| a == entry) {
+            if !rest.any(|a| a == entry || is_split && same_backend(a, entry)) {
                 return Err(format!(
                     "the script changed, moved or removed spec.{key}[{i}], which does not route to Service {}",
                     ours.names.stable_service
@@ -342,6 +344,15 @@ mod tests {
             assert_eq!(run(original.clone(), split(20), Some(20)), Ok(()));
             assert!(run(original, split(90), Some(20)).unwrap_err().contains("not ours"));
         }
+    }
+
+    #[test]
+    fn numbers_of_others_may_grow_in_a_list_of_the_spec() {
+        let original = json!({"backends": [{"service": "app", "weight": 1}, {"service": "other", "weight": 1}]});
+        let split = |other: Value| json!({"backends": [{"service": "app", "weight": 4}, other, {"service": "app-canary", "weight": 1}]});
+        assert_eq!(run(original.clone(), split(json!({"service": "other", "weight": 5})), Some(20)), Ok(()));
+        assert!(run(original.clone(), split(json!({"service": "other", "weight": 1})), Some(20)).is_err());
+        assert!(run(original, split(json!({"service": "another", "weight": 5})), Some(20)).is_err());
     }
 
     #[test]
