@@ -66,15 +66,21 @@ pub async fn chart_renders(rig: Arc<Rig>) -> Result<()> {
 fn by_hand(rendered: &str) -> String {
     const MADE: [&str; 4] = ["clusterrole.yaml", "policy.yaml", "webhooks.yaml", "webhooks-hold.yaml"];
     let documents = rendered.split("---\n").filter(|d| !d.trim().is_empty());
-    let kept = documents.map(|document| {
+    let mut kept: Vec<String> = Vec::new();
+    for document in documents {
         let source = document.lines().next().unwrap_or_default();
         if !MADE.iter().any(|file| source.ends_with(&format!("/{file}"))) {
-            return document.trim_end().to_owned();
+            kept.push(document.trim_end().to_owned());
+            continue;
         }
         let kind = document.lines().find(|l| l.starts_with("kind: ")).unwrap_or_default();
-        format!("{source}\n{kind} (made by the code)")
-    });
-    kept.map(|d| format!("---\n{d}\n")).collect()
+        let made = format!("{source}\n{kind} (made by the code)");
+        // One or many: a workload kind more brings a policy more.
+        if !kept.contains(&made) {
+            kept.push(made);
+        }
+    }
+    kept.iter().map(|d| format!("---\n{d}\n")).collect()
 }
 
 const HEALTH: &str = "127.0.0.1:18085";
