@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tidegate::sim::{FAILS, NEVER_READY, READY_AFTER};
 
 use crate::{
-    stage::{Stage, play},
+    stage::{Stage, play, pods, version},
     stories::{partition, with_traffic},
 };
 
@@ -46,7 +47,7 @@ impl Stage {
 }
 
 #[test]
-fn a_failing_pod_is_named_within_seconds_and_rolled_back_in_time() {
+fn d_51_a_failing_pod_is_named_within_seconds_and_rolled_back_in_time() {
     for ((style, mut strategy), fails) in
         strategies().into_iter().zip(["CrashLoopBackOff", "ImagePullBackOff", "CrashLoopBackOff"])
     {
@@ -144,6 +145,55 @@ fn a_template_that_never_becomes_ready_is_followed_by_a_fixed_one() {
             assert_eq!(stage.told(), "4 fixed; surge 1, unavailable 0");
             assert_eq!(stage.seen().0, 4);
             assert_eq!(stage.deployment()["spec"]["strategy"], before["spec"]["strategy"]);
+        });
+    }
+}
+
+#[test]
+fn d_33_blue_green_tolerates_unready_pods_up_to_its_threshold() {
+    play(async {
+        let strategy = json!({"blueGreen": {"failureThreshold": 1, "steps": [{"replicas": "100%"}]}});
+        let stage = Stage::new(&four(), &strategy).await;
+        stage.release("canary").await;
+        let new = |s: &Stage| pods(&s.view).into_iter().find(|p| version(&p["spec"]) == "canary");
+        stage.until("a new pod", |s| new(s).is_some()).await;
+        let name = new(&stage).unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+        let patch = json!({"metadata": {"annotations": {NEVER_READY: "yes"}}});
+        let api = stage.api("", "v1", "Pod");
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        stage.paused_at(1).await;
+        assert_eq!(stage.told(), r#"4 base + 3 canary; surge "100%", unavailable 0"#);
+    });
+}
+
+#[test]
+fn d_27_a_rollout_of_a_workload_without_pods_becomes_healthy() {
+    for (_, strategy) in strategies() {
+        play(async move {
+            let stage = Stage::new(&json!({"replicas": 0}), &strategy).await;
+            stage.release("canary").await;
+            stage.ends().await;
+            stage.patch_deployment(json!({"spec": {"replicas": 2}})).await;
+            stage.until("scaled", |s| s.told().starts_with("2 canary")).await;
+        });
+    }
+}
+
+#[test]
+fn d_42_recreate_is_given_back() {
+    for (style, strategy) in strategies() {
+        play(async move {
+            let spec = json!({"replicas": 3, "strategy": {"type": "Recreate", "rollingUpdate": null}});
+            let stage = Stage::new(&spec, &strategy).await;
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+            stage.approve().await;
+            if style == "blueGreen" {
+                stage.paused_at(2).await;
+                stage.approve().await;
+            }
+            stage.ends().await;
+            assert_eq!(stage.deployment()["spec"]["strategy"], json!({"type": "Recreate"}));
         });
     }
 }

@@ -15,3 +15,4 @@ mod labels;
 mod moments;
 mod stage;
 mod stories;
+mod written;

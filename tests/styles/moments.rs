@@ -164,7 +164,7 @@ impl Deed {
     }
 }
 
-const STYLES: [&str; 3] = ["canary", "partition", "blueGreen"];
+pub const STYLES: [&str; 3] = ["canary", "partition", "blueGreen"];
 
 fn steps(style: &str) -> Value {
     match style {
@@ -177,7 +177,7 @@ fn key(style: &str) -> &'static str {
     if style == "blueGreen" { "blueGreen" } else { "canary" }
 }
 
-fn strategy(style: &str) -> Value {
+pub fn strategy(style: &str) -> Value {
     let strategy = match style {
         "canary" => json!({"canary": {"enableExtraWorkloadForCanary": true, "steps": steps(style)}}),
         "partition" => partition(steps(style)),
@@ -767,4 +767,46 @@ fn every_moment_ends_well_in_every_style() {
     let mut wrong = wrong.into_inner().unwrap();
     wrong.sort();
     assert!(wrong.is_empty(), "{} of {} went wrong:\n{}", wrong.len(), jobs.len(), wrong.join("\n"));
+}
+
+/// A defect of the original, in each style, at the state that shows it.
+fn in_every_style(deed: Deed, at: &str) {
+    for style in STYLES {
+        assert_eq!(release(style, deed, at), Ok(()), "{style}");
+    }
+}
+
+#[test]
+fn d_11_a_template_that_is_pushed_while_finalising_is_a_release_of_its_own() {
+    in_every_style(Third, "2/Completed/ResumeWorkload");
+}
+
+#[test]
+fn d_12_a_put_that_drops_labels_and_annotations_opens_nothing() {
+    in_every_style(Put, "1/StepPaused/");
+}
+
+#[test]
+fn d_14_an_approval_at_another_moment_is_for_no_other_step() {
+    in_every_style(ApproveBlindly, "1/StepUpgrade/");
+}
+
+#[test]
+fn d_18_d_20_a_workload_that_goes_leaves_no_route_and_no_selector() {
+    in_every_style(WorkloadGone, "1/StepPaused/");
+}
+
+#[test]
+fn d_22_a_rollback_goes_through_while_paused() {
+    in_every_style(FreezeAndRollBack, "1/StepPaused/");
+}
+
+#[test]
+fn d_45_nothing_is_left_on_a_workload_that_is_let_go() {
+    in_every_style(Delete, "1/StepPaused/");
+}
+
+#[test]
+fn d_48_a_step_that_is_not_there_is_put_right() {
+    in_every_style(JumpTo(9), "1/StepPaused/");
 }

@@ -140,6 +140,49 @@ fn older_sets<'a>(
     })
 }
 
+/// New pods that somebody's write has made available would count as such for a moment after the Deployment is opened
+/// again, and old ones would go for them: they have to be held first, while it is paused.
+fn before_reopening(
+    workload: &Workload,
+    goal: &Goal<'_>,
+    mark: &InProgressing,
+    original: &OriginalFields,
+    opening: &Opening,
+) -> Option<Move> {
+    let present = workload.current().filter(|r| r.replicas > 0)?;
+    if int(workload.object(), &["spec", "minReadySeconds"]) != Some(HELD_READY) {
+        let mark = InProgressing {
+            rollout_name: goal.rollout.to_owned(),
+            released: false,
+            open: None,
+            was: Some(opening.clone()),
+            original: Some(original.clone()),
+            ..mark.clone()
+        };
+        return Some(Move::Write(change(
+            &workload.object,
+            "Deployment",
+            vec![
+                workload.set_mark(&mark),
+                set("strategy", strategy(opening)),
+                set("minReadySeconds", HELD_READY),
+                set("progressDeadlineSeconds", HELD_DEADLINE),
+            ],
+        )));
+    }
+    let uid = object::uid(workload.object());
+    let set = goal.surroundings.revisions.iter().find(|set| {
+        object::controller_uid(set) == Some(uid) && object::label(set, POD_TEMPLATE_HASH) == Some(present.hash.as_str())
+    })?;
+    let is_held = int(set, &["spec", "minReadySeconds"]) == Some(HELD_READY)
+        && object::is_observed(set)
+        && int(set, &["status", "availableReplicas"]).unwrap_or(0) == 0;
+    (!is_held).then(|| Move::Wait {
+        reason: "waiting for the Deployment's controller to hold the pods that have become available".to_owned(),
+        until: None,
+    })
+}
+
 impl Gate for Deployment {
     fn is_kept(&self, workload: &Workload) -> bool {
         let Some(mark) = workload.mark() else { return false };
@@ -179,6 +222,11 @@ impl Gate for Deployment {
             },
             _ => partition(workload, &original.strategy, goal.target, ready.pods),
         };
+        if is_paused(workload)
+            && let Some(step) = before_reopening(workload, goal, &mark, &original, &opening)
+        {
+            return step;
+        }
         if is_paused(workload) || mark.open.as_ref() != Some(&opening) || !is_in_place(workload, &opening) {
             let mark = InProgressing {
                 rollout_name: goal.rollout.to_owned(),
