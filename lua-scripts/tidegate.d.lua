@@ -422,6 +422,21 @@ function tidegate.gateway_api.belongs_to_another(rule, at, takes) end
 ---@return boolean
 function tidegate.gateway_api.rewrites_prefix(rule) end
 
+-- ---- Gloo ------------------------------------------------------------------------------------------------------
+
+---What RouteTables and UpstreamGroups have in common.
+---@class tidegate.gloo
+tidegate.gloo = {}
+
+---How weighted destinations are read.
+---@return tidegate.Backend
+function tidegate.gloo.backend() end
+
+---Merges the step's header modifier into the options of a route or weighted destination.
+---@param holder table
+---@param modifier tidegate.HeaderModifier?
+function tidegate.gloo.modify(holder, modifier) end
+
 -- ---- OpenKruise's own ------------------------------------------------------------------------------------------
 
 json = {}

@@ -70,8 +70,8 @@ function tidegate.unique(list)
   return result
 end
 
--- Whether a path that is narrower than its rule's was another rule's, where a longer path wins. Some of its requests for
--- another Service cannot be told apart.
+-- Whether a path that is narrower than its rule's was another rule's, where a longer path wins. Some of its requests
+-- for another Service cannot be told apart.
 function tidegate.path_of_another(path, own, rule, at, how)
   if path.regex then return false end
   local known = #(own and (own.prefix or own.exact) or "/")

@@ -23,6 +23,7 @@ const PRELUDE_PARTS: &[&str] = &[
     // One a family of gateways.
     "ingress",
     "gateway_api",
+    "gloo",
 ];
 
 /// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.

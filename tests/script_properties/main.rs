@@ -14,8 +14,10 @@
 
 mod gateway_api;
 mod istio;
+mod mesh;
 mod references;
 mod row;
+mod upstreams;
 
 use row::{
     Row, budget_holds, finishing_restores, match_steps_add_rules_and_change_none, nothing_depends_on_what_ran_before,
@@ -53,6 +55,14 @@ rows! {
     ingress_route => crate::references::INGRESS_ROUTE,
     apisix_route => crate::references::APISIX_ROUTE,
     http_proxy => crate::references::HTTP_PROXY,
+    mesh_http_route => crate::mesh::MESH_HTTP_ROUTE,
+    linkerd_http_route => crate::mesh::LINKERD_HTTP_ROUTE,
+    traffic_split => crate::mesh::TRAFFIC_SPLIT,
+    service_splitter => crate::mesh::SERVICE_SPLITTER,
+    virtual_server => crate::upstreams::VIRTUAL_SERVER,
+    route_group => crate::upstreams::ROUTE_GROUP,
+    route_table => crate::upstreams::ROUTE_TABLE,
+    upstream_group => crate::upstreams::UPSTREAM_GROUP,
 }
 
 /// Defines what others route to and splits nothing itself; its cases are all that there is to say.

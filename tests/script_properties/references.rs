@@ -207,7 +207,7 @@ const TRAEFIK: fn() -> Vec<Value> = || {
 
 // ---- objects ----
 
-fn service(i: usize) -> &'static str {
+pub fn service(i: usize) -> &'static str {
     if i == 0 { "app" } else { "other" }
 }
 
@@ -217,7 +217,7 @@ fn weight() -> impl Strategy<Value = u32> {
 
 /// Lists of entries with a Service's name under `name`, a port of two under `port`, perhaps a weight, and one of these
 /// further fields.
-fn entries(
+pub fn entries(
     name: &'static str,
     port: Option<&'static str>,
     extra: fn() -> Vec<Value>,
@@ -269,7 +269,7 @@ fn big(rules: &str, count: usize, rule: fn(usize) -> Value) -> Value {
 // ---- reading objects ----
 
 /// Whose an entry is that names a Service under `field`, here or in its `namespace`.
-fn named(entry: &Value, field: &str, names: &Names) -> Role {
+pub fn named(entry: &Value, field: &str, names: &Names) -> Role {
     let is_service = entry.get("kind").is_none_or(|k| k == "Service");
     let is_here = entry.get("namespace").is_none_or(|n| n == "shop");
     match entry[field].as_str() {
@@ -280,7 +280,7 @@ fn named(entry: &Value, field: &str, names: &Names) -> Role {
 }
 
 /// A list as its gateway understands it; with `even`, a lone entry gets everything and weights of 0 alone share evenly.
-fn read(list: &Value, role: impl Fn(&Value) -> Role, default: u64, even: bool) -> Vec<Backend> {
+pub fn read(list: &Value, role: impl Fn(&Value) -> Role, default: u64, even: bool) -> Vec<Backend> {
     let entries = list.as_array().unwrap();
     let mut backends: Vec<Backend> = entries.iter().map(|e| backend(role(e), e, default)).collect();
     if even && (backends.len() == 1 || backends.iter().all(|b| b.weight == 0)) {
@@ -299,6 +299,14 @@ fn only_twins(mut list: Vec<Backend>) -> Vec<Backend> {
             None => backend.role = Role::Other,
         }
     }
+    list
+}
+
+/// Where ports do not tell: a canary beyond the number of stable entries is a backend like any other.
+pub fn paired(mut list: Vec<Backend>) -> Vec<Backend> {
+    let stables = list.iter().filter(|b| b.role == Role::Stable).count();
+    let more = list.iter_mut().filter(|b| b.role == Role::Canary).skip(stables);
+    more.for_each(|b| b.role = Role::Other);
     list
 }
 

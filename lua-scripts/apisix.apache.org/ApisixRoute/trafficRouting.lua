@@ -3,13 +3,13 @@
 -- versions: v2
 --
 -- Weight steps split every backend of `http` rules that is the stable Service; other backends and upstreams keep their
--- share. Match steps put copies of each of our rules before it, one for each of the step's matches, with one more priority
--- and the step's conditions among `exprs`. Plugins, such as mirrors and rewrites, go with them. Matches win over a weight.
--- An absent weight is 100.
+-- share. Match steps put copies of each of our rules before it, one for each of the step's matches, with one more
+-- priority and the step's conditions among `exprs`. Plugins, such as mirrors and rewrites, go with them. Matches win
+-- over a weight. An absent weight is 100.
 --
--- A path of a step narrows the rule's paths; where a longer path is another rule's, that rule keeps it. PathPrefix means
--- whole segments, as /api and /api/*. Regular expressions are PCRE and match anywhere in the value. A cookie is a header:
--- name `Cookie`, type RegularExpression. Header changes go into the canary rule's plugin proxy-rewrite.
+-- A path of a step narrows the rule's paths; where a longer path is another rule's, that rule keeps it. PathPrefix
+-- means whole segments, as /api and /api/*. Regular expressions are PCRE and match anywhere in the value. A cookie is
+-- a header: name `Cookie`, type RegularExpression. Header changes go into the canary rule's plugin proxy-rewrite.
 --
 -- Not expressible: shares of `stream` rules; shares beside a plugin traffic-split; header changes in weight steps;
 -- one Service for both versions.
@@ -20,7 +20,7 @@
 --   ApisixRoute tells versions apart by Service only, and Service "S" is both
 --   ApisixRoute cannot express a share of stream[i] | a step beside plugin traffic-split of http rule "R"
 --   ApisixRoute cannot express requestHeaderModifier beside a weight | ... beside headers of an older proxy-rewrite
---   ApisixRoute cannot express matches[i].path; a rule of another Service takes some of its requests by other conditions
+--   ApisixRoute cannot express matches[i].path; a rule of another Service takes some of its requests
 --   matches[i] has no condition: every request would go to the canary
 --   matches[i] can never hold together with the matches of the rules that route to Service "S"
 --   matches[i]... of type T is not supported
@@ -48,7 +48,8 @@ end
 local function check(rule)
   local own = plugin(rule, "traffic-split")
   if own and own.enable ~= false then
-    refuse("ApisixRoute", 'a step beside plugin traffic-split of http rule "' .. rule.name .. '"', "write backends instead")
+    local at = 'of http rule "' .. rule.name .. '"'
+    refuse("ApisixRoute", "a step beside plugin traffic-split " .. at, "write backends instead")
   end
 end
 
@@ -190,7 +191,8 @@ local function modify(rule)
   local headers = rewrite.config.headers or {}
   for key in pairs(headers) do
     if key ~= "set" and key ~= "add" and key ~= "remove" then
-      refuse("ApisixRoute", "requestHeaderModifier beside headers of an older proxy-rewrite", "put them into headers.set")
+      refuse("ApisixRoute", "requestHeaderModifier beside headers of an older proxy-rewrite",
+        "put them into headers.set")
     end
   end
   tidegate.modify_header_maps(headers, modifier)

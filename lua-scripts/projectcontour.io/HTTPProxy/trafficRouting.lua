@@ -2,24 +2,24 @@
 -- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,sticky,ports,several,http,tcp; accept: A1
 -- versions: v1
 --
--- Weight steps split every service of `routes` and `tcpproxy` that is the stable Service; other services keep their share,
--- mirrors stay. Match steps put copies of each of our routes before it, one for each of the step's matches. Includes and
--- redirects stay. Matches win over a weight. An absent weight is 0, and weights of 0 alone share evenly.
+-- Weight steps split every service of `routes` and `tcpproxy` that is the stable Service; other services keep their
+-- share, mirrors stay. Match steps put copies of each of our routes before it, one for each of the step's matches.
+-- Includes and redirects stay. Matches win over a weight. An absent weight is 0, and weights of 0 alone share evenly.
 --
--- Contour goes by how specific conditions are, not by order, and of two routes with equal conditions it drops the first:
--- a step that would make such a pair is refused. Paths: PathPrefix is Contour's `prefix`, a plain text prefix; where a
--- longer path is another route's, that route keeps it. Regular expressions are RE2 and match the whole value.
+-- Contour goes by how specific conditions are, not by order, and of two routes with equal conditions it drops the
+-- first: a step that would make such a pair is refused. Paths: PathPrefix is Contour's `prefix`, a plain text prefix;
+-- where a longer path is another route's, that route keeps it. Regular expressions are RE2 and match the whole value.
 -- A cookie is a header: name `Cookie`, RegularExpression. Header changes are a route's, in weight steps the canary's.
 -- Session affinity pins clients to pods, not to a version.
 --
--- Not expressible: adding a value to a header; Host in weight steps; paths beside replacePrefix, and those of a proxy that
--- another one includes; header changes for tcpproxy; one Service for both versions.
+-- Not expressible: adding a value to a header; Host in weight steps; paths beside replacePrefix, and those of a proxy
+-- that another one includes; header changes for tcpproxy; one Service for both versions.
 --
 -- Errors, after the kind and name of the object:
 --   no route routes to Service "S"
 --   every route that routes to Service "S" gives it weight 0: there is no share to split
 --   HTTPProxy tells versions apart by Service only, and Service "S" is both
---   HTTPProxy cannot express requestHeaderModifier.add | requestHeaderModifier of Host beside a weight | ... of tcpproxy
+--   HTTPProxy cannot express requestHeaderModifier.add | ... of Host beside a weight | ... of tcpproxy
 --   HTTPProxy cannot express matches[i].path beside replacePrefix | matches[i].path in an included proxy
 --   HTTPProxy cannot express matches[i].path; a rule of another Service takes some of its requests by other conditions
 --   HTTPProxy cannot express matches: a route has their conditions already
@@ -170,7 +170,9 @@ local function apply_matches(matches)
     add = function(route, both, services, into)
       for _, conditions in ipairs(both) do
         local key = key_of(conditions)
-        if known[key] then refuse("HTTPProxy", "matches: a route has their conditions already", "give the step others") end
+        if known[key] then
+          refuse("HTTPProxy", "matches: a route has their conditions already", "give the step others")
+        end
         if not made[key] then
           made[key] = true
           local added = copy(route)

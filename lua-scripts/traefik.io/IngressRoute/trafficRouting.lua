@@ -97,7 +97,8 @@ local function priority_above(route)
   if priority == 0 then priority = 1 end
   for i, other in ipairs(spec.routes) do
     if priority_of(other) == priority and not names_stable(other) then
-      tidegate.warn("routes[" .. i .. "] has priority " .. priority .. " as the canary's route; give priorities if both match")
+      tidegate.warn("routes[" .. i .. "] has priority " .. priority
+        .. " as the canary's route; give priorities if both match")
     end
   end
   return priority

@@ -2,12 +2,12 @@
 -- caps: weight,sticky,ports,several,http; accept: A6
 -- versions: v1alpha1
 --
--- Weight steps split every entry that is the stable Service; other entries, and TraefikServices of its name, keep their
--- share. A sticky cookie of `weighted` keeps known clients at their version, whatever the weights; a service with weight
--- 0 loses its clients. An absent weight is 1.
+-- Weight steps split every entry that is the stable Service; other entries, and TraefikServices of its name, keep
+-- their share. A sticky cookie of `weighted` keeps known clients at their version, whatever the weights; a service
+-- with weight 0 loses its clients. An absent weight is 1.
 --
--- Not expressible: matches and header modifiers, which are the IngressRoute's; a share of what `mirroring` or `failover`
--- name; one Service for both versions.
+-- Not expressible: matches and header modifiers, which are the IngressRoute's; a share of what `mirroring` or
+-- `failover` name; one Service for both versions.
 --
 -- Errors, after the kind and name of the object:
 --   no service of weighted or highestRandomWeight routes to Service "S"

@@ -1,0 +1,30 @@
+-- Gloo Edge UpstreamGroup.
+-- caps: weight,rhm,ports,several,http; accept: A3
+-- versions: v1
+--
+-- Weight steps split every destination that is the stable Service, as `kube` or as the Upstream that Gloo makes for it
+-- (`<namespace>-<service>-<port>`); others keep their share. Header changes go into the options of the canary's
+-- destination. An absent weight is 0.
+--
+-- Not expressible: matches, which are the RouteTable's; Upstreams made by hand; one Service for both versions.
+--
+-- Errors, after the kind and name of the object:
+--   no destination routes to Service "S"
+--   every destination that routes to Service "S" gives it weight 0: there is no share to split
+--   destinations: the weights sum to 0, which Gloo refuses
+--   UpstreamGroup tells versions apart by Service only, and Service "S" is both
+--   UpstreamGroup cannot express matches; reference the RouteTable
+--   Gloo cannot express upstream N, whose name it shortens; use a kube destination
+
+local weight = tidegate.weight()
+if tidegate.matches() then
+  tidegate.refuse("UpstreamGroup", "matches", "reference the RouteTable, with the destinations in it")
+elseif weight then
+  tidegate.need_canary_service("UpstreamGroup")
+  local modifier = tidegate.modifier()
+  local lists = { { entries = obj.data.spec.destinations or {}, at = "destinations" } }
+  tidegate.split_lists(lists, weight, tidegate.gloo.backend(), "destination", function(_, canaries)
+    for _, entry in ipairs(canaries) do tidegate.gloo.modify(entry, modifier) end
+  end)
+end
+return obj.data

@@ -1,0 +1,256 @@
+-- Kuma and Kong Mesh MeshHTTPRoute.
+-- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,ports,several,http; accept: A4
+-- versions: v1alpha1
+--
+-- Weight steps split every backendRef that is the stable Service's MeshService, by labels, by name, or by Kuma's own
+-- name `<service>_<namespace>_svc_<port>`; other backends keep their share. A rule without backendRefs goes where its
+-- `to` goes, and gets both. Match steps put a canary rule, a copy with narrower matches, right before each of our
+-- rules; the modifier goes into its filters. Matches win over a weight. An absent weight is 1.
+--
+-- Kuma goes by how specific matches are, not by order, and rules with equal matches are one: a step that would make
+-- such a pair is refused. A path of a step narrows the rule's by whole segments; where a longer path is another
+-- rule's, that rule keeps it. A cookie is a header: name `Cookie`, type RegularExpression.
+--
+-- Not expressible: header changes beside a weight; two conditions on one value of which one is a regular expression;
+-- paths that narrow a rule which replaces the prefix that it matched; one Service for both versions.
+--
+-- Errors, after the kind and name of the object:
+--   no rule routes to Service "S"
+--   every rule that routes to Service "S" gives it weight 0: there is no share to split
+--   MeshHTTPRoute tells versions apart by Service only, and Service "S" is both
+--   MeshHTTPRoute cannot express requestHeaderModifier beside a weight | matches[i].path beside ReplacePrefixMatch
+--   MeshHTTPRoute cannot express matches: a rule has them already
+--   MeshHTTPRoute cannot express matches[i].path; a rule of another Service takes some of its requests
+--   requestHeaderModifier names header "N" in LIST and LIST
+--   matches[i] has no condition: every request would go to the canary
+--   matches[i] can never hold together with the matches of the rules that route to Service "S"
+--   matches[i]... of type T is not supported
+--   matches[i]: WHAT is a regular expression in one of the rule and the step and cannot be combined
+
+local copy, is_empty, refuse = tidegate.copy, tidegate.is_empty, tidegate.refuse
+local DISPLAY_NAME, NAMESPACE = "kuma.io/display-name", "k8s.kuma.io/namespace"
+local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpression" }
+local PATH = { is_path = true, segments = true }
+
+local spec = obj.data.spec
+local modifier = tidegate.modifier()
+local namespace = obj.serviceNamespace or obj.data.metadata and obj.data.metadata.namespace
+
+-- What follows the Service's name in Kuma's own name for it.
+local function own_name(name, service)
+  if string.sub(name or "", 1, #service + 1) ~= service .. "_" then return nil end
+  local suffix = string.sub(name, #service + 1)
+  local of = string.match(suffix, "^_([^_]+)_svc_%d+$") or string.match(suffix, "^_([^_]+)_svc$")
+  return of and (namespace == nil or of == namespace) and suffix or nil
+end
+
+local function names(reference, service)
+  if reference.kind ~= "MeshService" then return false end
+  local labels = reference.labels
+  if labels and labels[DISPLAY_NAME] then
+    local of = labels[NAMESPACE]
+    return labels[DISPLAY_NAME] == service and (of == nil or namespace == nil or of == namespace)
+  end
+  if own_name(reference.name, service) then return true end
+  return tidegate.is_service({ name = reference.name, namespace = reference.namespace }, service)
+end
+
+local BACKEND = {
+  is_stable = function(entry) return names(entry, obj.stableService) end,
+  is_canary = function(entry) return names(entry, obj.canaryService) end,
+  belongs = function(entry, twin) return entry.port == twin.port and entry.sectionName == twin.sectionName end,
+  canary = function(entry)
+    local twin = copy(entry)
+    if twin.labels and twin.labels[DISPLAY_NAME] then
+      twin.labels[DISPLAY_NAME] = obj.canaryService
+    else
+      twin.name = obj.canaryService .. (own_name(twin.name, obj.stableService) or "")
+    end
+    return twin
+  end,
+  default = 1,
+  most = 4294967295,
+  -- The API server writes the default.
+  keeps_number = true,
+}
+
+-- The `to` that a rule is under.
+local target_of = {}
+
+-- The rule's backendRefs; for one without, what its `to` stands for, if that is ours.
+local function backends_of(rule)
+  local default = rule.default or {}
+  if not is_empty(default.backendRefs) then return default.backendRefs end
+  local target = target_of[rule]
+  if not target or not names(target, obj.stableService) then return nil end
+  local own = copy(target)
+  -- The API server would write it.
+  own.weight = 1
+  if own.sectionName and string.match(own.sectionName, "^%d+$") then
+    own.port, own.sectionName = tonumber(own.sectionName), nil
+  end
+  return { own }
+end
+
+local function apply_weight(weight)
+  if modifier then refuse("MeshHTTPRoute", "requestHeaderModifier beside a weight", "use matches") end
+  local lists = {}
+  for i, to in ipairs(spec.to or {}) do
+    for j, rule in ipairs(to.rules or {}) do
+      local entries = backends_of(rule)
+      local at = "to[" .. i .. "].rules[" .. j .. "]"
+      if entries then lists[#lists + 1] = { entries = entries, at = at, rule = rule } end
+    end
+  end
+  tidegate.split_lists(lists, weight, BACKEND, "rule", function(list)
+    list.rule.default = list.rule.default or {}
+    list.rule.default.backendRefs = list.entries
+  end)
+end
+
+-- ---- matches ---------------------------------------------------------------------------------------------------
+
+local function names_stable(rule)
+  for _, entry in ipairs(backends_of(rule) or {}) do
+    if BACKEND.is_stable(entry) then return true end
+  end
+  return false
+end
+
+-- A condition of a rule; `Present` and `Absent` are none on the value.
+local function own_condition(entry)
+  if entry.type == "Prefix" then return { prefix = entry.value } end
+  if entry.type == "RegularExpression" then return { regex = entry.value } end
+  return { exact = entry.value }
+end
+
+-- Adds the step's conditions; false when they can never hold together with the rule's.
+local function add_conditions(result, field, wanted, at, any_case)
+  for i, entry in ipairs(wanted or {}) do
+    local place = at .. "." .. field .. "[" .. i .. "]"
+    local step, found = tidegate.condition(entry, place), nil
+    for _, other in ipairs(result[field] or {}) do
+      if other.name == entry.name or any_case and tidegate.same_header(other.name, entry.name) then found = other end
+    end
+    local added = { type = step.regex and "RegularExpression" or "Exact", name = entry.name, value = entry.value }
+    if not found then
+      result[field] = result[field] or {}
+      table.insert(result[field], added)
+    elseif found.type == "Absent" then
+      return false
+    elseif found.type == "Present" then
+      found.type, found.value = added.type, added.value
+    else
+      local both = tidegate.narrow(own_condition(found), step, field .. "." .. entry.name, at)
+      if both == nil then return false end
+      if both == step then found.type, found.value = added.type, added.value end
+    end
+  end
+  return true
+end
+
+local rules_of_to
+
+local function search()
+  return {
+    rules = rules_of_to,
+    bases = function(rule) return rule.matches end,
+    path = function(match) return tidegate.path_condition(match.path or {}, "rules[].matches[].path") end,
+    asks_more = function(match)
+      return match.method ~= nil or not is_empty(match.headers) or not is_empty(match.queryParams)
+    end,
+    is_ours = names_stable,
+    gateway = "MeshHTTPRoute",
+    options = PATH,
+  }
+end
+
+local function replaces_prefix(rule)
+  for _, filter in ipairs(rule.default and rule.default.filters or {}) do
+    for _, field in ipairs({ "urlRewrite", "requestRedirect" }) do
+      local path = filter[field] and filter[field].path
+      if path and path.type == "ReplacePrefixMatch" then return true end
+    end
+  end
+  return false
+end
+
+local function combine(base, match, at, rule)
+  local result = copy(base)
+  if match.path then
+    local step = tidegate.path_condition(match.path, at .. ".path")
+    -- No slash may end a prefix.
+    if step.prefix and step.prefix ~= "/" then step.prefix = string.gsub(step.prefix, "/+$", "") end
+    local own = base.path and tidegate.path_condition(base.path, at .. ".path")
+    local both = tidegate.narrow(own, step, "path", at, PATH)
+    if both == nil then return nil end
+    if both ~= own then
+      if tidegate.path_of_another(both, own, rule, at .. ".path", search()) then return nil end
+      if replaces_prefix(rule) then
+        refuse("MeshHTTPRoute", at .. ".path beside ReplacePrefixMatch", "the part that is replaced would change")
+      end
+      local type, value = next(both)
+      result.path = { type = TYPES[type], value = value }
+    end
+  end
+  if not add_conditions(result, "headers", match.headers, at, true) then return nil end
+  if not add_conditions(result, "queryParams", match.queryParams, at, false) then return nil end
+  return result
+end
+
+local function key_of(match)
+  local texts = { match.method or "", json.encode(match.path or { type = "PathPrefix", value = "/" }) }
+  for _, field in ipairs({ "headers", "queryParams" }) do
+    for _, entry in ipairs(match[field] or {}) do texts[#texts + 1] = field .. json.encode(entry) end
+  end
+  table.sort(texts)
+  return table.concat(texts, "\n")
+end
+
+local function apply_matches(matches)
+  local forking = tidegate.forking(matches, {
+    entries = backends_of,
+    bases = function(rule) return rule.matches end,
+    combine = combine,
+    add = function(rule, both, backends, into)
+      local known = {}
+      for _, match in ipairs(rule.matches or {}) do known[key_of(match)] = true end
+      for _, match in ipairs(both) do
+        if known[key_of(match)] then
+          refuse("MeshHTTPRoute", "matches: a rule has them already", "give the step others")
+        end
+      end
+      local added = copy(rule)
+      added.matches = both
+      added.default = added.default or {}
+      added.default.backendRefs = backends
+      if modifier then tidegate.gateway_api.modify(added.default, modifier) end
+      table.insert(into, added)
+    end,
+    backend = BACKEND,
+    what = "rule",
+  })
+  local lists = {}
+  for i, to in ipairs(spec.to or {}) do
+    rules_of_to = to.rules or {}
+    lists[i] = forking.of(to.rules)
+  end
+  forking.check()
+  for i, to in ipairs(spec.to or {}) do
+    if to.rules then to.rules = lists[i] end
+  end
+end
+
+local matches, weight = tidegate.matches(), tidegate.weight()
+if matches or weight then
+  tidegate.need_canary_service("MeshHTTPRoute")
+  for _, to in ipairs(spec.to or {}) do
+    for _, rule in ipairs(to.rules or {}) do target_of[rule] = to.targetRef end
+  end
+end
+if matches then
+  apply_matches(matches)
+elseif weight then
+  apply_weight(weight)
+end
+return obj.data

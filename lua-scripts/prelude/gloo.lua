@@ -1,0 +1,92 @@
+-- Destinations of Gloo: those of RouteTables and of UpstreamGroups.
+local tidegate = ...
+local G, ipairs, tonumber = _G, ipairs, tonumber
+local match, sub = string.match, string.sub
+local insert, remove = table.insert, table.remove
+local copy, is_service, same_header = tidegate.copy, tidegate.is_service, tidegate.same_header
+
+local gloo = {}
+tidegate.gloo = gloo
+
+-- Gloo names the Upstream that it makes for a port of a Service `<namespace>-<service>-<port>`.
+local function upstream_port(destination, service)
+  local upstream, obj = destination.upstream, G.obj
+  local namespace = obj.serviceNamespace or obj.data.metadata and obj.data.metadata.namespace
+  if not upstream or not namespace then return nil end
+  local head = namespace .. "-" .. service .. "-"
+  return sub(upstream.name, 1, #head) == head and match(sub(upstream.name, #head + 1), "^%d+$") or nil
+end
+
+local function names(entry, service)
+  local destination = entry.destination or {}
+  local ref = destination.kube and destination.kube.ref
+  if ref then return is_service(ref, service) end
+  return upstream_port(destination, service) ~= nil
+end
+
+local function port_of(entry)
+  local destination = entry.destination or {}
+  if destination.kube then return destination.kube.port end
+  return destination.upstream and tonumber(match(destination.upstream.name, "%d+$"))
+end
+
+-- How weighted destinations are read, and what a canary is made of.
+function gloo.backend()
+  local stable, canary = G.obj.stableService, G.obj.canaryService
+  return {
+    is_stable = function(entry) return names(entry, stable) end,
+    is_canary = function(entry) return names(entry, canary) end,
+    belongs = function(entry, twin) return port_of(entry) == port_of(twin) end,
+    canary = function(entry)
+      local twin = copy(entry)
+      local destination = twin.destination
+      if destination.kube then
+        destination.kube.ref.name = canary
+      else
+        local port = upstream_port(destination, stable)
+        local namespace = sub(destination.upstream.name, 1, -#stable - #port - 3)
+        local name = namespace .. "-" .. canary .. "-" .. port
+        if #name > 63 then
+          tidegate.refuse("Gloo", "upstream " .. name .. ", whose name it shortens", "use a kube destination")
+        end
+        destination.upstream.name = name
+      end
+      return twin
+    end,
+    lone = true,
+    refuses_zero = "Gloo",
+    most = 4294967295,
+  }
+end
+
+local function drop(list, name, name_of)
+  for i = #list, 1, -1 do
+    if same_header(name_of(list[i]), name) then remove(list, i) end
+  end
+end
+
+local function key_of(entry) return entry.header and entry.header.key or "" end
+local function itself(entry) return entry end
+
+-- Merges the step's header changes into the options of a route or weighted destination; the step wins.
+function gloo.modify(holder, modifier)
+  if not modifier then return end
+  holder.options = holder.options or {}
+  local headers = holder.options.headerManipulation or {}
+  holder.options.headerManipulation = headers
+  local added, removed = headers.requestHeadersToAdd or {}, headers.requestHeadersToRemove or {}
+  for _, name in ipairs(modifier.remove or {}) do
+    drop(added, name, key_of)
+    drop(removed, name, itself)
+    insert(removed, name)
+  end
+  for _, field in ipairs({ "set", "add" }) do
+    for _, header in ipairs(modifier[field] or {}) do
+      if field == "set" then drop(added, header.name, key_of) end
+      drop(removed, header.name, itself)
+      insert(added, { header = { key = header.name, value = header.value }, append = field == "add" })
+    end
+  end
+  headers.requestHeadersToAdd = #added > 0 and added or nil
+  headers.requestHeadersToRemove = #removed > 0 and removed or nil
+end
