@@ -9,6 +9,7 @@
     clippy::disallowed_methods
 )]
 
+mod deeds;
 mod failing;
 mod kinds;
 mod labels;
