@@ -56,6 +56,9 @@ struct Case {
     /// `group/Kind` that are being read for the first time.
     #[serde(default)]
     pending_kinds: Vec<String>,
+    /// How many releases are recorded; none without it.
+    #[serde(default)]
+    history_limit: Option<usize>,
     /// Compared as text.
     #[serde(default, rename = "expected")]
     _expected: Option<Value>,
@@ -193,6 +196,7 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
             .map_err(|e| format!("{manifest}: {e}"))?;
         yaml::from_str_multi(&text)?.into_iter().for_each(|o| world.create(o));
     }
+    world.history_limit = case.history_limit.or(world.history_limit);
     case.objects.iter().for_each(|o| world.create(o.clone()));
     let kind = |name: &String| name.split_once('/').map(|(g, k)| (g.to_owned(), k.to_owned())).unwrap_or_default();
     world.missing.extend(case.missing_kinds.iter().map(kind).map(|(g, k)| (g, k, Missing::Kind)));

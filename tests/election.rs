@@ -340,6 +340,7 @@ impl Story {
             decides_in_place: true,
             namespace: NAMESPACE.to_owned(),
             config_map_wins: false,
+            history_limit: None,
             workers: 2,
             script_workers: 1,
             health: health.clone(),

@@ -71,6 +71,9 @@ pub mod reasons {
     /// A change came through without being held and was stopped late.
     pub const LATE_HOLD: &str = "LateHold";
 
+    /// A release that has ended could not be recorded.
+    pub const NO_HISTORY: &str = "NoHistory";
+
     /// Pods of the new version cannot become ready; the message names one, its container and what it said last.
     pub const PODS_FAILING: &str = "PodsFailing";
     /// A step was not in place by its deadline.

@@ -24,6 +24,9 @@ pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
 /// Label on a pod that a release with an id of the user's brought: the step, from 1.
 pub const ROLLOUT_BATCH_ID: &str = "rollouts.kruise.io/rollout-batch-id";
 
+/// Label on a RolloutHistory: the name of its Rollout.
+pub const ROLLOUT_NAME: &str = "rollouts.kruise.io/rollout-name";
+
 /// Label on the extra Deployment of canary style; value: the name of the stable Deployment.
 pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";
 

@@ -1,6 +1,7 @@
 //! `rollouts.kruise.io/v1alpha1`: `TrafficRouting` and `RolloutHistory`. (`Rollout` v1alpha1 shares the schema of
 //! [`super::v1beta1::RolloutSpec`].)
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,11 @@ pub struct TrafficRoutingStatus {
     namespaced,
     status = "RolloutHistoryStatus",
     derive = "Default",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"ROLLOUT","type":"string","jsonPath":".spec.rollout.name"}"#,
+    printcolumn = r#"{"name":"ID","type":"string","jsonPath":".spec.rollout.rolloutID"}"#,
+    printcolumn = r#"{"name":"OUTCOME","type":"string","jsonPath":".status.outcome"}"#,
+    printcolumn = r#"{"name":"AGE","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutHistorySpec {
@@ -154,15 +159,52 @@ pub struct TrafficRoutingInfo {
     /// The HTTPRoute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<ObjectInfo>,
+    /// All others: networkRefs of any kind, and the TrafficRouting that is shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_refs: Vec<NetworkInfo>,
 }
 
-/// Which pods each step brought.
+/// An object that routes, as it was.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkInfo {
+    /// API version, such as `networking.istio.io/v1`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
+    /// Kind, such as `VirtualService`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Name of the object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub data: Option<Value>,
+}
+
+/// How the release ended, and which pods each step brought.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutHistoryStatus {
     /// Empty, or `completed` once the release has ended.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub phase: String,
+    /// `Succeeded` or `Cancelled`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    /// The revision that was there before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stable_revision: String,
+    /// The revision that the release brought, or tried to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub canary_revision: String,
+    /// When the release began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
     /// One entry a step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub canary_steps: Vec<CanaryStepInfo>,

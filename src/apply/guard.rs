@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     api::{
-        keys,
+        GROUP, keys,
         object::{self, ObjectRef, at, text},
         v1alpha1::TrafficRouting,
         v1beta1::Rollout,
@@ -157,12 +157,8 @@ const WORKLOAD_FIELDS: [&str; 5] =
     ["paused", "strategy", "updateStrategy", "minReadySeconds", "progressDeadlineSeconds"];
 
 /// Kinds that we create and delete.
-const OWN_KINDS: [(&str, &str); 4] = [
-    ("apps", "Deployment"),
-    ("", "Service"),
-    ("networking.k8s.io", "Ingress"),
-    ("rollouts.kruise.io", "RolloutHistory"),
-];
+const OWN_KINDS: [(&str, &str); 4] =
+    [("apps", "Deployment"), ("", "Service"), ("networking.k8s.io", "Ingress"), (GROUP, "RolloutHistory")];
 
 /// Judges one effect.
 ///
@@ -360,7 +356,12 @@ impl Case<'_> {
             "it would not carry our owner reference",
         )?;
         self.must(self.live.is_none() || self.is_ours(), Rule::Named, "an object of this name exists and is not ours")?;
-        self.must(object.get("status").is_none(), Rule::Fields, "a status is written by its own controller")
+        let is_history = self.is_kind(GROUP, "RolloutHistory");
+        self.must(
+            is_history || object.get("status").is_none(),
+            Rule::Fields,
+            "a status is written by its own controller",
+        )
     }
 
     fn delete(&self, uid: &str, objects: &dyn Objects) -> Result<(), Violation> {

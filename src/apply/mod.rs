@@ -131,9 +131,13 @@ impl Writer {
         // Conflicts with other managers cannot be of interest: the object is ours by owner reference.
         let params = PatchParams { dry_run, ..PatchParams::apply(keys::FIELD_MANAGER).force() };
         let api = self.api(&target);
-        let patch = Patch::Apply(object);
-        let call = api.patch(&target.name, &params, &patch);
-        self.call(purpose, &target, dry_run, call).await
+        let mut object = object.clone();
+        let status = object.as_object_mut().and_then(|map| map.remove("status"));
+        let patch = Patch::Apply(&object);
+        self.call(purpose, &target, dry_run, api.patch(&target.name, &params, &patch)).await?;
+        let Some(status) = status else { return Ok(()) };
+        let patch = Patch::Apply(json!({"apiVersion": target.api_version, "kind": target.kind, "status": status}));
+        self.call(purpose, &target, dry_run, api.patch_status(&target.name, &params, &patch)).await
     }
 
     async fn delete(&self, purpose: Purpose, target: &ObjectRef, uid: &str, foreground: bool) -> Result<(), Error> {

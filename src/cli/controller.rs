@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     client::{self, KubeArgs},
     duration,
+    features::FeatureGates,
 };
 use crate::{
     api::keys::LEASE,
@@ -38,6 +39,12 @@ pub struct Args {
     /// Rollouts worked on at the same time
     #[arg(long, value_name = "COUNT", default_value = "4")]
     workers: usize,
+    /// Features to switch on, as OpenKruise names them, such as RolloutHistory=true
+    #[arg(long, value_name = "NAME=BOOL,…", default_value = "", hide_default_value = true)]
+    feature_gates: FeatureGates,
+    /// Newest releases of each Rollout that RolloutHistory keeps
+    #[arg(long, value_name = "COUNT", default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
+    rollout_history_limit: u16,
     #[command(flatten)]
     leader: LeaderArgs,
     #[command(flatten)]
@@ -178,6 +185,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         decides_in_place: false,
         namespace: args.pod_namespace,
         config_map_wins: args.config_map_scripts_first,
+        history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
         workers: args.workers,
         script_workers: 2,
         health,

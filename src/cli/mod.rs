@@ -9,6 +9,7 @@ pub mod controller;
 pub mod crd;
 pub mod demo;
 pub mod duration;
+pub mod features;
 pub mod generated;
 pub mod lua;
 pub mod policy;

@@ -69,6 +69,9 @@ const EVERYWHERE: &[Right] = &[
     // Finalizer and hash are metadata; status is a right of its own.
     right(GROUP, &["rollouts", "trafficroutings"], READ_PATCH),
     right(GROUP, &["rollouts/status", "trafficroutings/status"], &["patch"]),
+    // Records of releases, where they are switched on.
+    right(GROUP, &["rollouthistories"], OWN),
+    right(GROUP, &["rollouthistories/status"], &["patch"]),
     // To be named as the blocking owner of what we create, where the server checks that.
     right(GROUP, &["rollouts/finalizers", "trafficroutings/finalizers"], &["update"]),
     right("apps", &["deployments"], OWN),

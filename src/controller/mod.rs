@@ -60,6 +60,8 @@ pub struct Options {
     pub namespace: String,
     /// The ConfigMap's scripts replace built-in ones.
     pub config_map_wins: bool,
+    /// How many releases of each Rollout are recorded as RolloutHistory; `None`: none.
+    pub history_limit: Option<usize>,
     /// Rollouts that are worked on at the same time.
     pub workers: usize,
     /// Threads that run scripts.
@@ -104,7 +106,11 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone(), fence, options.guard.clone()),
         cache,
         engine,
-        settings: Settings { script_namespace: options.namespace.clone(), config_map_wins: options.config_map_wins },
+        settings: Settings {
+            script_namespace: options.namespace.clone(),
+            config_map_wins: options.config_map_wins,
+            history_limit: options.history_limit,
+        },
         clock: options.clock.clone(),
         decide: options.decide.clone(),
         decides_in_place: options.decides_in_place,

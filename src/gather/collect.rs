@@ -17,7 +17,9 @@ use crate::{
     },
     lua::{Engine, library},
     rollout::{
-        Hold, Snapshot, is_releasing,
+        Hold, Snapshot,
+        history::History,
+        is_releasing,
         release::{self, Scope, Traffic},
     },
     traffic::{
@@ -59,6 +61,8 @@ pub struct Settings {
     pub script_namespace: String,
     /// The ConfigMap's scripts replace built-in ones.
     pub config_map_wins: bool,
+    /// How many releases of a Rollout are recorded; `None`: none, and none is read.
+    pub history_limit: Option<usize>,
 }
 
 /// API version and kind of the objects that are always needed.
@@ -73,6 +77,9 @@ pub const BASE_KINDS: [(&str, &str); 9] = [
     POLICY,
     BINDING,
 ];
+
+/// API version and kind of the records of releases.
+pub const HISTORY: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "RolloutHistory");
 
 /// API version and kind of what Rollouts may share.
 pub const TRAFFIC_ROUTING: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "TrafficRouting");
@@ -104,6 +111,7 @@ pub fn collect(
         networks: Vec::new(),
         ingress: None,
         traffic_routing: None,
+        history: None,
         hold: Hold::InForce,
         engine: engine.clone(),
         rollout,
@@ -157,7 +165,23 @@ pub fn collect(
     if let Some(name) = &scope.shared {
         snapshot.traffic_routing = at(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, name)?;
     }
+    if let Some(limit) = settings.history_limit.filter(|_| is_releasing(&snapshot.rollout)) {
+        snapshot.history = Some(History { limit, records: records(objects, &snapshot.rollout, &namespace)? });
+    }
     Some(snapshot)
+}
+
+/// The records of earlier releases of a Rollout.
+fn records(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<Result<Vec<Arc<Value>>, Missing>> {
+    // A list of nothing does not tell why.
+    match objects.get(&ObjectRef::new(HISTORY.0, HISTORY.1, namespace, "")) {
+        Err(Lookup::Pending) => return None,
+        Err(Lookup::Missing(why @ (Missing::Kind | Missing::Forbidden(_)))) => return Some(Err(why)),
+        Err(Lookup::Missing(Missing::Object)) | Ok(_) => {}
+    }
+    let mut records = objects.list(HISTORY.0, HISTORY.1, namespace)?;
+    records.retain(|record| object::controller_uid(record) == rollout.metadata.uid.as_deref());
+    Some(Ok(records))
 }
 
 /// The objects that route, with their scripts, and the Ingress beside which a canary stands.

@@ -178,6 +178,9 @@ impl Pods {
     }
 }
 
+/// What tells how a pod is.
+const STATUS: [&str; 6] = ["phase", "reason", "message", "conditions", "initContainerStatuses", "containerStatuses"];
+
 /// What decisions read of a pod: who it is and how it is, not what it is made of.
 pub(crate) fn stripped(pod: &Value) -> Value {
     let part = |path: &[&str], keys: &[&str]| {
@@ -200,14 +203,15 @@ pub(crate) fn stripped(pod: &Value) -> Value {
         "kind": "Pod",
         "metadata": part(&["metadata"], &metadata),
         "spec": part(&["spec"], &["nodeName"]),
-        "status": part(&["status"], &["phase", "reason", "message", "conditions", "initContainerStatuses", "containerStatuses"]),
+        "status": part(&["status"], &[&STATUS[..], &["podIP"]].concat()),
     })
 }
 
 fn is_same(a: &Value, b: &Value) -> bool {
-    let parts: [&[&str]; 5] =
-        [&["metadata", "uid"], &["metadata", "labels"], &["metadata", "deletionTimestamp"], &["spec"], &["status"]];
+    let parts: [&[&str]; 4] =
+        [&["metadata", "uid"], &["metadata", "labels"], &["metadata", "deletionTimestamp"], &["spec"]];
     parts.iter().all(|path| at(a, path) == at(b, path))
+        && STATUS.iter().all(|field| at(a, &["status", field]) == at(b, &["status", field]))
 }
 
 /// The label selector of a workload, as a watch names it; `None` when it selects nothing or everything.
@@ -256,7 +260,8 @@ mod tests {
             "spec": {"nodeName": "n", "containers": [{"name": "c"}]}, "status": {"phase": "Running", "podIP": "1.2.3.4"}});
         let kept = stripped(&pod);
         assert_eq!(kept["metadata"], json!({"name": "a", "labels": {"l": "1"}}));
-        assert_eq!((&kept["spec"], &kept["status"]), (&json!({"nodeName": "n"}), &json!({"phase": "Running"})));
+        let status = json!({"phase": "Running", "podIP": "1.2.3.4"});
+        assert_eq!((&kept["spec"], &kept["status"]), (&json!({"nodeName": "n"}), &status));
         let mut moved = pod.clone();
         moved["status"]["podIP"] = json!("1.2.3.5");
         assert!(is_same(&kept, &stripped(&moved)));

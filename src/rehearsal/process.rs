@@ -91,6 +91,7 @@ impl Processes {
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
+            history_limit: None,
             workers: 2,
             script_workers: 1,
             health: Health::new([CACHES]),

@@ -128,6 +128,7 @@ impl Machine<'_> {
             let lets_go = self.snap.rollout.spec.disabled || metadata.deletion_timestamp.is_some();
             self.take_marks_off(workload, lets_go)?;
         }
+        self.keep_history(ending, scope)?;
         if let Some(sub) = &mut self.status.canary_status {
             sub.finalising_step = END.to_owned();
             sub.settling = None;
@@ -178,6 +179,7 @@ impl Machine<'_> {
         // Whatever shut it again since must not stay: the hold lets a mark go only from what is released.
         self.resume_workload(ending, workload)?;
         self.take_marks_off(workload, false)?;
+        self.keep_history(ending, scope)?;
         self.complete(ending, workload)
     }
 

@@ -3,6 +3,7 @@
 mod blue_green;
 mod failing;
 mod finalise;
+pub mod history;
 mod idle;
 mod leave;
 mod machine;

@@ -42,7 +42,7 @@ pub enum Effect {
         /// JSON patch operations.
         operations: Vec<Value>,
     },
-    /// Creates an object of ours or makes it as described, by server-side apply.
+    /// Creates an object of ours or makes it as described, by server-side apply; its status after it.
     Apply {
         /// Why.
         purpose: Purpose,
@@ -115,6 +115,10 @@ pub enum Purpose {
     DeleteCanary,
     /// Takes our marks off the workload and puts the user's fields back.
     ReleaseWorkload,
+    /// Records what a release that has ended consisted of.
+    RecordHistory,
+    /// Removes the record of an older one.
+    DropHistory,
 }
 
 impl Effect {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::history::History;
 use crate::{
     api::v1beta1::Rollout,
     lua::Engine,
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub ingress: Option<Ingress>,
     /// The TrafficRouting that it shares.
     pub traffic_routing: Option<Arc<Value>>,
+    /// Records of earlier releases; only during one, and only where they are wanted.
+    pub history: Option<History>,
     /// Whether the API server holds changed workloads.
     pub hold: Hold,
     /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.

@@ -11,6 +11,7 @@
 
 mod deeds;
 mod failing;
+mod history;
 mod kinds;
 mod labels;
 mod moments;

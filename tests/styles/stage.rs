@@ -14,7 +14,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidegate::{
-    cli::demo::world::{CONTROLLER, install, manifests, start_controller},
+    cli::demo::world::{CONTROLLER, install, manifests, options},
+    controller::{self, Options},
     sim::{Cluster, Gvr, View},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -95,6 +96,17 @@ impl Stage {
 
     /// A workload of some kind with so many pods; `spec` is merged into its own.
     pub async fn of(row: &'static Row, wanted: usize, spec: &Value, strategy: &Value) -> Stage {
+        Stage::recording(row, wanted, spec, strategy, None).await
+    }
+
+    /// With a controller that records so many releases.
+    pub async fn recording(
+        row: &'static Row,
+        wanted: usize,
+        spec: &Value,
+        strategy: &Value,
+        history_limit: Option<usize>,
+    ) -> Stage {
         let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout").seed(7);
         for (plural, kind) in
             [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule"), ("gateways", "Gateway")]
@@ -149,7 +161,8 @@ impl Stage {
             }
         }));
         let stop = CancellationToken::new();
-        start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
+        let options = Options { history_limit, ..options(&cluster) };
+        tokio::spawn(controller::run(cluster.client(CONTROLLER), options, stop.clone()));
         let stage = Stage { row, cluster, view, seen, _stop: stop.drop_guard() };
         stage.until("all pods ready", |s| pods(&s.view).iter().filter(|p| is_ready(p)).count() == wanted).await;
         stage.seen.lock().unwrap().least_ready = Some(wanted);

@@ -31,6 +31,8 @@ pub struct World {
     pub missing: Vec<(String, String, Missing)>,
     /// Group and kind that are still being read.
     pub pending: Vec<(String, String)>,
+    /// Releases that are recorded.
+    pub history_limit: Option<usize>,
     version: i64,
 }
 
@@ -54,7 +56,7 @@ pub fn key_of(target: &ObjectRef) -> Key {
 }
 
 pub fn settings() -> Settings {
-    Settings { script_namespace: "tidegate-system".into(), config_map_wins: false }
+    Settings { script_namespace: "tidegate-system".into(), config_map_wins: false, history_limit: None }
 }
 
 impl World {
@@ -99,7 +101,8 @@ impl World {
     }
 
     pub fn snapshot(&self, now: Timestamp, engine: &Engine) -> Option<Snapshot> {
-        collect(self, self.rollout()?, now, engine, &settings())
+        let settings = Settings { history_limit: self.history_limit, ..settings() };
+        collect(self, self.rollout()?, now, engine, &settings)
     }
 
     pub fn decide(&self, now: Timestamp, engine: &Engine) -> Option<Plan> {

@@ -219,6 +219,13 @@ fn only_our_own_is_created_and_deleted() {
     let mut with_status = object("v1", "Service", "web-canary", owned(UID));
     with_status["status"] = json!({});
     assert_eq!(apply(with_status), Some(Rule::Fields));
+    let record = |uid: &str| {
+        let mut record = object("rollouts.kruise.io/v1alpha1", "RolloutHistory", "web-0123456789", owned(uid));
+        record["status"] = json!({"phase": "completed"});
+        record
+    };
+    assert_eq!(apply(record(UID)), None, "whose status is ours");
+    assert_eq!(apply(record("another")), Some(Rule::Owned));
 
     for (name, uid, rule) in [
         ("web-canary", "uid-web-canary", None),

@@ -40,20 +40,25 @@ pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
 
 /// Starts the controller on a cluster, with a client of its own.
 pub fn start_controller(cluster: &Cluster, client: kube::Client, stop: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(controller::run(client, options(cluster), stop))
+}
+
+/// How a controller on a cluster in memory is set up.
+pub fn options(cluster: &Cluster) -> Options {
     let clock = cluster.clock();
-    let options = Options {
+    Options {
         clock: Arc::new(move || clock.now()),
         decide: Arc::new(rollout::decide),
         guard: crate::apply::guard::guard(),
         decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,
+        history_limit: None,
         workers: 4,
         script_workers: 1,
         health: Health::new([CACHES]),
         metrics: Metrics::new(),
-    };
-    tokio::spawn(controller::run(client, options, stop))
+    }
 }
 
 /// The objects of embedded manifests.
