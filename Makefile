@@ -20,7 +20,7 @@ demo: compiler ## Play the story of examples/istio on a cluster in memory (DEMO=
 	$(CARGO) run --locked --quiet -- demo $(DEMO)
 
 .PHONY: test
-test: fmt-check lint deny unit simulate ## Formatting, lints, licences and advisories, and all tests but e2e
+test: fmt-check lint deny unit ## Formatting, lints, licences and advisories, and all tests but e2e
 
 .PHONY: unit
 unit: compiler

@@ -338,7 +338,7 @@ impl People {
                 deleted
             }
             Kind::WorkloadGone => {
-                self.excuse(&[Topic::Requests, Topic::Pods], arg + 180);
+                self.excuse(&[Topic::Requests, Topic::Pods], arg + 900);
                 self.plan_to(seconds, Todo::CreateWorkload);
                 self.delete("apps/v1", "Deployment", WORKLOAD).await
             }

@@ -62,7 +62,7 @@ pub static MUTANTS: &[Mutant] = &[
         judge: "6 no uncontrolled release",
         decide: opens_the_workload_early,
     },
-    Mutant { name: "forgets-the-pin", seed: 4, judge: "6 the right share", decide: forgets_the_pin },
+    Mutant { name: "forgets-the-pin", seed: 5, judge: "6 the right share", decide: forgets_the_pin },
     Mutant { name: "approves-by-itself", seed: 0, judge: "6 the right share", decide: approves_by_itself },
     Mutant { name: "drops-an-approval", seed: 0, judge: "liveness", decide: drops_an_approval },
     Mutant { name: "carries-an-approval-on", seed: 0, judge: "8 a person's word", decide: carries_an_approval_on },

@@ -4,6 +4,8 @@
 const SUBSET: &str = "istio-subset v1alpha1 replicas=5 surge=25% unavailable=25% steps=~20,1~exact 3000:template=2";
 const SERVICE: &str = "istio-service v1alpha1 replicas=5 surge=25% unavailable=25% steps=~20,1~exact 3000:template=2";
 
+const PAUSES: &str = "istio-service replicas=2 steps=~11+5,1~exact 1988:template=2";
+
 /// A story: its name, where it plays, and what is done.
 pub struct Story {
     pub name: &'static str,
@@ -59,5 +61,6 @@ stories! {
     // What generated releases have found.
     "deleted-while-it-rolls-back", SERVICE, "paused@1+500:rollback finalising@0+10:delete=53";
     "disabled-while-it-rolls-back", SERVICE, "paused@1+500:rollback finalising@0+10:disable";
+    "a-status-lost-at-the-end-of-a-pause", PAUSES, "2780:timeout-after=19";
     "approved-after-the-end", SUBSET, "idle@0+4000:approve-blindly";
 }

@@ -150,7 +150,11 @@ impl Record {
 
     fn hear_of_rollout(&mut self, before: &Value, after: &Value, setup: &Setup) {
         let is_let_go = |o: &Value| {
-            o.is_null() || object::is_deleting(o) || at(o, &["spec", "disabled"]) == Some(&Value::Bool(true))
+            o.is_null()
+                || object::is_deleting(o)
+                || at(o, &["spec", "disabled"]) == Some(&Value::Bool(true))
+                // Enabled again, it lets go first all the same.
+                || ["Disabling", "Disabled", "Terminating"].contains(&text(o, &["status", "phase"]))
         };
         self.is_let_go = is_let_go(after);
         if self.is_let_go && !is_let_go(before) {
@@ -169,7 +173,8 @@ impl Record {
             self.jumps.insert(next);
         }
         // Who writes the word at another moment has approved nothing.
-        if state(&new) == "StepReady" && state(&old) == "StepPaused" && !is_winding_up(before) {
+        let was_asked = state(&old) == "StepPaused" || int(&old, &["pausedStepIndex"]) == Some(index);
+        if state(&new) == "StepReady" && was_asked && !is_winding_up(before) {
             let revision = text(&new, &["canaryRevision"]).to_owned();
             self.approvals.insert((self.release, revision.clone(), index));
             if self.is_last(index, &revision)
@@ -203,6 +208,8 @@ impl Record {
         }
         let (Some(after), "rollouts", true) = (&write.after, write.gvr.resource.as_str(), is_ours) else { return };
         let null = Value::Null;
+        let lets_go = ["Disabling", "Disabled", "Terminating"].contains(&text(after, &["status", "phase"]));
+        self.is_let_go = lets_go || at(after, &["spec", "disabled"]) == Some(&Value::Bool(true));
         let before = write.before.as_deref().unwrap_or(&null);
         if starts_release(before, after) {
             self.release += 1;

@@ -68,8 +68,8 @@ pub fn approvals(sight: &Sight<'_>) -> Result<(), String> {
     let count = i64::try_from(record.plan.len()).unwrap_or_default();
     if finalises(after)
         && !finalises(before)
-        && let Some(step) = (old.max(1)..=count).find(|s| !record.passes(*s, revision))
-        && !record.jumps.contains(&(step + 1))
+        && let first = record.jumps.iter().copied().filter(|j| (old..=count).contains(j)).max().unwrap_or(old)
+        && let Some(step) = (first.max(1)..=count).find(|s| !record.passes(*s, revision))
     {
         return Err(format!("release {revision} is finished, although nobody approved step {step}"));
     }
