@@ -44,8 +44,13 @@ fmt-check:
 	$(CARGO) fmt -- --check
 
 .PHONY: lint
-lint: compiler ## Compiler and clippy warnings, as errors
+lint: compiler ## Compiler and clippy warnings, and what `lua lint` finds in the scripts, as errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) run --locked --quiet -- lua lint --strict
+
+.PHONY: mutate
+mutate: compiler ## Which changes of the traffic scripts no test case notices, and each script's score (LEAST=90, SCRIPTS=)
+	$(CARGO) run --locked --quiet -- lua mutate --least $(or $(LEAST),90) $(SCRIPTS)
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## Dependencies: licences, sources, duplicates, advisories

@@ -107,6 +107,138 @@ ok    testcases/g.io/Thing/b.yaml (1 step)
     assert!(out.starts_with(expected), "{out}");
 }
 
+const MUTATED: &str = "\
+local data = obj.data
+if obj.canaryWeight > 0 then
+  data.spec.size = data.spec.size + obj.canaryWeight
+end
+return data
+";
+
+#[test]
+fn mutate_lists_what_no_case_notices() {
+    let place = Place::new(&[(SCRIPT, MUTATED), (CASE, &case(SIX))]);
+    let (code, out, err) = place.run(&["mutate"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let expected = "\
+lua-scripts/g.io/Thing/trafficRouting.lua:2:21: `>` → `>=`
+lua-scripts/g.io/Thing/trafficRouting.lua:2:23: `0` → `1`
+SCRIPT                                     CHANGES  NOTICED  ALLOWED   SCORE
+lua-scripts/g.io/Thing/trafficRouting.lua       13       11        0   84.6 %
+";
+    assert_eq!(out, expected);
+    assert_eq!(place.run(&["mutate", "--jobs", "1"]).1, expected, "the same whatever runs beside it");
+
+    let (code, _, err) = place.run(&["mutate", "--least", "90"]);
+    assert_eq!((code, err.as_str()), (1, "error: lua-scripts/g.io/Thing/trafficRouting.lua: 84.6 % is below 90 %\n"));
+    let (code, out, _) = place.run(&["mutate", SCRIPT, "--least", "84", "-o", "json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["scripts"][0]["noticed"]), (0, &json!(11)));
+    assert_eq!(report["scripts"][0]["unnoticed"][1], json!({"line": 2, "column": 23, "change": "`0` → `1`"}));
+}
+
+#[test]
+fn mutate_takes_excuses_with_a_reason() {
+    const ALLOW: &str = "lua-scripts/mutate-allow.yaml";
+    let entry = |change: &str, reason: &str| {
+        format!(
+            "- script: g.io/Thing/trafficRouting.lua\n  line: if obj.canaryWeight > 0 then\n  change: '{change}'\n  reason: '{reason}'\n"
+        )
+    };
+    let place = Place::new(&[(SCRIPT, MUTATED), (CASE, &case(SIX)), (ALLOW, &entry("`>` → `>=`", "adding 0"))]);
+    let (code, out, err) = place.run(&["mutate", "--least", "90"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(!out.contains(":2:21:") && out.contains(":2:23:"), "{out}");
+    assert!(out.contains("     13       11        1   91.7 %\n"), "{out}");
+
+    place.write(ALLOW, &entry("`>` → `<=`", "out of date"));
+    let (code, _, err) = place.run(&["mutate"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.contains("change `>` → `<=`: there is no such change, or a case notices it; remove the entry"),
+        "{err}"
+    );
+    place.write(ALLOW, &entry("`>` → `>=`", " "));
+    let (code, _, err) = place.run(&["mutate"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("the reason is empty"), "{err}");
+}
+
+#[test]
+fn mutate_changes_the_prelude() {
+    let place = Place::new(&[
+        (SCRIPT, "if tidegate.is_empty(obj.data.spec) then error('empty') end\nreturn obj.data\n"),
+        (CASE, &case("{apiVersion: g.io/v1, kind: Thing, spec: {keep: [], size: 1}}")),
+        (
+            "lua-scripts/prelude/object.lua",
+            "local tidegate = ...\nlocal next = next\nfunction tidegate.is_empty(t) return next(t) == nil end\n",
+        ),
+    ]);
+    // The other parts of the prelude need functions that this one lacks: nothing runs.
+    let (code, _, err) = place.run(&["mutate", "lua-scripts/prelude/object.lua"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("fail without any change") && err.contains(CASE), "{err}");
+    let object = concat!(env!("CARGO_MANIFEST_DIR"), "/lua-scripts/prelude/object.lua");
+    place.write("lua-scripts/prelude/object.lua", &fs::read_to_string(object).unwrap());
+    let (code, out, err) = place.run(&["mutate", "lua-scripts/prelude/object.lua"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("lua-scripts/prelude/object.lua:") && !out.contains("is_empty"), "{out}");
+}
+
+#[test]
+fn mutate_needs_passing_cases() {
+    let place = Place::new(&[(SCRIPT, COUNT), (CASE, &case(SEVEN))]);
+    let (code, out, err) = place.run(&["mutate"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("these cases fail without any change") && err.contains(CASE), "{err}");
+    let place = Place::new(&[(SCRIPT, COUNT), ("testcases/none", "")]);
+    let (code, _, err) = place.run(&["mutate"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("no case in testcases is of lua-scripts/g.io/Thing/trafficRouting.lua"), "{err}");
+}
+
+#[test]
+fn lint_tells_line_column_and_rule() {
+    let place = Place::new(&[(SCRIPT, "total = obj.weigth\nfor k in pairs(obj) do print(os) end\nreturn obj.data\n")]);
+    place.write("lua-scripts/types.d.lua", "obj = {}");
+    let (code, out, err) = place.run(&["lint"]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    let expected = "\
+lua-scripts/g.io/Thing/trafficRouting.lua:1:1: warning: `total` is a global: write `local` before it [leaked-global]
+lua-scripts/g.io/Thing/trafficRouting.lua:1:9: error: `obj` has no `weigth` [undefined-field]
+lua-scripts/g.io/Thing/trafficRouting.lua:2:30: error: scripts have no `os`, and this one sets none [undefined-global]
+1 script: 2 errors, 1 warning
+";
+    assert_eq!(out, expected);
+    let (_, out, _) = place.run(&["lint", "-o", "json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["errors"], &report["findings"][1]["column"]), (&json!(2), &json!(9)));
+    assert_eq!(report["findings"][0]["level"], "warning");
+
+    place.write(SCRIPT, "total = 1\nreturn obj.data\n");
+    assert_eq!(place.run(&["lint", SCRIPT]).0, 0);
+    assert_eq!(place.run(&["lint", SCRIPT, "--strict"]).0, 1);
+    place.write(SCRIPT, "return obj.data end\n");
+    let (code, out, _) = place.run(&["lint"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("trafficRouting.lua:1:17: error: ") && out.contains("[syntax]"), "{out}");
+    assert_eq!(place.run(&["lint", "none"]).0, 2);
+}
+
+#[test]
+fn a_case_can_ask_for_words() {
+    let said = |text: &str| case(&SIX.replace("spec:", &format!("prints: '{text}', spec:")));
+    let place = Place::new(&[(SCRIPT, &format!("print('warning: odd')\n{COUNT}")), (CASE, &said("odd"))]);
+    assert_eq!(place.run(&["test"]).0, 0);
+    for (text, message) in [("even", "the script must print \"even\" and did not"), ("", "must print nothing and did")]
+    {
+        place.write(CASE, &said(text));
+        let (code, out, _) = place.run(&["test"]);
+        assert_eq!(code, 1);
+        assert!(out.contains(message), "{out}");
+    }
+}
+
 #[test]
 fn colour_is_for_terminals_or_on_demand() {
     let place = Place::new(&[(SCRIPT, COUNT), (CASE, &case(SEVEN))]);

@@ -50,8 +50,9 @@ end
 local function drop_key(request, operation, name)
   local map = request[operation]
   if map == nil then return end
-  local doomed = {}
+  local doomed = {} -- Its order does not matter: all of them go.
   for key in next, map do
+    -- lint: allow pairs-order
     if lower(key) == name then doomed[#doomed + 1] = key end
   end
   for _, key in ipairs(doomed) do map[key] = nil end

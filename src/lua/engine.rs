@@ -18,7 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ErrorKind, Limits, Outcome, Script, ScriptError,
+    ErrorKind, Library, Limits, Outcome, Script, ScriptError,
     cache::Lru,
     compile::{self, SyntaxError},
     fingerprint::fingerprint,
@@ -124,8 +124,14 @@ impl Engine {
 
     /// An engine with this many worker threads (at least one) and these limits.
     pub fn with_limits(workers: usize, limits: Limits) -> Self {
+        Self::with_shared(workers, limits, &Library::shared())
+    }
+
+    /// An engine whose scripts find these functions in their global `tidegate`, for tools that work on them. If they do
+    /// not compile, every run fails.
+    pub fn with_shared(workers: usize, limits: Limits, functions: &[Script]) -> Self {
         let shared = Arc::new(Shared {
-            prelude: Prelude::compile(),
+            prelude: Prelude::compile(functions),
             queue: Mutex::default(),
             wake: Condvar::new(),
             compiled: Mutex::new(Lru::new(limits.compiled, COMPILED_BYTES)),

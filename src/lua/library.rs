@@ -60,13 +60,6 @@ impl fmt::Display for NotFound {
     }
 }
 
-/// The shared functions that every script finds in its global `tidegate`, as file names and texts, in the order in which
-/// they build on each other.
-pub(super) fn prelude() -> Vec<(&'static str, &'static str)> {
-    let text = |name: &'static str| Some((name, BUILT_IN.get_file(format!("{PRELUDE}/{name}.lua"))?.contents_utf8()?));
-    PRELUDE_PARTS.iter().filter_map(|name| text(name)).collect()
-}
-
 /// The library of scripts.
 #[derive(Clone, Copy, Debug)]
 pub struct Library;
@@ -112,6 +105,12 @@ impl Library {
             Some((group.to_owned(), kind.to_owned()))
         };
         Library::list().into_iter().filter_map(target).collect()
+    }
+
+    /// The shared functions that every script finds in its global `tidegate`: scripts `prelude/<part>.lua`, in the order
+    /// in which they build on each other.
+    pub fn shared() -> Vec<Script> {
+        PRELUDE_PARTS.iter().filter_map(|part| built_in(&format!("{PRELUDE}/{part}.lua"))).collect()
     }
 
     /// The ConfigMap key of the script for objects of this API group and kind.

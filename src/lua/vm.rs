@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     ErrorKind, Limits, Outcome, Script, ScriptError, compile, convert,
     error::{absent_name, one_line},
-    json, library,
+    json,
     meter::{Meter, Stop},
     output,
 };
@@ -20,7 +20,7 @@ use super::{
 const COMPATIBILITY: &str = include_str!("prelude.lua");
 /// What the VM calls the prelude in positions. Not a name that a script can have.
 const PRELUDE_NAME: &str = "[tidegate]";
-/// The global through which scripts reach the shared functions of [`library::prelude`].
+/// The global through which scripts reach the shared functions of [`super::Library::shared`].
 const SHARED: &str = "tidegate";
 /// What the VM calls the script; errors put the script's own name in its place.
 const CHUNK_NAME: &str = "script";
@@ -35,16 +35,15 @@ pub(super) struct Prelude {
 }
 
 impl Prelude {
-    /// Compiles it.
+    /// Compiles it, with these shared functions.
     ///
     /// # Errors
     /// Only if the prelude itself is broken.
-    pub fn compile() -> Result<Self, String> {
+    pub fn compile(shared: &[Script]) -> Result<Self, String> {
         let compiled = |name: &str, text: &str| {
             compile::compile_prelude(text).map_err(|e| format!("prelude {name}, line {:?}: {e}", e.line))
         };
-        let shared =
-            library::prelude().into_iter().map(|(name, text)| compiled(name, text)).collect::<Result<_, _>>()?;
+        let shared = shared.iter().map(|part| compiled(&part.name, &part.source)).collect::<Result<_, _>>()?;
         Ok(Self { compatibility: compiled("prelude.lua", COMPATIBILITY)?, shared })
     }
 }

@@ -8,9 +8,12 @@ use std::{
 
 use serde_json::Value;
 
+mod lint;
 mod list;
+mod mutate;
 mod report;
 mod run;
+mod sources;
 mod test;
 mod watch;
 
@@ -24,6 +27,10 @@ pub enum Command {
     Test(test::Args),
     /// Run a script on one object and print what it makes of it.
     Run(run::Args),
+    /// Look for mistakes in scripts without running them.
+    Lint(lint::Args),
+    /// Change scripts in small ways and tell which changes no test case notices.
+    Mutate(mutate::Args),
     /// Print the built-in scripts and what they can do.
     List(list::Args),
 }
@@ -58,6 +65,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Lint(args) => lint::run(&args),
+        Command::Mutate(args) => mutate::run(&args),
         Command::List(args) => list::run(&args),
     }
 }

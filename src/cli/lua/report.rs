@@ -142,6 +142,7 @@ fn step_json(step: &StepResult) -> Value {
         Verdict::Differs { expected, found } => ("differs", json!({"expected": expected, "found": found})),
         Verdict::Failed(e) => ("failed", json!({"script": e.script, "line": e.line, "snippet": e.snippet})),
         Verdict::BadOutput(_) => ("bad-output", json!({})),
+        Verdict::OtherWords { expected } => ("other-words", json!({"expectedText": expected})),
         Verdict::ErrorMissing { expected, found } => {
             ("error-missing", json!({"expectedError": expected, "found": found}))
         }

@@ -160,7 +160,7 @@ fn plan(args: &Args) -> Result<(Plan, Strategy), String> {
         canary_service: args.canary.clone().unwrap_or_default(),
         namespace: None,
     };
-    Ok((Plan { names, ingress_class: args.class.clone(), patch: Some(patch), steps: Vec::new() }, strategy))
+    Ok((Plan { names, ingress_class: args.class.clone(), patch: Some(patch), ..Plan::default() }, strategy))
 }
 
 fn matches_of(path: &Path) -> Result<Vec<HttpRouteMatch>, String> {

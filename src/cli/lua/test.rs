@@ -8,7 +8,7 @@ use crate::lua::{Engine, Limits};
 
 const HELP: &str = "\
 Cases: a YAML file with the keys rollout or trafficRouting, original, and expected (a list with one object for each
-step; {error: TEXT} for a step that must fail with a message that contains TEXT). In a folder the files of
+step; {error: TEXT} for a step that must fail with a message that contains TEXT; a key prints for what it must print). In a folder the files of
 <group>/<Kind>/, of ingress/<class>/ and of testdata/ beside a trafficRouting.lua are cases, and those of the folder that is named itself.
 
 Script of a case, the first that exists: --script; trafficRouting.lua beside the case's testdata/ folder;

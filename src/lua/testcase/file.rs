@@ -22,6 +22,8 @@ pub struct Case {
     pub original: Original,
     /// What must come of it, one for each step of the plan.
     pub expected: Vec<Expected>,
+    /// For each step a text that the script must print, empty when it must print nothing; none where it may print anything.
+    pub prints: Vec<Option<String>>,
 }
 
 /// What must come of one step.
@@ -45,7 +47,7 @@ pub struct CaseError {
     pub message: String,
 }
 
-const KEYS: [&str; 4] = ["rollout", "trafficRouting", "original", "expected"];
+const KEYS: [&str; 5] = ["rollout", "trafficRouting", "controller", "original", "expected"];
 
 impl Case {
     /// Reads a case file.
@@ -64,26 +66,36 @@ impl Case {
     /// As [`Case::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Case, CaseError> {
         let result = yaml::from_str(text).map_err(|e| e.to_string()).and_then(parse);
-        let (plan, original, expected) = result.map_err(|message| CaseError { path: path.to_owned(), message })?;
-        Ok(Case { path: path.to_owned(), plan, original, expected })
+        let (plan, original, expected, prints) =
+            result.map_err(|message| CaseError { path: path.to_owned(), message })?;
+        Ok(Case { path: path.to_owned(), plan, original, expected, prints })
     }
 }
 
-fn parse(document: Value) -> Result<(Plan, Original, Vec<Expected>), String> {
+type Parsed = (Plan, Original, Vec<Expected>, Vec<Option<String>>);
+
+fn parse(document: Value) -> Result<Parsed, String> {
     let Value::Object(mut map) = document else {
         return Err("is not a map with the keys rollout or trafficRouting, original, expected".to_owned());
     };
     if let Some(key) = map.keys().find(|k| !KEYS.contains(&k.as_str())) {
-        return Err(format!("unknown key {key:?}; the keys are rollout or trafficRouting, original, and expected"));
+        return Err(format!(
+            "unknown key {key:?}; the keys are rollout or trafficRouting, controller, original, and expected"
+        ));
     }
-    let plan = match (map.remove("rollout"), map.remove("trafficRouting")) {
+    let mut plan = match (map.remove("rollout"), map.remove("trafficRouting")) {
         (Some(rollout), None) => Plan::of_rollout(&rollout).map_err(|e| format!("rollout.{e}"))?,
         (None, Some(routing)) => Plan::of_traffic_routing(&routing).map_err(|e| format!("trafficRouting.{e}"))?,
         (None, None) => return Err("rollout or trafficRouting is missing".to_owned()),
         (Some(_), Some(_)) => return Err("rollout and trafficRouting exclude each other: remove one".to_owned()),
     };
+    plan.ingress_controller = match map.remove("controller") {
+        None => None,
+        Some(Value::String(controller)) => Some(controller),
+        Some(_) => return Err("controller must be a text: spec.controller of the IngressClass".to_owned()),
+    };
     let original = Original::from_object(&required(&mut map, "original")?).map_err(|e| format!("original.{e}"))?;
-    let Value::Array(entries) = required(&mut map, "expected")? else {
+    let Value::Array(mut entries) = required(&mut map, "expected")? else {
         return Err("expected is not a list with one object for each step (or for the TrafficRouting)".to_owned());
     };
     if entries.len() != plan.steps.len() {
@@ -93,10 +105,20 @@ fn parse(document: Value) -> Result<(Plan, Original, Vec<Expected>), String> {
             counted(plan.steps.len(), "step", "steps")
         ));
     }
+    let prints = entries.iter_mut().enumerate().map(|(i, e)| prints_of(i, e)).collect::<Result<_, _>>()?;
     let is_ingress = plan.class_for(&original).is_some();
     let expected = entries.into_iter().enumerate().map(|(i, e)| expectation(i, e, is_ingress));
     let expected = expected.collect::<Result<_, _>>()?;
-    Ok((plan, original, expected))
+    Ok((plan, original, expected, prints))
+}
+
+/// Takes the text that the script must print out of an expected entry.
+fn prints_of(index: usize, entry: &mut Value) -> Result<Option<String>, String> {
+    match entry.as_object_mut().and_then(|map| map.remove("prints")) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("expected[{index}].prints must be a text; empty for a script that must print nothing")),
+    }
 }
 
 fn required(map: &mut Map<String, Value>, key: &str) -> Result<Value, String> {
@@ -142,6 +164,15 @@ expected: [{apiVersion: g/v1, kind: K, metadata: {labels: {a: b}}, spec: {a: 2}}
     fn reads_a_case() {
         let case = Case::parse(Path::new("f.yaml"), GOOD).unwrap();
         assert_eq!(case.plan.names.canary_service, "app");
+        assert_eq!((case.plan.ingress_controller, case.prints), (None, vec![None]));
+        let more = GOOD
+            .replace("original:", "controller: example.com/c\noriginal:")
+            .replace("spec: {a: 2}", "prints: x, spec: {a: 2}");
+        let more = Case::parse(Path::new("f.yaml"), &more).unwrap();
+        assert_eq!(
+            (more.plan.ingress_controller.as_deref(), more.prints),
+            (Some("example.com/c"), vec![Some("x".to_owned())])
+        );
         assert!(matches!(&case.expected[..], [Expected::Parts(p)] if p.labels["a"] == "b"));
     }
 
@@ -151,7 +182,7 @@ expected: [{apiVersion: g/v1, kind: K, metadata: {labels: {a: b}}, spec: {a: 2}}
         for (text, message) in [
             (
                 format!("{GOOD}orignal: 1\n"),
-                "f.yaml: unknown key \"orignal\"; the keys are rollout or trafficRouting, original, and expected",
+                "f.yaml: unknown key \"orignal\"; the keys are rollout or trafficRouting, controller, original, and expected",
             ),
             (cut("original:", "rollout:"), "rollout and trafficRouting exclude each other"),
             (cut("trafficRouting", "rollout"), "rollout.spec: "),
@@ -162,6 +193,8 @@ expected: [{apiVersion: g/v1, kind: K, metadata: {labels: {a: b}}, spec: {a: 2}}
             (cut("[{apiVersion", "[{error: x}, {apiVersion"), "expected has 2 entries for 1 step"),
             (cut("kind: K, metadata", "kind: K, error: 1, metadata"), "expected[0].error must be the only key"),
             (cut("spec: {a: 2}", "spec: 2"), "expected[0].spec must be an object"),
+            (cut("kind: K, metadata", "kind: K, prints: 1, metadata"), "expected[0].prints must be a text"),
+            (cut("original:", "controller: 1\noriginal:"), "controller must be a text"),
             ("a: [".to_owned(), "f.yaml: "),
         ] {
             let found = error(&text);

@@ -6,6 +6,10 @@
 //! result and the expected object are compared by spec, labels and annotations. The format is the original
 //! controller's; `error` entries are an addition.
 //!
+//! A key `prints: TEXT` beside the object's own says that the script must print that text in this step, such as a
+//! warning, and an empty one that it must print nothing; `controller` beside `original` is `spec.controller` of the
+//! IngressClass.
+//!
 //! When the Rollout routes by an Ingress and `original` is one, the script is that of its class. For a class with a
 //! canary Ingress the result is that Ingress; an expected entry without `spec` is compared by its annotations alone.
 
@@ -18,5 +22,5 @@ mod scripts;
 pub use discover::{Found, discover};
 pub use file::{Case, CaseError, Expected};
 pub use plan::Plan;
-pub use run::{CaseResult, Report, StepResult, Verdict, run, run_case};
+pub use run::{CaseResult, Report, StepResult, Verdict, run, run_case, run_steps};
 pub use scripts::{ScriptSource, load_script};

@@ -18,6 +18,8 @@ pub struct Plan {
     pub names: Names,
     /// Class of the Ingress that is routed by, when one is; empty for the default class.
     pub ingress_class: Option<String>,
+    /// `spec.controller` of its IngressClass, where it is known.
+    pub ingress_controller: Option<String>,
     /// What the canary's pods are patched with.
     pub patch: Option<PatchPodTemplateMetadata>,
     /// One for each step.
@@ -60,7 +62,7 @@ impl Plan {
         let own_service = disabled != Some(true) && routing.create_canary_service != Some(false);
         let steps = steps.iter().enumerate().map(|(i, step)| strategy_of(style, i, step)).collect::<Result<_, _>>()?;
         let ingress_class = class_of(routing);
-        Ok(Plan { names: names(object, routing, own_service), ingress_class, patch, steps })
+        Ok(Plan { names: names(object, routing, own_service), ingress_class, ingress_controller: None, patch, steps })
     }
 
     /// Reads a `TrafficRouting`: one step, and no canary Service.
@@ -72,7 +74,8 @@ impl Plan {
         let routing = spec.object_ref.first().ok_or("spec.objectRef: has no entry")?;
         let strategy = Strategy::from_traffic_routing(&spec.strategy).map_err(|e| format!("spec.strategy.{e}"))?;
         let ingress_class = class_of(routing);
-        Ok(Plan { names: names(object, routing, false), ingress_class, patch: None, steps: vec![strategy] })
+        let names = names(object, routing, false);
+        Ok(Plan { names, ingress_class, ingress_controller: None, patch: None, steps: vec![strategy] })
     }
 
     /// The class whose script changes this object, when it is the Ingress of a plan that routes by one.
@@ -89,7 +92,13 @@ impl Plan {
     /// The script's input for one of the steps, always from the original.
     pub fn input(&self, original: &Original, script: &Script, strategy: &Strategy) -> Value {
         if self.makes_canary_ingress(original, script) {
-            return ingress::script_input(original, &self.names, self.patch.as_ref(), strategy, None);
+            return ingress::script_input(
+                original,
+                &self.names,
+                self.patch.as_ref(),
+                strategy,
+                self.ingress_controller.as_deref(),
+            );
         }
         script_input(original, &self.names, self.patch.as_ref(), strategy)
     }

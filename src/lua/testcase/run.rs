@@ -73,6 +73,11 @@ pub enum Verdict {
     Failed(Box<ScriptError>),
     /// The script returned something that is no object's spec, labels and annotations.
     BadOutput(String),
+    /// The result is right, but the script did not print what it must.
+    OtherWords {
+        /// Text that the case wants printed; empty for none.
+        expected: String,
+    },
     /// The script must fail and did not.
     ErrorMissing {
         /// Text of the error that the case wants.
@@ -126,6 +131,10 @@ impl Verdict {
             Verdict::Differs { .. } => "the result differs from what is expected".to_owned(),
             Verdict::Failed(error) => error.to_string(),
             Verdict::BadOutput(message) => message.clone(),
+            Verdict::OtherWords { expected } if expected.is_empty() => {
+                "the script must print nothing and did".to_owned()
+            }
+            Verdict::OtherWords { expected } => format!("the script must print {expected:?} and did not"),
             Verdict::ErrorMissing { expected, .. } => {
                 format!("the script succeeded, but must fail with {expected:?}")
             }
@@ -139,7 +148,7 @@ impl Verdict {
     /// script around the error.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Verdict::Passed | Verdict::BadOutput(_) => None,
+            Verdict::Passed | Verdict::BadOutput(_) | Verdict::OtherWords { .. } => None,
             Verdict::Differs { expected, found } => Some(diff(expected, found)),
             Verdict::ErrorMissing { found, .. } => Some(text(found)),
             Verdict::Failed(error) | Verdict::OtherError { found: error, .. } => {
@@ -209,19 +218,30 @@ pub fn run_case(engine: &Engine, path: &std::path::Path, scripts: &ScriptSource)
         Ok(script) => script,
         Err(message) => return result(None, Err(message)),
     };
-    let steps = case
-        .plan
-        .steps
-        .iter()
-        .zip(&case.expected)
-        .enumerate()
-        .map(|(i, (strategy, expected))| {
-            let input = case.plan.input(&case.original, &script, strategy);
-            let take = |value| case.plan.output(&case.original, &script, value);
-            run_step(engine, &script, i + 1, &input, take, expected)
-        })
-        .collect();
+    let steps = run_steps(engine, &case, &script).collect();
     result(Some(script.name), Ok(steps))
+}
+
+/// Runs the steps of a case, each when it is asked for.
+pub fn run_steps<'a>(
+    engine: &'a Engine,
+    case: &'a Case,
+    script: &'a Script,
+) -> impl Iterator<Item = StepResult> + use<'a> {
+    case.plan.steps.iter().zip(&case.expected).enumerate().map(move |(i, (strategy, expected))| {
+        let input = case.plan.input(&case.original, script, strategy);
+        let take = |value| case.plan.output(&case.original, script, value);
+        let step = run_step(engine, script, i + 1, &input, take, expected);
+        heard(step, case.prints.get(i).and_then(Option::as_deref))
+    })
+}
+
+/// Not passed when the script did not print this text; or anything, when it is empty.
+fn heard(step: StepResult, wanted: Option<&str>) -> StepResult {
+    let Some(text) = wanted.filter(|_| step.verdict == Verdict::Passed) else { return step };
+    let said =
+        if text.is_empty() { step.prints.is_empty() } else { step.prints.iter().any(|line| line.contains(text)) };
+    if said { step } else { StepResult { verdict: Verdict::OtherWords { expected: text.to_owned() }, ..step } }
 }
 
 fn run_step(
