@@ -63,6 +63,9 @@ pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
 /// The labels by which pods of one revision are told from others.
 pub const REVISION_LABELS: [&str; 2] = [POD_TEMPLATE_HASH, CONTROLLER_REVISION_HASH];
 
+/// Annotation of a pod: those of lower cost are deleted first.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// Annotation of a ReplicaSet: its revision number within the Deployment.
 pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
 

@@ -78,7 +78,7 @@ const EVERYWHERE: &[Right] = &[
     // `minReadySeconds` of a ReplicaSet that must stay while its Deployment is paused.
     right("apps", &["replicasets"], READ_PATCH),
     right("apps", &["controllerrevisions"], READ),
-    right("apps", &["statefulsets"], READ_PATCH),
+    right("apps", &["statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
     right("", &["services"], OWN),

@@ -16,7 +16,10 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::cache::{Change, backoff, version};
-use crate::api::object::{self, at};
+use crate::api::{
+    keys,
+    object::{self, at},
+};
 
 /// Namespace and name of a Rollout.
 pub type Key = (String, String);
@@ -198,10 +201,15 @@ pub(crate) fn stripped(pod: &Value) -> Value {
         "creationTimestamp",
         "deletionTimestamp",
     ];
+    let mut kept = part(&["metadata"], &metadata);
+    let annotations = part(&["metadata", "annotations"], &[keys::DELETION_COST]);
+    if let Some(kept) = kept.as_object_mut().filter(|_| annotations.as_object().is_some_and(|a| !a.is_empty())) {
+        kept.insert("annotations".to_owned(), annotations);
+    }
     serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": part(&["metadata"], &metadata),
+        "metadata": kept,
         "spec": part(&["spec"], &["nodeName"]),
         "status": part(&["status"], &[&STATUS[..], &["podIP"]].concat()),
     })

@@ -4,6 +4,7 @@
 
 pub mod batches;
 pub mod canary;
+pub mod daemon_set;
 pub mod deployment;
 pub mod hold;
 mod partition;
@@ -59,7 +60,7 @@ pub struct Kind {
 }
 
 /// The kinds that can be released.
-pub static KINDS: &[Kind] = &[deployment::KIND, stateful_set::KIND];
+pub static KINDS: &[Kind] = &[deployment::KIND, stateful_set::KIND, daemon_set::KIND];
 
 /// The row of a kind.
 pub fn kind(group: &str, kind: &str) -> Option<&'static Kind> {

@@ -18,6 +18,15 @@ const STATEFUL_SET: Row = Row {
     is_on_nodes: false,
 };
 
+const DAEMON_SET: Row = Row {
+    api_version: "apps/v1",
+    kind: "DaemonSet",
+    plural: "daemonsets",
+    spec: |_| json!({}),
+    definition: None,
+    is_on_nodes: true,
+};
+
 /// A kind, with what its stories need to know of it.
 struct Kind {
     row: &'static Row,
@@ -35,6 +44,13 @@ const KINDS: &[Kind] = &[
         own: || json!({"updateStrategy": {"rollingUpdate": {"partition": 3}}, "minReadySeconds": 4}),
         least: 9,
     },
+    Kind { row: &DAEMON_SET, own: || json!({}), least: 9 },
+    Kind {
+        row: &DAEMON_SET,
+        own: || json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": "30%"}}, "minReadySeconds": 3}),
+        least: 7,
+    },
+    Kind { row: &DAEMON_SET, own: || json!({"updateStrategy": {"type": "OnDelete"}}), least: 9 },
 ];
 
 const KEYS: [&str; 3] = ["in-progressing", "original-partition", "daemonset-original-update-strategy"];
@@ -49,6 +65,11 @@ async fn each<F: AsyncFn(&Kind)>(story: F) {
 impl Kind {
     async fn stage(&self, strategy: &Value) -> Stage {
         Stage::of(self.row, 10, &(self.own)(), strategy).await
+    }
+
+    fn assert_kept_enough(&self, stage: &Stage) {
+        let least = stage.seen().0;
+        assert!(least >= self.least, "never fewer pods than promised: {least} of {}", self.least);
     }
 }
 
@@ -78,14 +99,13 @@ fn step_by_step() {
         stage.paused_at(1).await;
         assert_eq!(stage.versions(), "8 base + 2 canary");
         tokio::time::sleep(Duration::from_secs(600)).await;
-        assert_eq!(stage.seen(), (kind.least, [("base".into(), 10), ("canary".into(), 2)].into()));
+        assert_eq!(stage.seen().1, [("base".into(), 10), ("canary".into(), 2)].into());
         stage.approve().await;
         stage.paused_at(2).await;
         assert_eq!(stage.versions(), "5 base + 5 canary");
         stage.approve().await;
-        stage.ends().await;
-        assert_eq!(stage.versions(), "10 canary");
-        assert_eq!(stage.seen().0, kind.least, "never fewer pods than promised");
+        stage.ends_with("10 canary").await;
+        kind.assert_kept_enough(&stage);
         assert_restored(&stage, &before);
         let status = &stage.rollout()["status"];
         assert_eq!(
@@ -131,8 +151,7 @@ fn with_traffic_and_back() {
         stage.paused_at(2).await;
         assert_eq!((stage.versions().as_str(), &route(&stage)[1]["weight"]), ("4 base + 6 canary", &json!(50)));
         stage.release("base").await;
-        stage.ends().await;
-        assert_eq!(stage.versions(), "10 base");
+        stage.ends_with("10 base").await;
         assert_eq!((original, selector), (route(&stage), service(&stage, "nginx-service")));
         assert_eq!(service(&stage, "nginx-service-canary"), None);
         assert_restored(&stage, &before);
@@ -177,8 +196,8 @@ fn d_28_a_third_version_is_held_at_once_and_starts_again() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(stage.versions(), "6 base + 4 third");
         stage.release("base").await;
-        stage.ends().await;
-        assert_eq!((stage.versions().as_str(), stage.seen().0), ("10 base", kind.least));
+        stage.ends_with("10 base").await;
+        kind.assert_kept_enough(&stage);
         assert_restored(&stage, &before);
     }));
 }
@@ -225,8 +244,7 @@ fn d_42_what_the_user_changes_meanwhile_is_his() {
         stage.approve().await;
         stage.paused_at(2).await;
         stage.approve().await;
-        stage.ends().await;
-        assert_eq!(stage.versions(), "10 canary");
+        stage.ends_with("10 canary").await;
         let spec = &stage.workload()["spec"];
         assert_eq!(
             (&spec["updateStrategy"]["rollingUpdate"]["partition"], &spec["minReadySeconds"]),
@@ -247,8 +265,35 @@ fn a_version_that_never_gets_ready_is_rolled_back() {
         assert!(stage.rollout()["status"]["message"].as_str().unwrap().contains("waiting for new pods: 0 of"));
         stage.patch_workload(json!({"spec": {"template": {"metadata": {"annotations": null}}}})).await;
         stage.release("base").await;
-        stage.ends().await;
-        assert_eq!((stage.versions().as_str(), stage.seen().0), ("10 base", kind.least));
+        stage.ends_with("10 base").await;
+        kind.assert_kept_enough(&stage);
         assert_restored(&stage, &before);
     }));
+}
+
+#[test]
+fn nodes_come_and_go_during_a_step() {
+    play(async {
+        let stage = Stage::of(&DAEMON_SET, 10, &json!({}), &steps()).await;
+        let before = stage.workload();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        // A node that comes gets a pod of the present template; a share of one more pod is one more.
+        stage.cluster.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-new"}})).unwrap();
+        stage.until("pod on the new node", |s| s.versions() == "8 base + 3 canary").await;
+        let base = pods(&stage.view);
+        let base = base.iter().find(|pod| crate::stage::version(&pod["spec"]) == "base").unwrap();
+        let node = base["spec"]["nodeName"].as_str().unwrap();
+        let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(stage.cluster.client("user"));
+        nodes.delete(node, &Default::default()).await.unwrap();
+        stage.until("pod gone with its node", |s| s.versions() == "7 base + 3 canary").await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(stage.versions(), "7 base + 3 canary");
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!(stage.versions(), "5 base + 5 canary");
+        stage.approve().await;
+        stage.ends_with("10 canary").await;
+        assert_restored(&stage, &before);
+    });
 }

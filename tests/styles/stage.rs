@@ -283,6 +283,12 @@ impl Stage {
         .await;
     }
 
+    /// The release ends, and then these pods become ready: its own strategy may let some be missing at the end.
+    pub async fn ends_with(&self, versions: &str) {
+        self.ends().await;
+        self.until(versions, |s| s.versions() == versions).await;
+    }
+
     pub fn seen(&self) -> (usize, BTreeMap<String, usize>) {
         let seen = self.seen.lock().unwrap();
         (seen.least_ready.unwrap_or_default(), seen.most.clone())

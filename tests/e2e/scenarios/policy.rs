@@ -52,6 +52,20 @@ const ROWS: &[Row] = &[
             }
         },
     },
+    Row {
+        api_version: "apps/v1",
+        kind: "DaemonSet",
+        spec: || json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}}),
+        values: || ["OnDelete", "RollingUpdate"].map(Value::from).to_vec(),
+        default: |object| {
+            // Not a field of this kind: the server drops it.
+            object["spec"].as_object_mut().unwrap().remove("replicas");
+            let strategy = &mut object["spec"]["updateStrategy"];
+            if strategy["type"].is_null() {
+                strategy["type"] = json!("RollingUpdate");
+            }
+        },
+    },
 ];
 
 impl Row {
