@@ -164,8 +164,8 @@ fn held_by(field: &Field) -> Text {
         Scalar::Text(text) => format!("'{text}'"),
     };
     let is_shut = |value: &str| format!("{value} == optional.of({shut})");
-    let rolls = field.rolls.map_or_else(String::new, |(path, value)| {
-        format!("object.spec.?{}.orValue('') in ['', '{value}']\n&& ", path.join(".?"))
+    let rolls = field.by_hand.map_or_else(String::new, |(path, value)| {
+        format!("object.spec.?{}.orValue('') != '{value}'\n&& ", path.join(".?"))
     });
     let template = "object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0";
     let remembered = |object: &str| format!("{object}.metadata.?annotations[?'{}']", field.remembers);

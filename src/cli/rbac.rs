@@ -79,6 +79,7 @@ const EVERYWHERE: &[Right] = &[
     right("apps", &["replicasets"], READ_PATCH),
     right("apps", &["controllerrevisions"], READ),
     right("apps", &["statefulsets", "daemonsets"], READ_PATCH),
+    right("apps.kruise.io", &["clonesets", "statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
     right("", &["services"], OWN),

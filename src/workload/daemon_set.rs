@@ -44,7 +44,7 @@ pub const KIND: Kind = Kind {
             shut: Scalar::Text("OnDelete"),
             free: Scalar::Text("RollingUpdate"),
             remembers: keys::ORIGINAL_STRATEGY_TYPE,
-            rolls: None,
+            by_hand: None,
             pauses: None,
         }),
     }],
@@ -55,6 +55,11 @@ pub const KIND: Kind = Kind {
 static ROW: Kind = KIND;
 
 fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
+    daemons(&ROW, object, surroundings)
+}
+
+/// Reads a workload with a pod on each of some nodes.
+pub(super) fn daemons(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     let status = |field| count(object, &["status", field], 0);
     let (desired, updated) = (status("desiredNumberScheduled"), status("updatedNumberScheduled"));
     let template = at(object, &["spec", "template"]).map(object::without_nulls).unwrap_or(Value::Null);
@@ -97,7 +102,7 @@ fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     let revisions: Vec<Revision> = its.iter().enumerate().map(revision).collect();
     let current = revisions.iter().rev().find(|r| r.is_present).map(|r| r.hash.clone());
     Workload {
-        kind: &ROW,
+        kind,
         replicas: desired,
         template_name: current.unwrap_or_else(|| digest(&template)),
         revisions,

@@ -7,6 +7,7 @@ pub mod canary;
 pub mod daemon_set;
 pub mod deployment;
 pub mod hold;
+pub mod kruise;
 mod partition;
 pub mod pods;
 pub mod replicas;
@@ -60,7 +61,14 @@ pub struct Kind {
 }
 
 /// The kinds that can be released.
-pub static KINDS: &[Kind] = &[deployment::KIND, stateful_set::KIND, daemon_set::KIND];
+pub static KINDS: &[Kind] = &[
+    deployment::KIND,
+    stateful_set::KIND,
+    daemon_set::KIND,
+    kruise::CLONE_SET,
+    kruise::STATEFUL_SET,
+    kruise::DAEMON_SET,
+];
 
 /// The row of a kind.
 pub fn kind(group: &str, kind: &str) -> Option<&'static Kind> {

@@ -53,6 +53,22 @@ pub(super) fn own(field: &Field, workload: &Workload) -> Option<Value> {
     }
 }
 
+/// So many pods stay old as the step leaves.
+pub(super) fn by_count(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
+    IntOrString::Int((workload.replicas - goal.target).max(0))
+}
+
+/// A workload whose pods are replaced by whoever deletes them is not released step by step.
+pub(super) fn refusal(workload: &Workload) -> Option<String> {
+    let (path, by_hand) = field(workload.kind, workload.object()).filter(|f| !f.rolls(workload.object()))?.by_hand?;
+    Some(format!(
+        "{} has {} {by_hand}: its pods are replaced by whoever deletes them, and the Rollout leaves them alone; set it to \
+         RollingUpdate to have it released step by step",
+        workload.title(),
+        path.join(".")
+    ))
+}
+
 /// The operations that put a mark on a workload and give its field a value, with the user's own remembered.
 pub(super) fn mark_and_set(field: &Field, workload: &Workload, mark: &InProgressing, value: Scalar) -> Vec<Value> {
     let mut operations = vec![workload.set_mark(mark), remember(field, workload)];
@@ -91,7 +107,10 @@ pub(super) fn take_off(field: &Field, workload: &Workload) -> Vec<Value> {
 
 /// The answer while new pods are not ready yet, or once enough are.
 pub(super) fn await_pods(workload: &Workload, goal: &Goal<'_>) -> Move {
-    let seconds = object::int(workload.object(), &["spec", "minReadySeconds"]).unwrap_or(0);
+    let seconds = |path: &[&str]| object::int(workload.object(), path).unwrap_or(0);
+    // Where an Advanced StatefulSet has it.
+    let rolling = seconds(&["spec", "updateStrategy", "rollingUpdate", "minReadySeconds"]);
+    let seconds = seconds(&["spec", "minReadySeconds"]).max(rolling);
     let pods = goal.surroundings.pods.iter().map(AsRef::as_ref);
     let ready = workload.current().map(|new| ready_for(pods, &new.pods, seconds, goal.now)).unwrap_or_default();
     if ready.pods >= goal.needed {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Kind, Style, Surroundings, Workload, count,
     hold::{By, Field, Rule, field::Scalar},
-    partition::Partition,
+    partition::{Partition, by_count, refusal},
     pods::is_ready,
     replicas::{Round, scaled},
     revisions::{CONTROLLER_REVISION, revisions},
@@ -41,7 +41,7 @@ pub const KIND: Kind = Kind {
         by: By::Field(HELD_BY),
     }],
     read,
-    gate: &Partition { at: partition, refusal, stuck },
+    gate: &Partition { at: by_count, refusal, stuck },
 };
 
 static ROW: Kind = KIND;
@@ -52,11 +52,16 @@ pub(super) const HELD_BY: Field = Field {
     shut: Scalar::Count(32767),
     free: Scalar::Count(0),
     remembers: keys::ORIGINAL_PARTITION,
-    rolls: Some((&["updateStrategy", "type"], "RollingUpdate")),
+    by_hand: Some((&["updateStrategy", "type"], "OnDelete")),
     pauses: None,
 };
 
 fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
+    ordinals(&ROW, object, surroundings)
+}
+
+/// Reads a workload whose pods are numbered.
+pub(super) fn ordinals(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     let replicas = count(object, &["spec", "replicas"], 1);
     let status = |field| count(object, &["status", field], 0);
     let revision = |field| text(object, &["status", field]);
@@ -76,7 +81,7 @@ fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     }
     let template = at(object, &["spec", "template"]).map(object::without_nulls).unwrap_or(Value::Null);
     Workload {
-        kind: &ROW,
+        kind,
         replicas,
         revisions,
         template_name: if update.is_empty() { digest(&template) } else { update.to_owned() },
@@ -98,24 +103,9 @@ fn max_unavailable(object: &Value, replicas: i32) -> i32 {
         .map_or(0, |pods| pods.clamp(1, replicas.max(1)))
 }
 
-fn partition(workload: &Workload, goal: &super::Goal<'_>) -> IntOrString {
-    IntOrString::Int((workload.replicas - goal.target).max(0))
-}
-
-fn refusal(workload: &Workload) -> Option<String> {
-    (!HELD_BY.rolls(workload.object())).then(|| {
-        format!(
-            "{} has updateStrategy.type {}: its pods are replaced by whoever deletes them, and the Rollout leaves them alone; \
-             set it to RollingUpdate to have it released step by step",
-            workload.title(),
-            text(workload.object(), &["spec", "updateStrategy", "type"])
-        )
-    })
-}
-
 /// With `OrderedReady`, a pod that never becomes ready stops every update, also the one that would mend it. Only pods of
 /// versions that were given up meanwhile are meant: those of the version before may be mending themselves.
-fn stuck(workload: &Workload, surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
+pub(super) fn stuck(workload: &Workload, surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
     let object = workload.object();
     if text(object, &["spec", "podManagementPolicy"]) == "Parallel" || !object::is_observed(object) {
         return Vec::new();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate::api::object;
 
 use crate::{
     stage::{NAMESPACE, Row, Stage, gvr, play, pods},
@@ -26,6 +27,43 @@ const DAEMON_SET: Row = Row {
     definition: None,
     is_on_nodes: true,
 };
+
+fn definition(plural: &str) -> Value {
+    let file = format!("{}/tests/e2e/crds/{plural}.yaml", env!("CARGO_MANIFEST_DIR"));
+    tidegate::yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// Served in one version alone, as on a cluster of that time.
+fn only(plural: &str, version: &str) -> Value {
+    let mut definition = definition(plural);
+    let versions = definition["spec"]["versions"].as_array_mut().unwrap();
+    versions.retain(|v| v["name"] == version);
+    versions.iter_mut().for_each(|v| v["storage"] = json!(true));
+    definition
+}
+
+const fn kruise(
+    (api_version, kind, plural): (&'static str, &'static str, &'static str),
+    spec: fn(usize) -> Value,
+    definition: fn() -> Value,
+) -> Row {
+    Row { api_version, kind, plural, spec, definition: Some(definition), is_on_nodes: false }
+}
+
+const CLONE_SET: Row =
+    kruise(("apps.kruise.io/v1beta1", "CloneSet", "clonesets"), |n| json!({"replicas": n}), || definition("clonesets"));
+const OLDER_CLONE_SET: Row = Row { api_version: "apps.kruise.io/v1alpha1", ..CLONE_SET };
+const ADVANCED_STATEFUL_SET: Row = kruise(
+    ("apps.kruise.io/v1beta1", "StatefulSet", "statefulsets"),
+    |n| json!({"replicas": n, "serviceName": "nginx-service"}),
+    || definition("statefulsets"),
+);
+const ADVANCED_DAEMON_SET: Row = Row {
+    is_on_nodes: true,
+    ..kruise(("apps.kruise.io/v1alpha1", "DaemonSet", "daemonsets"), |_| json!({}), || only("daemonsets", "v1alpha1"))
+};
+const NEWER_ADVANCED_DAEMON_SET: Row =
+    Row { api_version: "apps.kruise.io/v1beta1", definition: Some(|| definition("daemonsets")), ..ADVANCED_DAEMON_SET };
 
 /// A kind, with what its stories need to know of it.
 struct Kind {
@@ -51,12 +89,47 @@ const KINDS: &[Kind] = &[
         least: 7,
     },
     Kind { row: &DAEMON_SET, own: || json!({"updateStrategy": {"type": "OnDelete"}}), least: 9 },
+    Kind { row: &CLONE_SET, own: || json!({}), least: 8 },
+    Kind {
+        row: &CLONE_SET,
+        own: || json!({"updateStrategy": {"rollingUpdate": {"partition": "20%", "podUpdatePolicy": "InPlaceIfPossible", "maxSurge": 1, "maxUnavailable": 0}}}),
+        least: 10,
+    },
+    Kind {
+        row: &OLDER_CLONE_SET,
+        own: || json!({"updateStrategy": {"type": "InPlaceIfPossible", "partition": 3}}),
+        least: 8,
+    },
+    Kind { row: &ADVANCED_STATEFUL_SET, own: || json!({"reserveOrdinals": [1, 4]}), least: 9 },
+    Kind {
+        row: &ADVANCED_STATEFUL_SET,
+        own: || json!({"podManagementPolicy": "Parallel", "updateStrategy": {"rollingUpdate": {"maxUnavailable": 3, "partition": 2, "unorderedUpdate": {}}}}),
+        least: 7,
+    },
+    Kind { row: &ADVANCED_DAEMON_SET, own: || json!({}), least: 9 },
+    Kind {
+        row: &ADVANCED_DAEMON_SET,
+        own: || json!({"updateStrategy": {"rollingUpdate": {"rollingUpdateType": "Surging", "maxSurge": "30%"}}}),
+        least: 10,
+    },
+    Kind {
+        row: &NEWER_ADVANCED_DAEMON_SET,
+        own: || json!({"updateStrategy": {"rollingUpdate": {"partition": 4}}}),
+        least: 9,
+    },
 ];
 
 const KEYS: [&str; 3] = ["in-progressing", "original-partition", "daemonset-original-update-strategy"];
 
-async fn each<F: AsyncFn(&Kind)>(story: F) {
-    for kind in KINDS {
+/// One of each kind, and all settings where `all` of them are to be played.
+async fn each<F: AsyncFn(&Kind)>(all: bool, story: F) {
+    let is_first = |i: usize, kind: &Kind| {
+        let before = KINDS.iter().take(i);
+        !before.clone().any(|k| {
+            object::group(k.row.api_version) == object::group(kind.row.api_version) && k.row.kind == kind.row.kind
+        })
+    };
+    for (_, kind) in KINDS.iter().enumerate().filter(|(i, kind)| all || is_first(*i, kind)) {
         eprintln!("{} {}", kind.row.kind, (kind.own)());
         story(kind).await;
     }
@@ -92,7 +165,7 @@ fn steps() -> Value {
 
 #[test]
 fn step_by_step() {
-    play(each(async |kind| {
+    play(each(true, async |kind| {
         let stage = kind.stage(&steps()).await;
         let before = stage.workload();
         stage.release("canary").await;
@@ -115,52 +188,59 @@ fn step_by_step() {
     }));
 }
 
+async fn route_and_go_back(kind: &Kind) {
+    let steps =
+        json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}, {"replicas": "100%"}]);
+    let stage = kind.stage(&with_traffic(partition(steps), "canary")).await;
+    let route = |s: &Stage| {
+        let route = s.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
+        route["spec"]["http"][0]["route"].clone()
+    };
+    let service = |s: &Stage, name: &str| {
+        s.view.get(&gvr("", "services"), NAMESPACE, name).map(|s| s["spec"]["selector"].clone())
+    };
+    let (before, original, selector) = (stage.workload(), route(&stage), service(&stage, "nginx-service"));
+    stage.release("canary").await;
+    stage.paused_at(1).await;
+    assert_eq!(route(&stage)[1]["weight"], 20);
+    let [stable, canary] = ["nginx-service", "nginx-service-canary"].map(|name| service(&stage, name).unwrap());
+    let of = |version: &str, selector: &Value| {
+        pods(&stage.view)
+            .iter()
+            .filter(|pod| crate::stage::version(&pod["spec"]) == version)
+            .filter(|pod| {
+                let labels = &pod["metadata"]["labels"];
+                selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+            })
+            .count()
+    };
+    assert_eq!([of("base", &stable), of("canary", &stable), of("base", &canary), of("canary", &canary)], [8, 0, 0, 2]);
+    stage.approve().await;
+    stage.paused_at(2).await;
+    assert_eq!((stage.versions().as_str(), &route(&stage)[1]["weight"]), ("4 base + 6 canary", &json!(50)));
+    stage.release("base").await;
+    stage.ends_with("10 base").await;
+    assert_eq!((original, selector), (route(&stage), service(&stage, "nginx-service")));
+    assert_eq!(service(&stage, "nginx-service-canary"), None);
+    assert_restored(&stage, &before);
+}
+
 #[test]
 fn with_traffic_and_back() {
-    play(each(async |kind| {
-        let steps =
-            json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}, {"replicas": "100%"}]);
-        let stage = kind.stage(&with_traffic(partition(steps), "canary")).await;
-        let route = |s: &Stage| {
-            let route = s.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
-            route["spec"]["http"][0]["route"].clone()
-        };
-        let service = |s: &Stage, name: &str| {
-            s.view.get(&gvr("", "services"), NAMESPACE, name).map(|s| s["spec"]["selector"].clone())
-        };
-        let (before, original, selector) = (stage.workload(), route(&stage), service(&stage, "nginx-service"));
-        stage.release("canary").await;
-        stage.paused_at(1).await;
-        assert_eq!(route(&stage)[1]["weight"], 20);
-        let [stable, canary] = ["nginx-service", "nginx-service-canary"].map(|name| service(&stage, name).unwrap());
-        let of = |version: &str, selector: &Value| {
-            pods(&stage.view)
-                .iter()
-                .filter(|pod| crate::stage::version(&pod["spec"]) == version)
-                .filter(|pod| {
-                    let labels = &pod["metadata"]["labels"];
-                    selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
-                })
-                .count()
-        };
-        assert_eq!(
-            [of("base", &stable), of("canary", &stable), of("base", &canary), of("canary", &canary)],
-            [8, 0, 0, 2]
-        );
-        stage.approve().await;
-        stage.paused_at(2).await;
-        assert_eq!((stage.versions().as_str(), &route(&stage)[1]["weight"]), ("4 base + 6 canary", &json!(50)));
-        stage.release("base").await;
-        stage.ends_with("10 base").await;
-        assert_eq!((original, selector), (route(&stage), service(&stage, "nginx-service")));
-        assert_eq!(service(&stage, "nginx-service-canary"), None);
-        assert_restored(&stage, &before);
-    }));
+    play(each(false, route_and_go_back));
+}
+
+#[test]
+fn d_26_an_advanced_daemon_set_knows_its_stable_revision() {
+    play(async {
+        let kind = KINDS.iter().find(|kind| kind.row.kind == "DaemonSet" && kind.row.definition.is_some());
+        route_and_go_back(kind.unwrap()).await;
+    });
 }
 
 #[test]
 fn d_23_rollback_before_the_first_pod_is_a_rollback() {
-    play(each(async |kind| {
+    play(each(false, async |kind| {
         // The first step waits for a Service that is not there.
         let mut strategy = with_traffic(partition(json!([{"replicas": "20%", "traffic": "20%"}])), "canary");
         strategy["canary"]["trafficRoutings"][0]["service"] = json!("missing");
@@ -180,7 +260,7 @@ fn d_23_rollback_before_the_first_pod_is_a_rollback() {
 
 #[test]
 fn d_28_a_third_version_is_held_at_once_and_starts_again() {
-    play(each(async |kind| {
+    play(each(false, async |kind| {
         let stage = kind.stage(&partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]))).await;
         let before = stage.workload();
         stage.release("canary").await;
@@ -204,7 +284,7 @@ fn d_28_a_third_version_is_held_at_once_and_starts_again() {
 
 #[test]
 fn d_42_disabled_or_deleted_at_a_step_rolls_on_natively_and_leaves_nothing() {
-    play(each(async |kind| {
+    play(each(true, async |kind| {
         for deleted in [false, true] {
             let stage = kind.stage(&partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]))).await;
             let before = stage.workload();
@@ -227,35 +307,34 @@ fn d_42_disabled_or_deleted_at_a_step_rolls_on_natively_and_leaves_nothing() {
 
 #[test]
 fn d_42_what_the_user_changes_meanwhile_is_his() {
-    play(each(async |kind| {
+    play(each(false, async |kind| {
         if kind.row.is_on_nodes {
             return;
         }
         let stage = kind.stage(&steps()).await;
         stage.release("canary").await;
         stage.paused_at(1).await;
-        stage
-            .patch_workload(
-                json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 4}}, "minReadySeconds": 1}}),
-            )
-            .await;
+        let strategy = if kind.row.api_version.ends_with("v1alpha1") && kind.row.kind == "CloneSet" {
+            json!({"partition": 4})
+        } else {
+            json!({"rollingUpdate": {"partition": 4}})
+        };
+        stage.patch_workload(json!({"spec": {"updateStrategy": strategy}})).await;
         tokio::time::sleep(Duration::from_secs(120)).await;
         assert_eq!(stage.versions(), "8 base + 2 canary");
         stage.approve().await;
         stage.paused_at(2).await;
         stage.approve().await;
         stage.ends_with("10 canary").await;
-        let spec = &stage.workload()["spec"];
-        assert_eq!(
-            (&spec["updateStrategy"]["rollingUpdate"]["partition"], &spec["minReadySeconds"]),
-            (&json!(4), &json!(1))
-        );
+        let mut wanted = stage.workload()["spec"]["updateStrategy"].clone();
+        json_patch::merge(&mut wanted, &strategy);
+        assert_eq!(stage.workload()["spec"]["updateStrategy"], wanted);
     }));
 }
 
 #[test]
 fn a_version_that_never_gets_ready_is_rolled_back() {
-    play(each(async |kind| {
+    play(each(false, async |kind| {
         let stage = kind.stage(&steps()).await;
         let before = stage.workload();
         let broken = json!({"spec": {"template": {"metadata": {"annotations": {"tidegate.test/never-ready": "true"}},

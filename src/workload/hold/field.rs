@@ -38,8 +38,8 @@ pub struct Field {
     pub free: Scalar,
     /// Annotation that keeps what the user wants it to be; empty for a field that is left out.
     pub remembers: &'static str,
-    /// A field below `spec`, and its value in a workload that rolls by itself; absent counts as that.
-    pub rolls: Option<(&'static [&'static str], &'static str)>,
+    /// A field below `spec`, and its value in a workload whose pods are replaced by whoever deletes them.
+    pub by_hand: Option<(&'static [&'static str], &'static str)>,
     /// A switch below `spec` by which its owner stops it from rolling.
     pub pauses: Option<&'static [&'static str]>,
 }
@@ -76,9 +76,8 @@ impl Field {
 
     /// The workload's own controller rolls it by itself.
     pub fn rolls(&self, object: &Value) -> bool {
-        let Some((path, wanted)) = self.rolls else { return true };
-        let value = object.get("spec").map_or("", |spec| object::text(spec, path));
-        value.is_empty() || value == wanted
+        self.by_hand
+            .is_none_or(|(path, by_hand)| object.get("spec").is_none_or(|spec| object::text(spec, path) != by_hand))
     }
 
     /// What the user wants it to be, as the annotation says; `None` where there is none.
