@@ -79,6 +79,73 @@ pub(crate) fn validate(schema: &Value, object: &Value, errors: &mut Vec<FieldErr
             check(schema, value, key, errors);
         }
     }
+    let blocking = [
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    ];
+    if errors.iter().any(|e| blocking.contains(&e.reason)) && has_rules(schema) {
+        let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        errors.push(FieldError::invalid("<nil>", "null", why));
+    }
+}
+
+/// What keeps an apply patch from being read by the schema: unknown fields and wrong types.
+pub(crate) fn untyped(schema: &Value, config: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    let properties = schema.get("properties");
+    for (key, value) in config.as_object().into_iter().flatten() {
+        match properties.and_then(|p| p.get(key)) {
+            _ if matches!(key.as_str(), "apiVersion" | "kind" | "metadata") => {}
+            Some(schema) => untyped_at(schema, value, &format!(".{key}"), &mut errors),
+            None if flag(schema, "/x-kubernetes-preserve-unknown-fields") => {}
+            None => errors.push(format!(".{key}: field not declared in schema")),
+        }
+    }
+    errors
+}
+
+fn untyped_at(schema: &Value, value: &Value, path: &str, errors: &mut Vec<String>) {
+    let mut expected = |what: &str| {
+        let got = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        errors.push(format!("{path}: expected {what}, got &{{{got}}}"));
+    };
+    match (text(schema, "/type"), value) {
+        (_, Value::Null) => {}
+        ("boolean", v) if !v.is_boolean() => expected("boolean"),
+        ("integer" | "number", v) if !v.is_number() => expected("numeric (int or float)"),
+        ("string", v) if !v.is_string() => expected("string"),
+        ("array", Value::Array(list)) => {
+            for (i, item) in list.iter().enumerate() {
+                if let Some(schema) = schema.get("items") {
+                    untyped_at(schema, item, &format!("{path}[{i}]"), errors);
+                }
+            }
+        }
+        ("object", Value::Object(map)) => {
+            let open = flag(schema, "/x-kubernetes-preserve-unknown-fields");
+            for (key, value) in map {
+                let known = schema.get("properties").and_then(|p| p.get(key));
+                match known.or_else(|| schema.get("additionalProperties")) {
+                    Some(schema) => untyped_at(schema, value, &format!("{path}.{key}"), errors),
+                    None if open => {}
+                    None => errors.push(format!("{path}.{key}: field not declared in schema")),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// True if CEL rules stand anywhere in the schema.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => map.contains_key("x-kubernetes-validations") || map.values().any(has_rules),
+        Value::Array(list) => list.iter().any(has_rules),
+        _ => false,
+    }
 }
 
 fn required(schema: &Value, map: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::json::{self, default, text};
-use super::registry::{DAEMON_SETS, Kind};
+use super::registry::{DAEMON_SETS, Kind, PODS, SERVICES};
 use super::rng;
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -20,6 +20,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
                 default(object, &["spec", "strategy", "rollingUpdate", "maxUnavailable"], "25%");
                 default(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], "25%");
             }
+            condition_times(object, &["lastTransitionTime", "lastUpdateTime"]);
             template(object);
         }
         "ReplicaSet" => {
@@ -49,11 +50,7 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             template(object);
         }
         "Pod" => {
-            for condition in list_mut(object, "/status/conditions") {
-                for field in ["lastProbeTime", "lastTransitionTime"] {
-                    json::object_mut(condition, &[]).entry(field).or_insert(Value::Null);
-                }
-            }
+            condition_times(object, &["lastProbeTime", "lastTransitionTime"]);
             let ip = text(object, "/status/podIP").to_owned();
             if !ip.is_empty() {
                 default(object, &["status", "podIPs"], json!([{"ip": ip}]));
@@ -157,6 +154,14 @@ pub(crate) fn on_create(kind: &Kind, object: &mut Value) {
     }
 }
 
+/// What an object has if its status says nothing.
+pub(crate) fn empty_status(kind: &Kind) -> Value {
+    match kind.kind.as_str() {
+        "Service" => json!({"loadBalancer": {}}),
+        other => initial_status(other),
+    }
+}
+
 fn initial_status(kind: &str) -> Value {
     match kind {
         "ReplicaSet" => json!({"replicas": 0}),
@@ -185,10 +190,35 @@ pub(crate) fn on_update(kind: &Kind, object: &mut Value, old: &Value) {
             json::set(object, &path, (before + 1).to_string());
         }
     }
+    if kind.id == SERVICES && text(object, "/spec/type") != "ExternalName" {
+        // Whoever leaves out what the server chose means the same.
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+                default(object, &["spec", field], value.clone());
+            }
+        }
+    }
+    if kind.id == PODS {
+        // Admission fills them in again.
+        for field in ["priority", "preemptionPolicy", "tolerations"] {
+            if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+                default(object, &["spec", field], value.clone());
+            }
+        }
+    }
     if kind.kind == "Deployment" && text(object, "/spec/strategy/type") == "Recreate" {
         // A typed client that clears the pointer sends null; the server keeps no null.
         if object.pointer("/spec/strategy/rollingUpdate").is_some_and(Value::is_null) {
             json::remove(object, &["spec", "strategy", "rollingUpdate"]);
+        }
+    }
+}
+
+/// Times of conditions are written as null if they are not set.
+fn condition_times(object: &mut Value, fields: &[&str]) {
+    for condition in list_mut(object, "/status/conditions") {
+        for field in fields {
+            json::object_mut(condition, &[]).entry(*field).or_insert(Value::Null);
         }
     }
 }
@@ -213,6 +243,11 @@ fn base64(bytes: &[u8]) -> String {
 
 fn service(object: &mut Value) {
     default(object, &["spec", "sessionAffinity"], "None");
+    if text(object, "/spec/sessionAffinity") == "ClientIP" {
+        default(object, &["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"], 10_800);
+    } else {
+        json::remove(object, &["spec", "sessionAffinityConfig"]);
+    }
     default(object, &["spec", "type"], "ClusterIP");
     if text(object, "/spec/type") == "ExternalName" {
         return;

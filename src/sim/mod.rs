@@ -22,6 +22,7 @@ use serde_json::Value;
 mod admission;
 mod builder;
 mod clock;
+mod compact;
 mod controllers;
 mod core;
 mod crd;

@@ -13,9 +13,9 @@ use super::patch::managed;
 use super::registry::{self, Generation, Kind, NAMESPACES, PODS};
 use super::status::{self, FieldError};
 use super::store::Key;
-use super::{crd, defaults, validate};
+use super::{compact, crd, defaults, validate};
 
-use self::checks::{check_finalizers, check_preconditions};
+use self::checks::check_preconditions;
 use self::versions::{bumps_generation, same_but_bookkeeping};
 
 /// What a deletion asks for.
@@ -102,14 +102,13 @@ impl Core {
             object = self.admit(state, caller, kind, Operation::Create, &name, object, None)?;
             self.shape(kind, caller, &mut object);
         }
-        if !caller.internal {
-            validate::metadata(kind, &object)?;
-        }
-        check_finalizers(kind, &name, &object)?;
-        self.validate(kind, caller, &object, None)?;
+        self.validate(kind, caller, &object, None, Vec::new())?;
         let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, &name);
-        if state.store.at(&key).is_some() {
-            return Err(status::already_exists(kind, &name));
+        if let Some(there) = state.store.at(&key) {
+            return Err(match text(&object, "/metadata/generateName") {
+                "" => status::already_exists(kind, &name, deleting(there)),
+                _ => status::not_unique(kind, &name),
+            });
         }
         if !caller.internal && managed_by_hand(&object).is_none() {
             managed::track(kind, caller, None, &mut object, &self.timestamp());
@@ -142,17 +141,7 @@ impl Core {
         let (mut new, fields_done) = make(&viewed)?;
         self.name_type(caller, kind, &mut new);
         self.check_type(caller, kind, &new)?;
-        if json::name(&new) != name {
-            return Err(status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                json::name(&new)
-            )));
-        }
-        if kind.namespaced && !json::namespace(&new).is_empty() && json::namespace(&new) != namespace {
-            return Err(status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
+        self.check_url(kind, namespace, name, &new)?;
         match text(&new, "/metadata/resourceVersion") {
             "" if kind.custom && caller.verb == super::core::Verb::Update => {
                 let field = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
@@ -164,16 +153,19 @@ impl Core {
             }
             _ => {}
         }
+        let mut errors = Vec::new();
         match json::uid(&new) {
             "" => {}
-            uid if uid != json::uid(&viewed) => {
+            uid if uid == json::uid(&viewed) => {}
+            uid if caller.verb == super::core::Verb::Update => {
                 let why = format!(
                     "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
                     json::uid(&viewed)
                 );
                 return Err(status::conflict(kind, name, &why));
             }
-            _ => {}
+            _ if kind.custom && caller.subresource == Some("status") => {}
+            uid => errors.push(FieldError::invalid("metadata.uid", format!("\"{uid}\""), "field is immutable")),
         }
 
         if !caller.internal && managed_by_hand(&new).is_none() {
@@ -204,13 +196,8 @@ impl Core {
                 let errors = vec![FieldError::forbidden("metadata.finalizers", &why); times];
                 return Err(status::invalid(kind, name, errors));
             }
-        } else {
-            check_finalizers(kind, name, &new)?;
         }
-        if !caller.internal {
-            validate::metadata(kind, &new)?;
-        }
-        self.validate(kind, caller, &new, Some(&viewed))?;
+        self.validate(kind, caller, &new, Some(&viewed), errors)?;
 
         let same = same_but_bookkeeping(&new, &viewed);
         if same && !(fields_done && managed::changed(&new, &viewed)) {
@@ -235,11 +222,8 @@ impl Core {
             self.define(state, &mut new)?;
         }
         if gone {
-            let last = self.remove(state, caller, kind, key);
+            self.remove(state, caller, kind, key);
             self.undefine(state, kind, &new);
-            if let Some(last) = last {
-                json::restore(&mut new, &last, &["metadata", "resourceVersion"]);
-            }
             return Ok(Arc::new(new));
         }
         Ok(self.put(state, caller, kind, key, new))
@@ -288,20 +272,22 @@ impl Core {
             if caller.dry_run {
                 return Ok(Deleted::Gone(stored));
             }
-            let last = self.remove(state, caller, kind, key).unwrap_or_else(|| stored.clone());
-            self.undefine(state, kind, &stored);
-            if kind.id != PODS {
+            // A pod that goes at once is marked first all the same.
+            if kind.id == PODS && !caller.internal {
+                let mut marked = new;
+                json::default(&mut marked, &["metadata", "deletionTimestamp"], self.timestamp());
+                json::set(&mut marked, &["metadata", "deletionGracePeriodSeconds"], 0);
+                if !deleting(&stored) {
+                    let generation = int(&marked, "/metadata/generation").unwrap_or(0) + 1;
+                    json::set(&mut marked, &["metadata", "generation"], generation);
+                }
+                let marked = self.put(state, caller, kind, key.clone(), marked);
+                let last = self.remove(state, caller, kind, key).unwrap_or(marked);
                 return Ok(Deleted::Gone(last));
             }
-            // A pod that goes at once is answered as one that was marked first.
-            let mut marked = Value::clone(&last);
-            json::default(&mut marked, &["metadata", "deletionTimestamp"], self.timestamp());
-            json::set(&mut marked, &["metadata", "deletionGracePeriodSeconds"], 0);
-            if !deleting(&stored) {
-                let generation = int(&marked, "/metadata/generation").unwrap_or(0) + 1;
-                json::set(&mut marked, &["metadata", "generation"], generation);
-            }
-            return Ok(Deleted::Gone(Arc::new(marked)));
+            let last = self.remove(state, caller, kind, key).unwrap_or_else(|| stored.clone());
+            self.undefine(state, kind, &stored);
+            return Ok(Deleted::Gone(last));
         }
         if deleting(&stored) {
             let left = int(&stored, "/metadata/deletionGracePeriodSeconds").unwrap_or(0);

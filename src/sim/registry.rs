@@ -93,6 +93,20 @@ impl Kind {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
+    /// Metadata that a write of the status of a built-in kind does not change.
+    pub fn kept_by_status(&self) -> &'static [&'static str] {
+        match self.kind.as_str() {
+            "Deployment" => &["labels"],
+            "Pod" => &["ownerReferences"],
+            _ => &[],
+        }
+    }
+
+    /// True if a PUT of an object that is not there makes it.
+    pub fn update_creates(&self) -> bool {
+        !self.custom && matches!(self.plural.as_str(), "services" | "leases" | "events")
+    }
+
     pub fn version(&self, name: &str) -> Option<&Version> {
         self.versions.iter().find(|v| v.name == name)
     }

@@ -23,8 +23,11 @@ pub(crate) fn view(kind: &Kind, object: &Value) -> Value {
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         json::restore(&mut meta, object.get("metadata").unwrap_or(&Value::Null), &[field]);
     }
-    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
-        "spec": {"replicas": int(object, &scale.spec_replicas).unwrap_or(0)}, "status": status})
+    let spec = match int(object, &scale.spec_replicas) {
+        None | Some(0) => json!({}),
+        Some(replicas) => json!({"replicas": replicas}),
+    };
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status})
 }
 
 /// The object with the replicas of a Scale.

@@ -44,8 +44,18 @@ pub(crate) fn not_found(kind: &Kind, name: &str) -> Box<Status> {
     failure(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())).with(details(kind, name))
 }
 
-pub(crate) fn already_exists(kind: &Kind, name: &str) -> Box<Status> {
-    failure(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.qualified())).with(details(kind, name))
+pub(crate) fn already_exists(kind: &Kind, name: &str, deleting: bool) -> Box<Status> {
+    let before = if deleting { "object is being deleted: " } else { "" };
+    failure(409, "AlreadyExists", format!("{before}{} \"{name}\" already exists", kind.qualified()))
+        .with(details(kind, name))
+}
+
+/// The same for a name that `generateName` stands beside.
+pub(crate) fn not_unique(kind: &Kind, name: &str) -> Box<Status> {
+    let mut about = details(kind, name);
+    about.retry_after_seconds = 1;
+    let why = "already exists, the server was not able to generate a unique name for the object";
+    failure(409, "AlreadyExists", format!("{} \"{name}\" {why}", kind.qualified())).with(about)
 }
 
 pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Box<Status> {

@@ -1,18 +1,21 @@
 //! The rules of built-in kinds that a progressive delivery may run into.
 
-use kube::core::Status;
 use serde_json::Value;
 
 use super::json::{self, int, items, text};
 use super::registry::Kind;
 use super::selector::Labels;
-use super::status::{self, FieldError};
+use super::status::FieldError;
 
 /// Collects what is wrong with an object.
 pub(crate) fn built_in(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     match kind.kind.as_str() {
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(kind, new, old, errors),
         "Service" => {
+            let without = text(new, "/spec/clusterIP") == "None" || text(new, "/spec/type") == "ExternalName";
+            if !without && items(new, "/spec/ports").is_empty() {
+                errors.push(FieldError::required("spec.ports", ""));
+            }
             if let Some(old) = old {
                 let (before, after) = (text(old, "/spec/clusterIP"), text(new, "/spec/clusterIP"));
                 let external = text(new, "/spec/type") == "ExternalName";
@@ -34,9 +37,8 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
 
 /// Checks the name and the labels of an object. Names that must be DNS labels (Services, Namespaces) are held to the
 /// wider rule of subdomains.
-pub(crate) fn metadata(kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
+pub(crate) fn metadata(object: &Value, errors: &mut Vec<FieldError>) {
     let name = json::name(object);
-    let mut errors = Vec::new();
     let part = |p: &str| {
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -58,7 +60,6 @@ pub(crate) fn metadata(kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
             errors.push(FieldError::invalid("metadata.labels", format!("\"{value}\""), why));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, name, errors)) }
 }
 
 fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
@@ -69,24 +70,26 @@ fn workload(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Vec<Fiel
     }
     let selector = new.pointer("/spec/selector");
     let labels = new.pointer("/spec/template/metadata/labels");
-    match Labels::of_object(selector) {
-        None => errors.push(FieldError::required("spec.selector", "")),
-        Some(s) if !s.matches(labels.and_then(Value::as_object)) => {
-            let value = labels.map(Value::to_string).unwrap_or_else(|| "null".into());
-            errors.push(FieldError::invalid(
-                "spec.template.metadata.labels",
-                value,
-                "`selector` does not match template `labels`",
-            ));
-        }
-        Some(_) => {}
+    let wanted = Labels::of_object(selector);
+    if wanted.is_none() {
+        errors.push(FieldError::required("spec.selector", ""));
+    }
+    if !wanted.is_some_and(|s| s.matches(labels.and_then(Value::as_object))) {
+        let value = labels.map(Value::to_string).unwrap_or_else(|| "null".into());
+        let why = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid("spec.template.metadata.labels", value, why));
     }
     if old.and_then(|o| o.pointer("/spec/selector")).is_some_and(|o| Some(o) != selector) {
-        let value = selector.map(Value::to_string).unwrap_or_default();
+        let value = selector.map_or_else(|| "null".into(), Value::to_string);
         errors.push(FieldError::invalid("spec.selector", value, "field is immutable"));
     }
     if items(new, "/spec/template/spec/containers").is_empty() {
         errors.push(FieldError::required("spec.template.spec.containers", ""));
+    }
+    for (i, container) in items(new, "/spec/template/spec/containers").iter().enumerate() {
+        if text(container, "/image").is_empty() {
+            errors.push(FieldError::required(format!("spec.template.spec.containers[{i}].image"), ""));
+        }
     }
     if kind.kind == "Deployment" {
         deployment(new, errors);

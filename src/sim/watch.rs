@@ -39,6 +39,11 @@ impl Selection {
             && self.fields.selects(object)
     }
 
+    /// True if labels or fields are asked for.
+    pub fn is_selective(&self) -> bool {
+        self.labels != Labels::default() || self.fields != Fields::default()
+    }
+
     /// The bytes of an object as this client wants it.
     pub fn show(&self, core: &Core, caller: &Caller, object: &Arc<Value>) -> Arc<Value> {
         if self.metadata_only {

@@ -18,7 +18,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
-use scenarios::{chart, crash, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads};
+use scenarios::{
+    chart, crash, generated, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads,
+};
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -61,6 +63,12 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "mistakes_are_refused", schema::mistakes_are_refused),
         trial(handle, rig, "policy_equals_its_twin", policy::policy_equals_its_twin),
         trial(handle, rig, "in_memory_cluster_answers_alike", in_memory::in_memory_cluster_answers_alike),
+        trial(
+            handle,
+            rig,
+            "in_memory_cluster_answers_anything_alike",
+            generated::in_memory_cluster_answers_anything_alike,
+        ),
         trial(handle, rig, "stateful_sets_roll_alike", workloads::stateful_sets_roll_alike),
         trial(handle, rig, "daemon_sets_roll_alike", workloads::daemon_sets_roll_alike),
         trial(handle, rig, "kruise_kinds_roll_alike", workloads::kruise_kinds_roll_alike),

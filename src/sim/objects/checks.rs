@@ -9,25 +9,49 @@ impl Core {
         caller: &Caller,
         new: &Value,
         old: Option<&Value>,
+        mut errors: Vec<FieldError>,
     ) -> Result<(), Box<Status>> {
-        let mut errors = Vec::new();
+        if !caller.internal {
+            validate::metadata(new, &mut errors);
+        }
+        check_finalizers(kind, new, &mut errors);
         match kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
             Some(schema) => crd::validate(schema, new, &mut errors),
             None if !kind.custom && !caller.internal => validate::built_in(kind, new, old, &mut errors),
             None => {}
         }
+        if caller.subresource == Some("status") {
+            // Validated by itself, so messages name fields from there on.
+            errors.iter_mut().for_each(|e| e.message = e.message.replacen(": status.", ": ", 1));
+        }
         if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, json::name(new), errors)) }
     }
 
     /// For built-in kinds the URL says what is missing in the body.
-    pub(super) fn name_type(&self, caller: &Caller, kind: &Kind, object: &mut Value) {
+    pub fn name_type(&self, caller: &Caller, kind: &Kind, object: &mut Value) {
         if !kind.custom && object.is_object() {
             json::default(object, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
             json::default(object, &["kind"], kind.kind.clone());
         }
     }
 
-    pub(super) fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
+    /// Name and namespace of a body are those of the URL.
+    pub fn check_url(&self, kind: &Kind, namespace: &str, name: &str, object: &Value) -> Result<(), Box<Status>> {
+        if json::name(object) != name {
+            return Err(status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                json::name(object)
+            )));
+        }
+        if kind.namespaced && !json::namespace(object).is_empty() && json::namespace(object) != namespace {
+            return Err(status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn check_type(&self, caller: &Caller, kind: &Kind, object: &Value) -> Result<(), Box<Status>> {
         if !object.is_object() {
             return Err(status::bad_request("the request's body is not an object"));
         }
@@ -45,6 +69,11 @@ impl Core {
                 if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() },
                 kind.kind
             )));
+        }
+        if kind.custom && name == kind.kind {
+            let why =
+                format!("the API version in the data ({version}) does not match the expected API version ({expected})");
+            return Err(status::bad_request(why));
         }
         Err(status::bad_request(format!(
             "the API version in the data ({version}, Kind={name}) does not match the expected API version ({expected}, Kind={})",
@@ -78,17 +107,16 @@ impl Core {
     }
 }
 
-pub(super) fn check_finalizers(kind: &Kind, name: &str, object: &Value) -> Result<(), Box<Status>> {
+fn check_finalizers(kind: &Kind, object: &Value, errors: &mut Vec<FieldError>) {
     for (i, finalizer) in items(object, "/metadata/finalizers").iter().enumerate() {
         let value = finalizer.as_str().unwrap_or_default();
         let known = matches!(value, ORPHAN | FOREGROUND | "kubernetes");
         if value.is_empty() || (!value.contains('/') && !known && !kind.custom) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             let field = format!("metadata.finalizers[{i}]");
-            return Err(status::invalid(kind, name, vec![FieldError::invalid(field, format!("\"{value}\""), why)]));
+            errors.push(FieldError::invalid(field, format!("\"{value}\""), why));
         }
     }
-    Ok(())
 }
 
 pub(super) fn check_preconditions(

@@ -27,11 +27,13 @@ impl Core {
         }
     }
 
-    /// Prunes and defaults a custom resource by its schema, and defaults built-in kinds.
+    /// Prunes and defaults a custom resource by its schema; built-in kinds lose their zero values and get defaults.
     pub(super) fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+        compact::metadata(object);
         if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
             crd::default_and_prune(schema, object);
         } else if !kind.custom {
+            compact::built_in(kind, object);
             defaults::fill(kind, object);
             if kind.id == STATEFUL_SETS && !self.options.stateful_max_unavailable {
                 json::remove(object, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]);
@@ -45,9 +47,18 @@ impl Core {
             Some("status") => {
                 let status = new.get("status").cloned();
                 let managed = new.pointer("/metadata/managedFields").cloned();
+                let metadata = new.get("metadata").cloned().filter(|_| !kind.custom);
                 *new = old.clone();
-                match status {
+                // Of built-in kinds the status may be written together with most metadata.
+                if let Some(metadata) = metadata {
+                    json::set(new, &["metadata"], metadata);
+                    for field in kind.kept_by_status() {
+                        json::restore(new, old, &["metadata", field]);
+                    }
+                }
+                match status.filter(|s| kind.custom || !s.is_null()) {
                     Some(status) => json::set(new, &["status"], status),
+                    None if !kind.custom => json::set(new, &["status"], defaults::empty_status(kind)),
                     None => {
                         json::remove(new, &["status"]);
                     }
@@ -60,9 +71,6 @@ impl Core {
                 if kind.status {
                     json::restore(new, old, &["status"]);
                 }
-                for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-                    json::restore(new, old, &["metadata", field]);
-                }
             }
         }
         for field in [
@@ -70,10 +78,11 @@ impl Core {
             "namespace",
             "uid",
             "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
             "generation",
             "resourceVersion",
             "selfLink",
-            "generateName",
         ] {
             json::restore(new, old, &["metadata", field]);
         }

@@ -5,8 +5,9 @@ use kube::core::response::{StatusCause, StatusDetails};
 use serde_json::{Map, Value};
 
 use super::super::core::Caller;
+use super::super::crd;
 use super::super::json;
-use super::super::registry::Kind;
+use super::super::registry::{Kind, api_version};
 use super::super::status;
 use super::fields::{self, Set};
 use super::managed::{self, Manager};
@@ -26,6 +27,19 @@ pub(crate) fn apply(
     if config.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(|m| !m.is_empty()) {
         return Err(status::bad_request("metadata.managedFields must be nil"));
     }
+    if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_deref()) {
+        let errors = crd::untyped(schema, config);
+        if !errors.is_empty() {
+            let (namespace, name) = (json::namespace(config), json::name(config));
+            let version = api_version(&kind.group, &caller.version);
+            let errors = match errors.as_slice() {
+                [one] => one.clone(),
+                many => format!("errors:\n  {}", many.join("\n  ")),
+            };
+            let what = format!("({namespace}/{name}; {version}, Kind={})", kind.kind);
+            return Err(status::failure(500, "", format!("failed to create typed patch object {what}: {errors}")));
+        }
+    }
     let shape = Shape::of(kind, &caller.version);
     let mut config = config.clone();
     reset(kind, caller, &mut config);
@@ -36,6 +50,9 @@ pub(crate) fn apply(
     let mut merged = if live.is_null() { Value::Object(Map::new()) } else { live.clone() };
     merge(shape, &mut merged, &config);
     let mut managers = managed::read(live);
+    if managers.is_empty() && !live.is_null() {
+        managers.extend(managed::before_first_apply(kind, caller, live, time));
+    }
     let me = Manager::new(kind, caller, "Apply", time);
     let mine = managers.iter().position(|m| m.is(&me));
 
@@ -70,9 +87,14 @@ pub(crate) fn apply(
         dropped.subtract(&kept);
         prune(shape, &mut merged, &dropped, &kept);
     }
-    let renewed = match mine.and_then(|i| managers.get(i)) {
-        Some(old) if old.set == wanted && old.api_version == me.api_version => Manager { time: old.time.clone(), ..me },
-        _ => me,
+    // A configuration that changes nothing leaves no new time.
+    let same = !live.is_null() && without_managers(live) == without_managers(&merged);
+    let old = mine.and_then(|i| managers.get(i));
+    let kept = same || old.is_some_and(|old| old.set == wanted && old.api_version == me.api_version);
+    let renewed = match old {
+        _ if !kept => me,
+        Some(old) => Manager { time: old.time.clone(), ..me },
+        None => Manager { time: String::new(), ..me },
     };
     if let Some(i) = mine {
         managers.remove(i);
@@ -80,6 +102,12 @@ pub(crate) fn apply(
     managers.insert(mine.unwrap_or(managers.len()), Manager { set: wanted, ..renewed });
     managed::write(&mut merged, &managers);
     Ok(merged)
+}
+
+fn without_managers(object: &Value) -> Value {
+    let mut object = object.clone();
+    json::remove(&mut object, &["metadata", "managedFields"]);
+    object
 }
 
 /// Takes out what this (sub)resource may not set.
@@ -93,7 +121,11 @@ fn reset(kind: &Kind, caller: &Caller, config: &mut Value) {
         }
     }
     if let (true, Some(Value::Object(meta))) = (keep_only_status, config.get_mut("metadata")) {
-        meta.retain(|k, _| matches!(k.as_str(), "name" | "namespace" | "resourceVersion" | "uid"));
+        let kept = kind.kept_by_status();
+        meta.retain(|k, _| {
+            matches!(k.as_str(), "name" | "namespace" | "resourceVersion" | "uid")
+                || (!kind.custom && !kept.contains(&k.as_str()))
+        });
     }
     for field in ["creationTimestamp", "generation", "managedFields", "selfLink"] {
         json::remove(config, &["metadata", field]);
@@ -151,8 +183,13 @@ fn prune(shape: Shape<'_>, value: &mut Value, dropped: &Set, kept: &Set) {
                 }
                 let was_empty = is_hollow(child);
                 prune(shape.child(key), child, gone, stay);
-                if stay.is_empty() && !was_empty && is_hollow(child) {
-                    map.remove(key);
+                if !was_empty && is_hollow(child) {
+                    if stay.is_empty() {
+                        map.remove(key);
+                    } else {
+                        // Somebody else owns it, but nothing in it: that is how the server leaves it.
+                        *child = Value::Null;
+                    }
                 }
             }
         }
@@ -189,7 +226,7 @@ fn conflict(conflicts: Vec<(Manager, Set)>) -> Box<Status> {
         if !manager.subresource.is_empty() {
             who.push_str(&format!(" with subresource \"{}\"", manager.subresource));
         }
-        if manager.operation == "Update" || !manager.subresource.is_empty() {
+        if manager.operation == "Update" {
             who.push_str(&format!(" using {}", manager.api_version));
         }
         let paths = set.paths();

@@ -176,9 +176,13 @@ fn collect<'v>(shape: Shape<'v>, value: &'v Value, set: &mut Set, containers: bo
         Value::Object(map) if !map.is_empty() && !shape.atomic_map() => {
             set.member |= mark;
             for (key, value) in map {
-                collect(shape.child(key), value, set.add(format!("f:{key}")), containers);
+                let kid = set.add(format!("f:{key}"));
+                // A key that no schema declares is a member, whatever is in it.
+                kid.member |= !shape.declares(key);
+                collect(shape.child(key), value, kid, containers);
             }
         }
+        Value::Array(list) if list.is_empty() && !containers && shape.list() != List::Atomic => {}
         Value::Array(list) if !list.is_empty() => match elements(shape, list) {
             Some(elements) => {
                 set.member |= mark;

@@ -107,8 +107,6 @@ pub(crate) fn strip(set: &mut Set) {
             "creationTimestamp",
             "selfLink",
             "managedFields",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
         ] {
             meta.kids.remove(&format!("f:{key}"));
         }
@@ -119,8 +117,21 @@ pub(crate) fn strip(set: &mut Set) {
     }
 }
 
+/// Owner of what was there when the first apply met an object that nobody had tracked.
+pub(crate) fn before_first_apply(kind: &Kind, caller: &Caller, live: &Value, time: &str) -> Option<Manager> {
+    let empty = json!({});
+    let mut set = fields::compare(Shape::of(kind, &caller.version), &empty, live).changed;
+    strip(&mut set);
+    let manager = Manager::new(kind, caller, "Update", time);
+    (!set.is_empty()).then(|| Manager { name: "before-first-apply".into(), set, ..manager })
+}
+
 /// Records a write that is not an apply: the writer owns what it changed, nobody owns what is gone.
 pub(crate) fn track(kind: &Kind, caller: &Caller, old: Option<&Value>, new: &mut Value, time: &str) {
+    // The server does not begin to track what it did not track.
+    if old.is_some_and(|o| items(o, "/metadata/managedFields").is_empty()) {
+        return;
+    }
     let empty = json!({});
     let shape = Shape::of(kind, &caller.version);
     let mut difference = fields::compare(shape, old.unwrap_or(&empty), new);

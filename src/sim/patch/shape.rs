@@ -53,6 +53,17 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// True if the schema names this field of an object.
+    pub fn declares(self, key: &str) -> bool {
+        match self {
+            Shape::BuiltIn { .. } => true,
+            Shape::CustomRoot(_) if matches!(key, "apiVersion" | "kind" | "metadata") => true,
+            Shape::CustomRoot(schema) | Shape::Custom(schema) => {
+                schema.and_then(|s| s.get("properties")).is_some_and(|p| p.get(key).is_some())
+            }
+        }
+    }
+
     pub fn item(self) -> Self {
         match self {
             Shape::BuiltIn { kind, field, .. } => Shape::BuiltIn { kind, parent: field, field: "" },
@@ -65,6 +76,7 @@ impl<'a> Shape<'a> {
         match self {
             Shape::BuiltIn { kind, parent, field } => {
                 (field == "selector" && parent == "spec")
+                    || (field.is_empty() && matches!(parent, "ownerReferences" | "imagePullSecrets"))
                     || matches!(
                         field,
                         "labelSelector"

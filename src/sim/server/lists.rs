@@ -11,6 +11,9 @@ impl Connection {
         };
         objects.retain(|o| selection.selects(o));
         let mut meta = json!({"resourceVersion": state.store.version().to_string()});
+        if kind.custom {
+            json::set(&mut meta, &["continue"], "");
+        }
         let limit = asked.query.get("limit").and_then(|l| l.parse::<usize>().ok()).filter(|l| *l > 0);
         let start = match asked.query.get("continue").filter(|c| !c.is_empty()) {
             Some(token) => Some(token.split_once('/').ok_or_else(|| status::bad_request("continue key is not valid"))?),
@@ -24,7 +27,10 @@ impl Connection {
             objects.truncate(limit);
             if let Some(last) = objects.last() {
                 json::set(&mut meta, &["continue"], format!("{}/{}", json::namespace(last), json::name(last)));
-                json::set(&mut meta, &["remainingItemCount"], left);
+                // With a selector the server does not know.
+                if !selection.is_selective() {
+                    json::set(&mut meta, &["remainingItemCount"], left);
+                }
             }
         }
         let (version, list) = if asked.metadata_only {

@@ -61,7 +61,22 @@ impl Connection {
                 core.create(state, caller, kind, namespace, object).map(|o| shown(&o, 201))
             }
             Verb::Update => {
-                let object = parse(body, &asked.content_type)?;
+                let mut object = parse(body, &asked.content_type)?;
+                let missing = state.store.at(&Key::new(kind.id, namespace, name)).is_none();
+                if caller.subresource != Some("scale") {
+                    core.name_type(caller, kind, &mut object);
+                    core.check_type(caller, kind, &object)?;
+                    core.check_url(kind, namespace, name, &object)?;
+                }
+                if missing && kind.update_creates() {
+                    let uid = json::uid(&object);
+                    if !uid.is_empty() {
+                        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+                        return Err(status::conflict(kind, name, &why));
+                    }
+                    json::remove(&mut object, &["metadata", "resourceVersion"]);
+                    return core.create(state, caller, kind, namespace, object).map(|o| shown(&o, 201));
+                }
                 core.update(state, caller, kind, namespace, name, |old| {
                     if caller.subresource == Some("scale") {
                         return Ok((scale::set(kind, name, old, &object)?, false));
@@ -72,7 +87,8 @@ impl Connection {
             }
             Verb::Patch => self.patch(state, asked, body).map(|(o, code)| shown(&o, code)),
             Verb::Delete => {
-                let options = delete_options(asked, body)?;
+                let (options, dry_run) = delete_options(asked, body)?;
+                let caller = &Caller { dry_run, ..caller.clone() };
                 match core.delete(state, caller, kind, namespace, name, &options)? {
                     Deleted::Waiting(object) => Ok(shown(&object, 200)),
                     Deleted::Gone(last)
@@ -180,10 +196,11 @@ impl Connection {
             let fields = Fields::parse(part("fieldSelector"), &asked.kind.plural)?;
             Ok::<_, Box<Status>>((labels, fields, delete_options(asked, body)?))
         })();
-        let (labels, fields, options) = match prepared {
+        let (labels, fields, (options, dry_run)) = match prepared {
             Ok(parts) => parts,
             Err(status) => return (refuse(&status), false),
         };
+        let caller = &Caller { dry_run, ..asked.caller.clone() };
         let found: Vec<Arc<Value>> = {
             let state = self.core.lock();
             let all = state.store.list(asked.kind.id, asked.namespace.as_deref());
@@ -193,7 +210,7 @@ impl Connection {
             let (namespace, name) = (json::namespace(object), json::name(object));
             let (result, died) = self.core.run(|state| {
                 let before = state.writes();
-                let result = self.core.delete(state, &asked.caller, &asked.kind, namespace, name, &options);
+                let result = self.core.delete(state, caller, &asked.kind, namespace, name, &options);
                 (result, state.writes() > before && state.faults.wrote(&self.identity))
             });
             if died {
@@ -215,24 +232,31 @@ impl Connection {
             shown
         };
         let list: Vec<Value> = found.iter().map(untyped).collect();
-        let body = json!({"kind": format!("{}List", asked.kind.kind),
+        let mut body = json!({"kind": format!("{}List", asked.kind.kind),
             "apiVersion": api_version(&asked.kind.group, &asked.caller.version),
             "metadata": {"resourceVersion": version}, "items": list});
+        if asked.kind.custom {
+            json::set(&mut body, &["metadata", "continue"], "");
+        }
         (json_answer(200, &body), false)
     }
 }
 
-fn delete_options(asked: &Asked, body: &[u8]) -> Result<DeleteOptions, Box<Status>> {
+/// What a deletion asks for, and whether it is only a trial. With a body the query says nothing.
+fn delete_options(asked: &Asked, body: &[u8]) -> Result<(DeleteOptions, bool), Box<Status>> {
     let body = if body.is_empty() { Value::Null } else { parse(body, &asked.content_type)? };
-    let query = |key: &str| asked.query.get(key).cloned();
+    let query = |key: &str| asked.query.get(key).filter(|_| body.is_null()).cloned();
+    let dry_run =
+        query("dryRun").is_some_and(|d| d == "All") || json::items(&body, "/dryRun").iter().any(|d| d == "All");
     let of_body = |pointer: &str| Some(text(&body, pointer).to_owned()).filter(|s| !s.is_empty());
     let grace = json::int(&body, "/gracePeriodSeconds").or_else(|| query("gracePeriodSeconds")?.parse().ok());
-    Ok(DeleteOptions {
+    let options = DeleteOptions {
         uid: of_body("/preconditions/uid"),
         resource_version: of_body("/preconditions/resourceVersion"),
         grace,
         propagation: of_body("/propagationPolicy").or_else(|| query("propagationPolicy")),
-    })
+    };
+    Ok((options, dry_run))
 }
 
 /// The body as JSON; YAML where the content type says so.

@@ -345,3 +345,53 @@ async fn requests_are_counted_by_client_and_verb() {
     assert_eq!(counts.get(&(Arc::from("controller"), Verb::Create)), Some(&1));
     assert_eq!(counts.get(&(Arc::from("user"), Verb::Get)), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn zero_values_of_built_in_kinds_are_not_stored() {
+    let cluster = cluster();
+    let deployments: Api<DynamicObject> = dynamic(&cluster, "user", "apps/v1", "Deployment", "deployments");
+    let mut web = deployment("web", 1, "web:1");
+    web["spec"]["paused"] = json!(false);
+    web["metadata"]["annotations"] = json!({});
+    let made = deployments.create(&PostParams::default(), &from(web)).await.unwrap();
+    assert_eq!(made.data["spec"].get("paused"), None);
+    assert_eq!(made.metadata.annotations, None);
+    let patch = Patch::Merge(json!({"spec": {"paused": false, "minReadySeconds": 0}}));
+    let same = deployments.patch("web", &PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(same.resource_version(), made.resource_version());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_in_the_body_deletes_nothing() {
+    let cluster = cluster();
+    let maps: Api<ConfigMap> = api(&cluster, "user");
+    maps.create(&PostParams::default(), &from(config_map("a", json!({})))).await.unwrap();
+    let dry = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    assert!(maps.delete("a", &dry).await.unwrap().is_right());
+    assert!(maps.get_opt("a").await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_owned_belongs_to_before_first_apply() {
+    let cluster = cluster();
+    let maps: Api<ConfigMap> = api(&cluster, "user");
+    maps.create(&PostParams::default(), &from(json!({"metadata": {"name": "a"}}))).await.unwrap();
+    let patch = Patch::Merge(json!({"data": {"k": "1"}}));
+    let changed = maps.patch("a", &PatchParams::default(), &patch).await.unwrap();
+    assert!(changed.managed_fields().is_empty(), "an object that was not tracked is not tracked");
+    let config = Patch::Apply(config_map("a", json!({"k": "2"})));
+    let taken = code(maps.patch("a", &PatchParams::apply("one"), &config).await);
+    assert_eq!(taken.0, 409);
+    assert!(taken.1.contains("\"before-first-apply\" using v1: .data.k"), "{}", taken.1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_made_by_an_update_and_keeps_its_address() {
+    let cluster = cluster();
+    let services: Api<DynamicObject> = dynamic(&cluster, "user", "v1", "Service", "services");
+    let web = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let made = services.replace("web", &PostParams::default(), &from(web.clone())).await.unwrap();
+    let again = services.replace("web", &PostParams::default(), &from(web)).await.unwrap();
+    assert_eq!(again.data["spec"]["clusterIP"], made.data["spec"]["clusterIP"]);
+    assert_eq!(again.resource_version(), made.resource_version());
+}

@@ -11,8 +11,13 @@ pub struct Random(u64);
 impl Random {
     /// Seeded from the environment, else from the clock; says which on stderr.
     pub fn for_scenario(name: &str) -> Random {
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-        let seed = env::var("TIDEGATE_E2E_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(clock);
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        Self::from_seed(name, clock)
+    }
+
+    /// The same with a seed of its own if the environment names none.
+    pub fn from_seed(name: &str, seed: u64) -> Random {
+        let seed = env::var("TIDEGATE_E2E_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(seed);
         eprintln!("e2e: {name}: TIDEGATE_E2E_SEED={seed}");
         Random(seed)
     }

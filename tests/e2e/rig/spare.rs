@@ -24,16 +24,22 @@ pub struct Spare {
 impl Rig {
     /// Starts it; it ends with the result.
     pub async fn spare(&self) -> Result<Spare> {
+        self.empty("spare", PORT).await
+    }
+
+    /// The same under another name and port, for a scenario that runs beside.
+    pub async fn empty(&self, name: &str, port: u16) -> Result<Spare> {
         for user in ["admin", "controller"] {
             let config = std::fs::read_to_string(self.cluster.pki.kubeconfig(user))?;
-            let server = SERVER.replace("16443", &PORT.to_string());
-            std::fs::write(self.spare_kubeconfig(user), config.replace(SERVER, &server))?;
+            let server = SERVER.replace("16443", &port.to_string());
+            std::fs::write(self.kubeconfig(name, user), config.replace(SERVER, &server))?;
         }
         let mut command = Command::new(self.tools.path("kube-apiserver")?);
-        command.args(api_server_arguments(&self.cluster.pki, PORT)).arg("--etcd-prefix=/spare").current_dir(&self.dir);
-        let api = Daemon::start(&mut command, "kube-apiserver-spare", &self.dir)?;
-        let admin = cluster::client(&self.spare_kubeconfig("admin")).await?;
-        until("the spare kube-apiserver is ready", SOON, async || {
+        let prefix = format!("--etcd-prefix=/{name}");
+        command.args(api_server_arguments(&self.cluster.pki, port)).arg(prefix).current_dir(&self.dir);
+        let api = Daemon::start(&mut command, &format!("kube-apiserver-{name}"), &self.dir)?;
+        let admin = cluster::client(&self.kubeconfig(name, "admin")).await?;
+        until(&format!("the kube-apiserver {name} is ready"), SOON, async || {
             api.alive()?;
             Ok(admin.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
         })
@@ -42,6 +48,10 @@ impl Rig {
     }
 
     pub fn spare_kubeconfig(&self, user: &str) -> PathBuf {
-        self.dir.join(format!("spare-{user}.kubeconfig"))
+        self.kubeconfig("spare", user)
+    }
+
+    fn kubeconfig(&self, name: &str, user: &str) -> PathBuf {
+        self.dir.join(format!("{name}-{user}.kubeconfig"))
     }
 }

@@ -21,6 +21,17 @@ const NAMESPACE: &str = "in-memory";
 const WATCHED: u32 = 3;
 const DEFINITION: &str = "things.in-memory.example";
 
+/// What would write to the in-memory cluster meanwhile.
+pub const CONTROLLERS: [&str; 7] = [
+    "deployment-controller",
+    "replicaset-controller",
+    "statefulset-controller",
+    "daemonset-controller",
+    "kubelet",
+    "endpointslice-controller",
+    "garbage-collector",
+];
+
 /// Key in in_memory.yaml, HTTP method, media type of the body.
 const METHODS: [(&str, &str, &str); 11] = [
     ("get", "GET", "application/json"),
@@ -193,17 +204,7 @@ async fn clean(rig: &Rig) -> Result<()> {
 
 async fn compared(rig: &Rig) -> Result<()> {
     let cluster = Cluster::builder().build()?;
-    for controller in [
-        "deployment-controller",
-        "replicaset-controller",
-        "statefulset-controller",
-        "daemonset-controller",
-        "kubelet",
-        "endpointslice-controller",
-        "garbage-collector",
-    ] {
-        cluster.enable_controller(controller, false);
-    }
+    CONTROLLERS.iter().for_each(|controller| cluster.enable_controller(controller, false));
     let (real, in_memory) = (&rig.cluster.admin, cluster.client("user"));
     let comparable = Comparable::new()?;
     let (watches, steps): (Vec<Step>, Vec<Step>) = steps()?.into_iter().partition(|s| s.key == "watch");

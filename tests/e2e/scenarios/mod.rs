@@ -2,6 +2,7 @@
 
 pub mod chart;
 pub mod crash;
+pub mod generated;
 pub mod in_memory;
 pub mod leaders;
 pub mod mistakes;
