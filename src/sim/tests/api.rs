@@ -389,7 +389,8 @@ async fn what_nobody_owned_belongs_to_before_first_apply() {
 async fn a_service_is_made_by_an_update_and_keeps_its_address() {
     let cluster = cluster();
     let services: Api<DynamicObject> = dynamic(&cluster, "user", "v1", "Service", "services");
-    let web = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let web =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
     let made = services.replace("web", &PostParams::default(), &from(web.clone())).await.unwrap();
     let again = services.replace("web", &PostParams::default(), &from(web)).await.unwrap();
     assert_eq!(again.data["spec"]["clusterIP"], made.data["spec"]["clusterIP"]);
