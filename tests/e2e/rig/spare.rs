@@ -47,10 +47,6 @@ impl Rig {
         Ok(Spare { objects: Objects::new(admin), _api: api })
     }
 
-    pub fn spare_kubeconfig(&self, user: &str) -> PathBuf {
-        self.kubeconfig("spare", user)
-    }
-
     fn kubeconfig(&self, name: &str, user: &str) -> PathBuf {
         self.dir.join(format!("{name}-{user}.kubeconfig"))
     }
