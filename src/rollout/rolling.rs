@@ -93,7 +93,10 @@ impl Machine<'_> {
 
     /// A blue-green release keeps the old set to go back to; a third version would need a third set.
     pub(super) fn check_one_version(&mut self, scope: &Scope, workload: &Workload) -> Turn {
-        if scope.style == Style::BlueGreen && workload.runs(&self.sub().stable_revision.clone()) {
+        let stable = self.sub().stable_revision.clone();
+        // Not while winding up, when the version that went through the steps is the only one left.
+        let has_second = workload.revisions.iter().any(|r| r.replicas > 0 && !r.is_present && r.hash != stable);
+        if scope.style == Style::BlueGreen && workload.runs(&stable) && has_second {
             return Err(Wait::on(
                 "new version releasing detected in the progress of blue-green release, please rollback first",
             ));
