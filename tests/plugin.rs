@@ -52,7 +52,8 @@ fn under_a_plugin_name_it_is_the_plugin() {
 fn a_copy_is_the_plugin_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kubectl-kruise");
-    std::fs::copy(BINARY, &path).unwrap();
+    // By another process: a test that forks meanwhile would inherit the copy open for writing, and it could not be run.
+    assert!(Command::new("cp").arg(BINARY).arg(&path).status().unwrap().success());
     let (code, _, errors) = run(&path, &["rollout", "approve", "rollout/web"]);
     assert_eq!(code, 1);
     assert!(
