@@ -3,7 +3,7 @@
 use super::{
     machine::{Machine, Turn, Wait},
     plan::{Effect, Purpose},
-    release::{Scope, owner_reference},
+    release::{Scope, Traffic, owner_reference},
     rolling::is_made_from,
     snapshot::Hold,
 };
@@ -319,7 +319,7 @@ impl Machine<'_> {
         if let Some(name) = self.canary_ingress_that_goes() {
             return Err(Wait::on(format!("waiting for Ingress {name} to go")));
         }
-        if self.has_new_pods() || !definitions.is_empty() {
+        if self.has_new_pods() || self.has_canary_endpoints(traffic) || !definitions.is_empty() {
             self.settle("requests leave the canary", Self::grace(traffic, true))?;
         }
         if !definitions.is_empty() {
@@ -330,6 +330,13 @@ impl Machine<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Also pods of a version that the workload's status does not count any more.
+    fn has_canary_endpoints(&self, traffic: &Traffic) -> bool {
+        let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
+        self.own_canary_service().is_some()
+            && !services::ready_endpoints(slices, &traffic.names.canary_service, |_| true).is_empty()
     }
 
     fn remove_canary_service(&mut self, scope: &Scope) -> Turn {

@@ -28,9 +28,12 @@ impl Machine<'_> {
         self.scope.as_ref().map_or(Style::Canary, |scope| scope.style)
     }
 
-    /// Pods of the new version may be answering requests.
+    /// Pods of another version than the stable one may be answering requests: the new one's, or those of a version that
+    /// a newer template has overtaken.
     pub(super) fn has_new_pods(&self) -> bool {
-        self.canary.is_some() || (self.style() != Style::Canary && self.new_revision().is_some_and(|r| r.existing > 0))
+        let stable = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
+        let is_other = |workload: &Workload| workload.revisions.iter().any(|r| r.hash != stable && r.existing > 0);
+        self.canary.is_some() || (self.style() != Style::Canary && self.workload.as_ref().is_some_and(is_other))
     }
 
     /// After this step no pod of the stable version is left to tell apart.

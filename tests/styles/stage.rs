@@ -7,6 +7,7 @@ use std::{
 };
 
 use include_dir::{Dir, include_dir};
+use jiff::Timestamp;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tidegate::{
     cli::demo::world::{CONTROLLER, install, manifests, options},
     controller::{self, Options},
-    sim::{Cluster, Gvr, View},
+    sim::{Cluster, Gvr, Verb, View, Write},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -60,6 +61,26 @@ pub struct Stage {
 pub struct Seen {
     pub least_ready: Option<usize>,
     pub most: BTreeMap<String, usize>,
+    /// When the route named the canary Service last, and when that Service was deleted after.
+    named: Option<Timestamp>,
+    named_at_deletion: Option<(Timestamp, Timestamp)>,
+}
+
+impl Seen {
+    /// Gateways hear of a route and of a Service by different ways: a Service that goes together with the route to it
+    /// is missed by requests.
+    fn heed_route(&mut self, write: &Write) {
+        const CANARY: &str = "nginx-service-canary";
+        let names =
+            |object: &Option<Arc<Value>>| object.as_ref().is_some_and(|o| o["spec"].to_string().contains(CANARY));
+        if write.gvr.resource == "virtualservices" && (names(&write.before) || names(&write.after)) {
+            self.named = Some(write.time);
+        }
+        let goes = write.gvr.resource == "services" && write.name == CANARY && write.verb == Verb::Delete;
+        if let Some(named) = self.named.filter(|_| goes && &*write.identity == CONTROLLER) {
+            self.named_at_deletion = Some((named, write.time));
+        }
+    }
 }
 
 pub fn version(pod_spec: &Value) -> &str {
@@ -143,11 +164,12 @@ impl Stage {
         cluster.on_write(Box::new({
             let (view, seen) = (view.clone(), seen.clone());
             move |write| {
+                let mut seen = seen.lock().unwrap();
+                seen.heed_route(write);
                 if write.gvr.resource != "pods" {
                     return;
                 }
                 let pods = pods(&view);
-                let mut seen = seen.lock().unwrap();
                 let ready = pods.iter().filter(|p| is_ready(p)).count();
                 seen.least_ready = seen.least_ready.map(|least| least.min(ready));
                 let mut count = BTreeMap::<String, usize>::new();
@@ -196,8 +218,18 @@ impl Stage {
         object
     }
 
+    /// Destinations of the first rule of the VirtualService.
+    pub fn route(&self) -> Value {
+        let route = self.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
+        route["spec"]["http"][0]["route"].clone()
+    }
+
     pub async fn until(&self, what: &str, is_so: impl Fn(&Stage) -> bool) {
         for _ in 0..6000 {
+            if let Some((named, deleted)) = self.seen.lock().unwrap().named_at_deletion {
+                let wait = deleted.duration_since(named).as_secs_f64();
+                assert!(wait >= 3.0, "the canary Service went {wait:.3} s after the route to it");
+            }
             if is_so(self) {
                 return;
             }

@@ -52,24 +52,20 @@ fn in_place_with_traffic_and_back() {
         let steps =
             json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}, {"replicas": "100%"}]);
         let stage = Stage::new(&ten(), &with_traffic(partition(steps), "canary")).await;
-        let route = |s: &Stage| {
-            let route = s.view.get(&gvr("networking.istio.io", "virtualservices"), NAMESPACE, "nginx-vs").unwrap();
-            route["spec"]["http"][0]["route"].clone()
-        };
-        let (before, original) = (stage.deployment(), route(&stage));
+        let (before, original) = (stage.deployment(), stage.route());
         stage.release("canary").await;
         stage.paused_at(1).await;
-        assert_eq!(route(&stage)[1]["weight"], 20);
+        assert_eq!(stage.route()[1]["weight"], 20);
         stage.approve().await;
         stage.paused_at(2).await;
         assert_eq!(
-            (stage.told().as_str(), &route(&stage)[1]["weight"]),
+            (stage.told().as_str(), &stage.route()[1]["weight"]),
             (r#"4 base + 6 canary; surge 0, unavailable "60%""#, &json!(50))
         );
         stage.release("base").await;
         stage.ends().await;
         assert_eq!(stage.told(), "10 base; surge 1, unavailable 0");
-        assert_eq!((&before["spec"], original), (&stage.deployment()["spec"], route(&stage)));
+        assert_eq!((&before["spec"], original), (&stage.deployment()["spec"], stage.route()));
     });
 }
 
@@ -170,6 +166,25 @@ fn a_third_version_in_place_starts_again() {
         stage.ends().await;
         assert_eq!(stage.told(), "10 base; surge 1, unavailable 0");
         assert_eq!((stage.seen().0, &before["spec"]), (10, &stage.deployment()["spec"]));
+    });
+}
+
+#[test]
+fn a_third_version_in_place_gives_requests_time_to_leave_the_second() {
+    play(async {
+        let steps = json!([{"replicas": "40%", "traffic": "20%"}, {"replicas": "100%", "traffic": "100%"}]);
+        let stage = Stage::new(&ten(), &with_traffic(partition(steps), "canary")).await;
+        let original = stage.route();
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.release("third").await;
+        // No pod of the third is there yet, but those of the second answer a share of the requests.
+        stage.until("restarted", |s| s.route() == original).await;
+        stage.until("routed", |s| s.told().contains("third") && s.route() != original).await;
+        stage.paused_at(1).await;
+        assert_eq!(stage.told(), r#"6 base + 4 third; surge 0, unavailable "40%""#);
+        stage.approve().await;
+        stage.ends_with("10 third").await;
     });
 }
 
