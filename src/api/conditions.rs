@@ -54,6 +54,8 @@ pub mod reasons {
     pub const SCRIPT_FAILED: &str = "ScriptFailed";
     /// A script's result breaks a rule that every route must keep.
     pub const ROUTE_REFUSED: &str = "RouteRefused";
+    /// The controller may not read a kind that it needs.
+    pub const READ_REFUSED: &str = "ReadRefused";
     /// The API server refused a write of ours.
     pub const WRITE_REFUSED: &str = "WriteRefused";
     /// A write of ours would have broken a rule that every write must keep, and was not made.

@@ -147,8 +147,8 @@ impl Writer {
         let call = async {
             match api.delete(&target.name, &params).await {
                 Ok(answer) => Ok(answer.left()),
-                // Gone already.
-                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+                // Gone already, perhaps with its kind.
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
                 Err(error) => Err(error),
             }
         };

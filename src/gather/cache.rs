@@ -13,7 +13,7 @@ use futures::{TryStreamExt, pin_mut};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject},
-    core::GroupVersionKind,
+    core::{GroupVersionKind, Status},
     discovery,
     runtime::{
         WatchStreamExt,
@@ -166,8 +166,8 @@ impl Cache {
         loop {
             match discovery::pinned_kind(&self.client, &gvk).await {
                 Ok((resource, _)) => return Ok(resource),
-                Err(kube::Error::Api(status)) if status.is_not_found() => return Err(Missing::Kind),
-                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                Err(kube::Error::Api(status)) if is_unknown(&status) => return Err(Missing::Kind),
+                Err(kube::Error::Api(status)) if status.code == 403 => {
                     return Err(Missing::Forbidden(status.message));
                 }
                 Err(kube::Error::Discovery(_)) => return Err(Missing::Kind),
@@ -222,14 +222,14 @@ impl Cache {
                 Err(
                     watcher::Error::InitialListFailed(kube::Error::Api(status))
                     | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-                ) if status.is_not_found() => {
+                ) if is_unknown(&status) => {
                     self.set_missing(key, Missing::Kind);
                     return;
                 }
                 Err(
                     watcher::Error::InitialListFailed(kube::Error::Api(status))
                     | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-                ) if status.is_forbidden() => {
+                ) if status.code == 403 => {
                     self.set_missing(key, Missing::Forbidden(status.message));
                     return;
                 }
@@ -417,6 +417,11 @@ impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// By the code: a group that is not served is answered in plain text, without a reason.
+fn is_unknown(status: &Status) -> bool {
+    status.code == 404
 }
 
 pub(super) fn backoff() -> ResetTimerBackoff<WatchBackoff> {

@@ -17,7 +17,7 @@ use crate::{
     },
     lua::{Engine, library},
     rollout::{
-        Hold, Snapshot,
+        Hold, Snapshot, UnknownKind,
         history::History,
         is_releasing,
         release::{self, Scope, Traffic},
@@ -101,6 +101,7 @@ pub fn collect(
     let mut snapshot = Snapshot {
         now,
         rivals: Vec::new(),
+        unknown: Vec::new(),
         workload: None,
         canary: None,
         revisions: Vec::new(),
@@ -122,6 +123,7 @@ pub fn collect(
     let rule = scope.kind.hold(&scope.workload.api_version);
     snapshot.hold = hold(objects, rule)?;
     snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace)?;
+    snapshot.unknown = unknown_kinds(objects, &scope, &namespace);
 
     let at = |api_version: &str, kind: &str, name: &str| {
         optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
@@ -169,6 +171,26 @@ pub fn collect(
         snapshot.history = Some(History { limit, records: records(objects, &snapshot.rollout, &namespace)? });
     }
     Some(snapshot)
+}
+
+/// Kinds that hold the workload and what stands around it, and of which nothing can be known.
+fn unknown_kinds(objects: &impl Objects, scope: &Scope, namespace: &str) -> Vec<UnknownKind> {
+    const BEHIND_SERVICES: [(&str, &str); 2] = [("v1", "Service"), ("discovery.k8s.io/v1", "EndpointSlice")];
+    let has_canary = scope.kind.styles.contains(&Style::Canary);
+    [(scope.workload.api_version.as_str(), scope.workload.kind.as_str()), scope.kind.revisions]
+        .into_iter()
+        .chain(has_canary.then_some(("apps/v1", "Deployment")))
+        .chain(BEHIND_SERVICES.into_iter().filter(|_| scope.traffic.is_some()))
+        .filter_map(|(api_version, kind)| {
+            // By any name: it is the kind that is asked for.
+            match objects.get(&ObjectRef::new(api_version, kind, namespace, "")) {
+                Err(Lookup::Missing(why @ (Missing::Kind | Missing::Forbidden(_)))) => {
+                    Some(UnknownKind { api_version: api_version.to_owned(), kind: kind.to_owned(), why })
+                }
+                _ => None,
+            }
+        })
+        .collect()
 }
 
 /// The records of earlier releases of a Rollout.

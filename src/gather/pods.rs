@@ -127,7 +127,7 @@ impl Pods {
                 Err(error) => {
                     tracing::warn!(%error, namespace = key.0, selector, "pods cannot be watched; trying again");
                     if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
-                        && status.is_forbidden()
+                        && status.code == 403
                         && let Some(watched) = self.lock().get_mut(&key).filter(|w| w.selector == selector)
                     {
                         // What can be decided without pods goes on, such as the way back.

@@ -8,12 +8,15 @@ use super::{
     machine::{Machine, Turn, Wait},
     plan::Purpose,
     release::{self, Scope, SpecError},
+    snapshot::UnknownKind,
 };
 use crate::{
     api::{
         conditions::{self, StepState, phases, reasons, types},
         keys, object,
+        v1beta1::WorkloadRef,
     },
+    traffic::routes::Missing,
     workload::Workload,
 };
 
@@ -147,11 +150,36 @@ impl Machine<'_> {
 
     pub(super) fn without_workload(&mut self, scope: &Scope) -> Turn {
         self.abandon(scope)?;
-        Err(Wait::stall(
-            reasons::WORKLOAD_NOT_FOUND,
+        let WorkloadRef { api_version, kind, .. } = &scope.workload;
+        let is_served = !self.snap.unknown.iter().any(|u| (&u.api_version, &u.kind) == (api_version, kind));
+        let why = if is_served {
+            "does not exist; create it, or correct spec.workloadRef".to_owned()
+        } else {
             format!(
-                "Workload Not Found: {} does not exist; create it, or correct spec.workloadRef",
-                scope.workload_name()
+                "cannot exist: the API server does not serve {api_version} {kind}; install its CRD, or correct spec.workloadRef"
+            )
+        };
+        let message = format!("Workload Not Found: {} {why}", scope.workload_name());
+        Err(Wait::stall(reasons::WORKLOAD_NOT_FOUND, message))
+    }
+
+    /// What may not be read is not taken for gone: a release stands still until it may be read again.
+    pub(super) fn check_readable(&self) -> Turn {
+        let rollout = &self.snap.rollout;
+        if rollout.metadata.deletion_timestamp.is_some() && !is_releasing(rollout) {
+            // There is little to put back, and whoever deletes it may be taking the controller away.
+            return Ok(());
+        }
+        let forbidden = self.snap.unknown.iter().find_map(|unknown| match &unknown.why {
+            Missing::Forbidden(why) => Some((unknown, why)),
+            _ => None,
+        });
+        let Some((UnknownKind { api_version, kind, .. }, why)) = forbidden else { return Ok(()) };
+        Err(Wait::stall(
+            reasons::READ_REFUSED,
+            format!(
+                "the controller may not read {api_version} {kind} ({why}); grant it get, list, watch and patch: nothing is \
+                 changed until then"
             ),
         ))
     }

@@ -188,6 +188,7 @@ impl<'a> Machine<'a> {
         let rollout = &self.snap.rollout;
         self.status.observed_generation = rollout.metadata.generation;
         let scope = self.scope.clone();
+        self.check_readable()?;
         if rollout.metadata.deletion_timestamp.is_some() {
             return self.terminate(scope);
         }

@@ -19,4 +19,4 @@ pub mod traffic_routing;
 
 pub use machine::{decide, is_releasing};
 pub use plan::{Effect, Event, Plan};
-pub use snapshot::{Hold, Snapshot};
+pub use snapshot::{Hold, Snapshot, UnknownKind};

@@ -9,7 +9,10 @@ use super::history::History;
 use crate::{
     api::v1beta1::Rollout,
     lua::Engine,
-    traffic::{ingress::Ingress, routes::Network},
+    traffic::{
+        ingress::Ingress,
+        routes::{Missing, Network},
+    },
     workload::Surroundings,
 };
 
@@ -22,6 +25,9 @@ pub struct Snapshot {
     pub rollout: Rollout,
     /// Other Rollouts that name the same workload and go before this one.
     pub rivals: Vec<String>,
+    /// Kinds of which nothing can be known, among those of the workload, its revisions, Services and endpoints: an object
+    /// that is absent below may well exist.
+    pub unknown: Vec<UnknownKind>,
     /// The workload.
     pub workload: Option<Arc<Value>>,
     /// The object with the name of the canary Deployment, whoever made it.
@@ -55,6 +61,17 @@ impl Snapshot {
     pub fn surroundings(&self) -> Surroundings<'_> {
         Surroundings { revisions: &self.revisions, pods: &self.pods }
     }
+}
+
+/// A kind that is not served, or that the controller may not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownKind {
+    /// Such as `apps/v1`.
+    pub api_version: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Never [`Missing::Object`].
+    pub why: Missing,
 }
 
 /// Whether the API server holds changed workloads by itself.

@@ -377,3 +377,28 @@ fn nodes_come_and_go_during_a_step() {
         assert_restored(&stage, &before);
     });
 }
+
+#[test]
+fn a_kind_that_is_not_served_is_named_and_found_when_its_definition_comes() {
+    play(async {
+        let stage = Stage::new(&json!({"replicas": 1}), &partition(json!([{"replicas": "100%"}]))).await;
+        let rollouts = stage.api("rollouts.kruise.io", "v1beta1", "Rollout");
+        stage
+            .cluster
+            .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+                "metadata": {"name": "other", "namespace": NAMESPACE},
+                "spec": {"workloadRef": {"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "name": "web"},
+                    "strategy": partition(json!([{"replicas": "100%"}]))}}))
+            .unwrap();
+        let message = |s: &Stage| {
+            let other = s.view.get(&gvr("rollouts.kruise.io", "rollouts"), NAMESPACE, "other").unwrap();
+            other["status"]["message"].as_str().unwrap_or_default().to_owned()
+        };
+
+        stage.until("named", |s| message(s).contains("does not serve apps.kruise.io/v1alpha1 CloneSet")).await;
+        stage.cluster.create(definition("clonesets")).unwrap();
+        stage.until("found", |s| message(s).contains("CloneSet web does not exist")).await;
+        rollouts.delete("other", &Default::default()).await.unwrap();
+        stage.until("gone", |s| s.view.get(&gvr("rollouts.kruise.io", "rollouts"), NAMESPACE, "other").is_none()).await;
+    });
+}
