@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | [`api`] | custom resources, keys, conditions and reasons | - |
 //! | [`rollout`] | **pure**: snapshot, plan, the state machine | `api`, `workload`, `traffic` |
+//! | [`analysis`] | **pure**: verdicts from measurements already fetched | - |
 //! | [`workload`] | **pure**: one plain view of a workload, and the fields it is held by | `api` |
 //! | [`traffic`] | **pure**: strategy → script input, post-conditions, three-way merge, Services | `api`, `lua` |
 //! | [`lua`] | script engine, JSON conversion, script library, test-case runner | `yaml`; the runner also `api`, `traffic` |
@@ -60,6 +61,7 @@
     )
 )]
 
+pub mod analysis;
 pub mod api;
 pub mod apply;
 #[allow(clippy::disallowed_methods)] // Clock and environment enter here.

@@ -14,7 +14,7 @@ use std::{
     process::Command,
 };
 
-const PURE: [&str; 4] = ["src/api/", "src/rollout/", "src/traffic/", "src/workload/"];
+const PURE: [&str; 5] = ["src/analysis/", "src/api/", "src/rollout/", "src/traffic/", "src/workload/"];
 
 /// What makes a function depend on more than its arguments. `kube::core` and its derives are types only.
 const IMPURE: [&str; 17] = [

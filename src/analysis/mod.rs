@@ -1,0 +1,3 @@
+//! Verdicts on a release from measurements that were already fetched. Pure.
+
+pub mod sequential;
