@@ -124,6 +124,10 @@ struct WebhookArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set,
           default_value_t = true, default_missing_value = "true")]
     filter_workload_type: bool,
+    /// Refuse Rollouts and TrafficRoutings of those who may not themselves patch what they name
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set,
+          default_value_t = true, default_missing_value = "true")]
+    check_authority: bool,
 }
 
 impl WebhookArgs {
@@ -144,6 +148,7 @@ impl WebhookArgs {
             rules: validate::Rules {
                 partition_percent_limit: self.partition_percent_limit,
                 filter_workload_type: self.filter_workload_type,
+                check_authority: self.check_authority,
             },
             clock: Arc::new(system_clock),
             health: health.clone(),

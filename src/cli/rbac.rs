@@ -91,6 +91,8 @@ const EVERYWHERE: &[Right] = &[
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
+    // Whether the author of a Rollout may himself do what it asks for.
+    right("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     // The CA of our own webhooks.
     Right {
         group: "admissionregistration.k8s.io",

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{GROUP, keys::WORKLOAD_TYPE},
-    webhook::{MUTATING, VALIDATE_PATH, VALIDATING},
+    webhook::{MUTATING, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
     workload::hold::rules,
 };
 
@@ -112,19 +112,24 @@ fn mutating(place: &Place) -> Value {
 }
 
 fn validating(place: &Place) -> Value {
-    let more = json!({
-        "rules": rule((GROUP, &["v1alpha1", "v1beta1"], "rollouts"), &["CREATE", "UPDATE"]),
-        // What passes anyhow need not ask: deletion, finalizers, labels.
-        "matchConditions": [{
-            "name": "changed",
-            "expression": "request.operation == 'CREATE' || (!has(object.metadata.deletionTimestamp)\n\
-                           \x20   && (object.spec != oldObject.spec || object.metadata.?annotations != oldObject.metadata.?annotations))",
-        }],
-    });
+    let more = |versions: &[&str], resource: &str| {
+        json!({
+            "rules": rule((GROUP, versions, resource), &["CREATE", "UPDATE"]),
+            // What passes anyhow need not ask: deletion, finalizers, labels.
+            "matchConditions": [{
+                "name": "changed",
+                "expression": "request.operation == 'CREATE' || (!has(object.metadata.deletionTimestamp)\n\
+                               \x20   && (object.spec != oldObject.spec || object.metadata.?annotations != oldObject.metadata.?annotations))",
+            }],
+        })
+    };
     configuration(
         "ValidatingWebhookConfiguration",
         VALIDATING,
-        vec![webhook("vrollout.kb.io", VALIDATE_PATH, place, more)],
+        vec![
+            webhook("vrollout.kb.io", VALIDATE_PATH, place, more(&["v1alpha1", "v1beta1"], "rollouts")),
+            webhook("vtrafficrouting.kb.io", VALIDATE_ROUTING_PATH, place, more(&["v1alpha1"], "trafficroutings")),
+        ],
     )
 }
 

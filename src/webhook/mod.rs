@@ -1,16 +1,18 @@
 //! The admission and conversion webhooks: what the API server asks this process.
 //!
 //! Every replica answers, leader or not. The answers are functions of the request; only the validation of a Rollout reads
-//! the cluster, for other Rollouts with the same workload.
+//! the cluster, for other Rollouts with the same workload and for its author's rights.
 //!
 //! | path | answers |
 //! |---|---|
 //! | `/mutate-apps-v1-deployment` … | the hold of [`crate::workload::hold`], on servers without admission policies |
-//! | `/validate-rollouts-kruise-io-rollout` | what the schema of a Rollout cannot say: [`validate`] |
+//! | `/validate-rollouts-kruise-io-rollout` | what the schema of a Rollout cannot say: [`validate`], [`authority`] |
+//! | `/validate-rollouts-kruise-io-trafficrouting` | whether its author may change what it names: [`authority`] |
 //! | `/convert` | a Rollout in the words of the other version: [`crate::api::convert`] |
 //!
 //! The paths and the names of the configurations are OpenKruise's, so that it and Tidegate never act on the same write.
 
+pub mod authority;
 pub mod certificates;
 mod keeper;
 pub mod review;
@@ -37,6 +39,8 @@ pub const WEBHOOKS: &str = "webhooks";
 pub const CONVERT_PATH: &str = "/convert";
 /// Path of the validation of Rollouts.
 pub const VALIDATE_PATH: &str = "/validate-rollouts-kruise-io-rollout";
+/// Path of the validation of TrafficRoutings.
+pub const VALIDATE_ROUTING_PATH: &str = "/validate-rollouts-kruise-io-trafficrouting";
 
 /// Name of the configuration with the holds.
 pub use crate::workload::hold::WEBHOOKS as MUTATING;

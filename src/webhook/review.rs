@@ -2,7 +2,7 @@
 //!
 //! Objects stay raw: a typed object would drop the fields that it does not know.
 
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, api::authentication::v1::UserInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub struct AdmissionRequest {
     pub namespace: String,
     /// Name of the object; may be absent on creation.
     pub name: String,
+    /// Who writes.
+    pub user_info: UserInfo,
     /// The new object.
     pub object: Option<Value>,
     /// The stored object.

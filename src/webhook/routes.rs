@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    CONVERT_PATH, Limits, VALIDATE_PATH,
+    CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH,
+    authority::Authority,
     review::{
         AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
         ConversionReview, Refusal,
@@ -36,6 +37,7 @@ const LIST_LIMIT: Duration = Duration::from_secs(5);
 
 struct Shared {
     client: Option<Client>,
+    authority: Option<Authority>,
     rules: Rules,
     limits: Limits,
     metrics: Metrics,
@@ -43,14 +45,23 @@ struct Shared {
     room: Semaphore,
 }
 
-/// The webhooks. Without a client no other Rollouts are looked at.
+/// The webhooks. Without a client neither other Rollouts nor anybody's rights are looked at.
 pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Metrics) -> Router {
     let room = Semaphore::new(limits.bodies / 1024);
-    let shared = Arc::new(Shared { client, rules, limits, metrics, room });
+    let authority = client.clone().filter(|_| rules.check_authority).map(Authority::new);
+    let shared = Arc::new(Shared { client, authority, rules, limits, metrics, room });
     let mut router = Router::new()
         .route(
             VALIDATE_PATH,
-            post(|State(shared): State<Arc<Shared>>, request| async move { shared.admission(request, None).await }),
+            post(|State(shared): State<Arc<Shared>>, request| async move {
+                shared.admission(request, Asked::Rollout).await
+            }),
+        )
+        .route(
+            VALIDATE_ROUTING_PATH,
+            post(|State(shared): State<Arc<Shared>>, request| async move {
+                shared.admission(request, Asked::Routing).await
+            }),
         )
         .route(
             CONVERT_PATH,
@@ -60,11 +71,20 @@ pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Met
         router = router.route(
             held.path,
             post(move |State(shared): State<Arc<Shared>>, request| async move {
-                shared.admission(request, Some(held)).await
+                shared.admission(request, Asked::Hold(held)).await
             }),
         );
     }
     router.with_state(shared)
+}
+
+/// What a review is about.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// A workload that a rule may hold.
+    Hold(&'static Rule),
+    Rollout,
+    Routing,
 }
 
 /// A request that cannot be answered by a review.
@@ -111,9 +131,9 @@ impl Shared {
             .or_else(|e| refused(StatusCode::BAD_REQUEST, format!("the review cannot be read: {e}")))
     }
 
-    /// Holds a workload, or validates a Rollout.
-    async fn admission(&self, request: Request<Body>, held: Option<&Rule>) -> Response {
-        self.timed(if held.is_some() { "hold" } else { "validate" }, async {
+    /// Holds a workload, or validates a Rollout or TrafficRouting.
+    async fn admission(&self, request: Request<Body>, asked: Asked) -> Response {
+        self.timed(if matches!(asked, Asked::Hold(_)) { "hold" } else { "validate" }, async {
             let AdmissionReview { api_version, request } = self.read(request).await?;
             if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
                 return refused(
@@ -122,9 +142,10 @@ impl Shared {
                 );
             }
             let uid = request.uid.clone();
-            let response = match held {
-                Some(held) => hold(held, &request),
-                None => self.validate(request).await?,
+            let response = match asked {
+                Asked::Hold(held) => hold(held, &request),
+                Asked::Rollout => self.validate(request).await?,
+                Asked::Routing => self.permit(&request, AdmissionResponse::default()).await,
             };
             let response = AdmissionResponse { uid, ..response };
             Ok((response.allowed, AdmissionAnswer { api_version, kind: "AdmissionReview", response }))
@@ -155,25 +176,37 @@ impl Shared {
         }
     }
 
+    /// The response as it is, unless its author may not change what the object makes us change.
+    async fn permit(&self, request: &AdmissionRequest, response: AdmissionResponse) -> AdmissionResponse {
+        let status = match &self.authority {
+            Some(authority) if !is_free(request) => authority.refuses(request).await,
+            _ => None,
+        };
+        AdmissionResponse { allowed: status.is_none(), status, ..response }
+    }
+
     async fn validate(&self, request: AdmissionRequest) -> Result<AdmissionResponse, Refused> {
-        if request.sub_resource.as_deref().is_some_and(|s| !s.is_empty()) || request.operation == "DELETE" {
+        if is_free(&request) {
             return Ok(AdmissionResponse { allowed: true, ..AdmissionResponse::default() });
         }
-        let Some(new) = request.object else { return refused(StatusCode::BAD_REQUEST, "the review has no object") };
+        let Some(new) = &request.object else { return refused(StatusCode::BAD_REQUEST, "the review has no object") };
         let old = request.old_object.as_ref();
-        let others = match validate::asks_for_others(&new, old) {
+        let others = match validate::asks_for_others(new, old) {
             true => self.rollouts(&request.namespace).await?,
             false => Vec::new(),
         };
-        let verdict = validate::judge(&new, old, &others, &self.rules);
+        let verdict = validate::judge(new, old, &others, &self.rules);
         let status = (!verdict.errors.is_empty()).then(|| {
             let name = if request.name.is_empty() { "(generated)" } else { &request.name };
             let errors: Vec<String> = verdict.errors.iter().map(ToString::to_string).collect();
             let message = format!("Rollout {}/{name}: {}", request.namespace, errors.join("; "));
             Refusal { code: 422, reason: "Invalid", message }
         });
-        let allowed = status.is_none();
-        Ok(AdmissionResponse { allowed, status, warnings: verdict.warnings, ..AdmissionResponse::default() })
+        let response = AdmissionResponse { status, warnings: verdict.warnings, ..AdmissionResponse::default() };
+        Ok(match response.status {
+            Some(_) => response,
+            None => self.permit(&request, response).await,
+        })
     }
 
     async fn rollouts(&self, namespace: &str) -> Result<Vec<Value>, Refused> {
@@ -218,6 +251,11 @@ fn converted(ConversionReview { api_version, request }: ConversionReview) -> (bo
 
 fn failed(message: &str) -> Value {
     json!({"status": "Failure", "message": message})
+}
+
+/// Status, scale and deletion are nobody's to judge here.
+fn is_free(request: &AdmissionRequest) -> bool {
+    request.sub_resource.as_deref().is_some_and(|s| !s.is_empty()) || request.operation == "DELETE"
 }
 
 /// The hold refuses nothing, also not what it cannot read.

@@ -18,11 +18,13 @@ pub struct Rules {
     pub partition_percent_limit: u32,
     /// Only kinds of workload that are known.
     pub filter_workload_type: bool,
+    /// Only from those who may themselves change what a Rollout or TrafficRouting names.
+    pub check_authority: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { partition_percent_limit: 50, filter_workload_type: true }
+        Rules { partition_percent_limit: 50, filter_workload_type: true, check_authority: true }
     }
 }
 

@@ -19,7 +19,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    chart, crash, generated, in_memory, leaders, mistakes, plane, policy, schema, script, story, styles, workloads,
+    chart, crash, generated, in_memory, leaders, mistakes, operator, plane, policy, schema, script, story, styles,
+    workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -84,6 +85,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "one_of_two_leads", leaders::one_of_two_leads),
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
+        trial(handle, rig, "operator", operator::operator),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ];
     scenarios.into_iter().chain(rows).collect()

@@ -1,7 +1,7 @@
 //! The controller and the plugin as a user runs them: the built binary, as a child process.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -80,12 +80,28 @@ impl Controller {
         Controller::start_named(rig, name, health, &["--leader-elect"]).await
     }
 
+    /// On a cluster of [`Rig::empty`].
+    pub async fn of_spare(rig: &Arc<Rig>, spare: &str, health: &'static str, args: &[&str]) -> Result<Controller> {
+        let kubeconfig = rig.dir.join(format!("{spare}-controller.kubeconfig"));
+        Controller::start_at(rig, &kubeconfig, &format!("controller-{spare}"), health, args).await
+    }
+
     async fn start_named(rig: &Arc<Rig>, name: &str, health: &'static str, args: &[&str]) -> Result<Controller> {
+        Controller::start_at(rig, &rig.cluster.pki.kubeconfig("controller"), name, health, args).await
+    }
+
+    async fn start_at(
+        rig: &Arc<Rig>,
+        kubeconfig: &Path,
+        name: &str,
+        health: &'static str,
+        args: &[&str],
+    ) -> Result<Controller> {
         let mut command = Command::new(BINARY);
         command
             .arg("controller")
             .arg("--kubeconfig")
-            .arg(rig.cluster.pki.kubeconfig("controller"))
+            .arg(kubeconfig)
             .args(["--health-addr", health])
             .args(args)
             .env("POD_NAMESPACE", NAMESPACE)

@@ -9,21 +9,23 @@ use tidegate::api::keys::WORKLOAD_TYPE;
 use super::{
     Rig,
     controller::{NAMESPACE, documents},
+    objects::Objects,
     pki::CONTROLLER,
     poll::{SOON, until},
 };
 
 /// CRDs and policies as the binary prints them, the role as the chart has it.
 pub async fn install(rig: &Rig) -> Result<()> {
-    rig.objects.namespace(NAMESPACE).await?;
-    rbac(rig).await?;
+    roles(&rig.objects).await?;
     for policy in documents(&["policy"])? {
         rig.objects.apply(&policy).await?;
     }
     holds(rig).await
 }
 
-async fn rbac(rig: &Rig) -> Result<()> {
+/// The chart's roles, for the controller's user.
+pub async fn roles(objects: &Objects) -> Result<()> {
+    objects.namespace(NAMESPACE).await?;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/tidegate/templates");
     let role = fs::read_to_string(dir.join("clusterrole.yaml")).context("the chart's role")?;
     let documents = tidegate::yaml::from_str_multi(&role)
@@ -41,8 +43,8 @@ async fn rbac(rig: &Rig) -> Result<()> {
             role["metadata"]["namespace"] = json!(NAMESPACE);
             binding["metadata"]["namespace"] = json!(NAMESPACE);
         }
-        rig.objects.apply(&role).await?;
-        rig.objects.apply(&binding).await?;
+        objects.apply(&role).await?;
+        objects.apply(&binding).await?;
     }
     Ok(())
 }

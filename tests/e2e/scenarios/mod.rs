@@ -6,6 +6,7 @@ pub mod generated;
 pub mod in_memory;
 pub mod leaders;
 pub mod mistakes;
+pub mod operator;
 pub mod plane;
 pub mod policy;
 pub mod schema;

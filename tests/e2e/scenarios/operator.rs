@@ -1,0 +1,110 @@
+//! What an administrator relies on, on an API server of its own: webhooks, and the commands that look after an
+//! installation. No controllers run there, so nothing is released.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use kube::{Client, Config, config::Kubeconfig};
+use serde_json::{Value, json};
+
+use crate::rig::{
+    Rig,
+    controller::{Controller, documents},
+    install,
+    objects::Objects,
+    poll::{SOON, until},
+    spare::Spare,
+};
+
+const PORT: u16 = 16447;
+const HEALTH: &str = "127.0.0.1:18087";
+const WEBHOOKS: &str = "127.0.0.1:19878";
+const ROLLOUT: &str = "rollouts.kruise.io/v1beta1";
+
+pub async fn operator(rig: Arc<Rig>) -> Result<()> {
+    let spare = rig.empty("operator", PORT).await?;
+    let objects = &spare.objects;
+    install::roles(objects).await?;
+    objects.apply_crds(&documents(&["crd"])?).await?;
+    for object in documents(&["webhooks", "--no-hold", "--url", &format!("https://{WEBHOOKS}")])? {
+        objects.apply(&object).await?;
+    }
+    let args = ["--webhook-addr", WEBHOOKS, "--webhook-host", "127.0.0.1"];
+    let controller = Controller::of_spare(&rig, "operator", HEALTH, &args).await?;
+    objects.namespace("shop").await?;
+    authority(&rig, &spare).await?;
+    controller.stop().await?;
+    Ok(())
+}
+
+fn rollout(name: &str, workload: &str, routings: Value) -> Value {
+    json!({"apiVersion": ROLLOUT, "kind": "Rollout", "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload},
+                 "strategy": {"canary": {"steps": [{"replicas": "20%"}, {"replicas": "100%"}], "trafficRoutings": routings}}}})
+}
+
+/// Somebody else's identity, with what RBAC gives it.
+async fn user(rig: &Rig, name: &str) -> Result<Objects> {
+    let kubeconfig = Kubeconfig::read_from(rig.dir.join("operator-admin.kubeconfig"))?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    config.auth_info.impersonate = Some(name.to_owned());
+    Ok(Objects::new(Client::try_from(config)?))
+}
+
+/// `rules` for a user in the namespace.
+async fn grant(objects: &Objects, user: &str, rules: Value) -> Result<()> {
+    let (version, metadata) = ("rbac.authorization.k8s.io/v1", json!({"name": user, "namespace": "shop"}));
+    objects.apply(&json!({"apiVersion": version, "kind": "Role", "metadata": metadata, "rules": rules})).await?;
+    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user});
+    let binding = json!({"apiVersion": version, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": [subject]});
+    objects.apply(&binding).await.map(drop)
+}
+
+/// Two users may write Rollouts; only one of them may patch what a Rollout names.
+async fn authority(rig: &Rig, spare: &Spare) -> Result<()> {
+    let rollouts = json!({"apiGroups": ["rollouts.kruise.io"], "resources": ["rollouts", "trafficroutings"],
+        "verbs": ["get", "create", "patch", "delete"]});
+    let patches = json!({"apiGroups": ["apps", "", "networking.istio.io"],
+        "resources": ["deployments", "services", "virtualservices"], "verbs": ["patch"]});
+    grant(&spare.objects, "author", json!([rollouts])).await?;
+    grant(&spare.objects, "owner", json!([rollouts, patches])).await?;
+    let (author, owner) = (user(rig, "author").await?, user(rig, "owner").await?);
+    let network = json!([{"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "name": "web"}]);
+    let routings = json!([{"service": "web", "networkRefs": network}]);
+    let web = rollout("web", "web", routings.clone());
+    let refused = async |answer: Result<Value>, parts: &[&str]| -> Result<()> {
+        let text = format!("{:#}", answer.err().context("it is let through")?);
+        for part in parts {
+            ensure!(text.contains(part), "{part:?} is not said in: {text}");
+        }
+        Ok(())
+    };
+    // The right to write Rollouts takes a moment to be known.
+    until("the owner of the workload may release it", SOON, async || owner.apply(&web).await).await?;
+    let parts = ["vrollout.kb.io", "user \"author\" may not patch deployments.apps \"api\" in namespace \"shop\""];
+    let other = rollout("api", "api", json!([]));
+    refused(author.apply(&other).await, &parts).await?;
+    until("the author may write rollouts at all", SOON, async || {
+        let label = json!({"metadata": {"labels": {"team": "web"}, "finalizers": ["tidegate.test/kept"]}});
+        author.merge(ROLLOUT, "Rollout", "shop", "web", label).await.context("labels and finalizers")
+    })
+    .await?;
+    let more = json!({"spec": {"strategy": {"canary": {"steps": [{"replicas": "50%"}, {"replicas": "100%"}]}}}});
+    let parts =
+        ["deployments.apps \"web\"", "nor patch services \"web\"", "virtualservices.networking.istio.io \"web\""];
+    refused(author.merge(ROLLOUT, "Rollout", "shop", "web", more.clone()).await, &parts).await?;
+    owner.merge(ROLLOUT, "Rollout", "shop", "web", more).await.context("the owner changes steps")?;
+
+    let routing = json!({"apiVersion": "rollouts.kruise.io/v1alpha1", "kind": "TrafficRouting",
+        "metadata": {"name": "shared", "namespace": "shop"}, "spec": {"objectRef": routings}});
+    refused(author.apply(&routing).await, &["vtrafficrouting.kb.io", "TrafficRouting shop/shared", "services \"web\""])
+        .await?;
+    owner.apply(&routing).await.context("the owner shares a route")?;
+    owner.apply(&other).await.context("the owner's other workload")?;
+
+    // Whoever may delete a Rollout may.
+    let free = json!({"metadata": {"finalizers": []}});
+    author.merge(ROLLOUT, "Rollout", "shop", "web", free).await?;
+    author.kill(ROLLOUT, "Rollout", "shop", "web").await.context("deletion")
+}
