@@ -396,6 +396,9 @@ pub struct RolloutStatus {
     /// The generation that this status was computed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The workload that carries our label. It differs from the spec's while the one that was named before is let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_ref: Option<WorkloadRef>,
     /// Copy of the release's current step, 1-based; 0 when there is none.
     #[serde(default)]
     pub current_step_index: i32,

@@ -45,6 +45,8 @@ pub struct Reach {
     pub uid: String,
     /// The workload that it names.
     pub workload: Option<ObjectRef>,
+    /// The workload that it named before.
+    pub former_workload: Option<ObjectRef>,
     /// The Services that it names.
     pub names: Names,
     /// The objects that route which it names.
@@ -60,6 +62,7 @@ impl Reach {
         let mut reach = Reach {
             uid: rollout.metadata.uid.clone().unwrap_or_default(),
             workload: None,
+            former_workload: None,
             names: Names::default(),
             networks: Vec::new(),
             finalizers: vec![(owner.clone(), vec![keys::ROLLOUT_FINALIZER.to_owned()])],
@@ -69,6 +72,8 @@ impl Reach {
         let namespace = reach.owner.namespace.clone();
         let name = |api_version: &str, kind: &str, name: &str| ObjectRef::new(api_version, kind, &namespace, name);
         reach.workload = Some(name(&scope.workload.api_version, &scope.workload.kind, &scope.workload.name));
+        let former = rollout.status.as_ref().and_then(|s| s.workload_ref.as_ref());
+        reach.former_workload = former.map(|f| name(&f.api_version, &f.kind, &f.name));
         if let Some(shared) = &scope.shared {
             let own = format!("{}{}", keys::PROGRESSING_FINALIZER, reach.owner.name);
             reach.finalizers.push((name(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, shared), vec![own]));
@@ -84,6 +89,7 @@ impl Reach {
         let mut reach = Reach {
             uid: routing.metadata.uid.clone().unwrap_or_default(),
             workload: None,
+            former_workload: None,
             names: Names::default(),
             networks: Vec::new(),
             finalizers: vec![(owner.clone(), finalizers.to_vec())],
@@ -262,7 +268,8 @@ impl Case<'_> {
                 "the owner, or the whole object, would change",
             );
         }
-        let is_workload = self.reach.workload.as_ref().is_some_and(|w| self.is(w));
+        let workloads = [&self.reach.workload, &self.reach.former_workload];
+        let is_workload = workloads.into_iter().flatten().any(|w| self.is(w));
         let is_service = self.is_kind("", "Service")
             && self.reach.workload.is_some()
             && self.target.name == self.reach.names.stable_service;

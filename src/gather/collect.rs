@@ -13,7 +13,7 @@ use crate::{
     api::{
         keys,
         object::{self, ObjectRef},
-        v1beta1::{IngressRef, NetworkRef, Rollout},
+        v1beta1::{IngressRef, NetworkRef, Rollout, WorkloadRef},
     },
     lua::{Engine, library},
     rollout::{
@@ -103,6 +103,7 @@ pub fn collect(
         rivals: Vec::new(),
         unknown: Vec::new(),
         workload: None,
+        former_workload: None,
         canary: None,
         revisions: Vec::new(),
         pods: Vec::new(),
@@ -129,6 +130,12 @@ pub fn collect(
         optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
     };
     snapshot.workload = at(&scope.workload.api_version, &scope.workload.kind, &scope.workload.name)?;
+    let former = snapshot.rollout.status.as_ref().and_then(|s| s.workload_ref.as_ref());
+    if let Some(former) = former.filter(|f| **f != scope.workload && !is_releasing(&snapshot.rollout)) {
+        let is_named = !others(objects, &snapshot.rollout, former, &namespace)?.is_empty();
+        let object = at(&former.api_version, &former.kind, &former.name)?;
+        snapshot.former_workload = object.filter(|_| !is_named);
+    }
     if scope.kind.styles.contains(&Style::Canary) {
         snapshot.canary = at("apps/v1", "Deployment", &canary_name(&scope.workload.name))?;
     }
@@ -320,26 +327,31 @@ fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMa
 /// first by name.
 fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Option<Vec<String>> {
     let mine = rank(rollout);
-    let mut rivals: Vec<String> = objects
-        .list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?
-        .iter()
-        // Before any is read in full: a namespace may have a thousand.
-        .filter(|other| names_workload(other, &scope.workload.name))
-        .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
-        .filter(|other| other.metadata.name != rollout.metadata.name)
-        .filter(|other| rank(other) < mine && rank(other).0 < IDLE)
-        .filter(|other| {
-            let scope_of = if is_releasing(other) { release::bare_scope } else { release::scope };
-            let other = scope_of(other);
-            other.is_ok_and(|other| {
-                object::group(&other.workload.api_version) == object::group(&scope.workload.api_version)
-                    && (&other.workload.kind, &other.workload.name) == (&scope.workload.kind, &scope.workload.name)
-            })
-        })
-        .filter_map(|other| other.metadata.name)
-        .collect();
+    let others = others(objects, rollout, &scope.workload, namespace)?.into_iter();
+    let before = others.filter(|other| rank(other) < mine);
+    let mut rivals: Vec<String> = before.filter_map(|other| other.metadata.name).collect();
     rivals.sort();
     Some(rivals)
+}
+
+/// Other Rollouts that name a workload and are not letting go of it.
+fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, namespace: &str) -> Option<Vec<Rollout>> {
+    let rollouts = objects.list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?;
+    // By name first: a namespace may have a thousand.
+    let namesakes = rollouts.iter().filter(|other| names_workload(other, &workload.name));
+    Some(
+        namesakes
+            .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
+            .filter(|other| other.metadata.name != rollout.metadata.name && rank(other).0 < IDLE)
+            .filter(|other| {
+                let scope_of = if is_releasing(other) { release::bare_scope } else { release::scope };
+                scope_of(other).is_ok_and(|other| {
+                    object::group(&other.workload.api_version) == object::group(&workload.api_version)
+                        && (&other.workload.kind, &other.workload.name) == (&workload.kind, &workload.name)
+                })
+            })
+            .collect(),
+    )
 }
 
 /// Whether a Rollout names a workload of this name, in either spelling.

@@ -17,7 +17,7 @@ use crate::{
         v1beta1::WorkloadRef,
     },
     traffic::routes::Missing,
-    workload::Workload,
+    workload::{self, Surroundings, Workload},
 };
 
 impl Machine<'_> {
@@ -46,6 +46,22 @@ impl Machine<'_> {
         )
     }
 
+    /// Takes what is ours off the workload that was named before.
+    pub(super) fn let_go_of_former(&mut self) -> Turn {
+        let reference = self.status.workload_ref.as_ref();
+        let kind = reference.and_then(|r| workload::kind(object::group(&r.api_version), &r.kind));
+        let Some((former, kind)) = self.snap.former_workload.as_ref().zip(kind) else { return Ok(()) };
+        let former = (kind.read)(former, &Surroundings::default());
+        if former.mark().is_some() {
+            // Its template may have changed since: nobody would open it any more.
+            let operations = kind.gate.release(&former, self.rollout_name(), false);
+            if !operations.is_empty() {
+                return self.patch_workload(Purpose::ResumeWorkload, &former, operations);
+            }
+        }
+        self.take_marks_off(&former, true)
+    }
+
     pub(super) fn disable(&mut self, scope: &Scope) -> Turn {
         if self.status.phase == phases::PROGRESSING {
             self.begin_ending();
@@ -65,6 +81,7 @@ impl Machine<'_> {
         }
         self.status.phase = phases::DISABLED.to_owned();
         self.status.message = "Rollout is disabled".to_owned();
+        self.status.workload_ref = None;
         conditions::remove(&mut self.status.conditions, types::DEGRADED);
         Ok(())
     }

@@ -189,6 +189,7 @@ impl<'a> Machine<'a> {
         self.status.observed_generation = rollout.metadata.generation;
         let scope = self.scope.clone();
         self.check_readable()?;
+        self.let_go_of_former()?;
         if rollout.metadata.deletion_timestamp.is_some() {
             return self.terminate(scope);
         }
@@ -236,6 +237,9 @@ impl<'a> Machine<'a> {
             return self.hold_late(&workload);
         }
         self.ensure_label(&workload)?;
+        if self.status.phase != phases::PROGRESSING {
+            self.status.workload_ref = Some(scope.workload.clone());
+        }
         if !object::is_observed(workload.object()) {
             if self.status.phase == phases::HEALTHY {
                 // Nothing of ours waits for it.

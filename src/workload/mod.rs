@@ -102,7 +102,7 @@ impl PartialEq for Kind {
 }
 
 /// What stands around a workload and says more of it than it does itself.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Surroundings<'a> {
     /// Objects of [`Kind::revisions`] in its namespace; those that it controls count.
     pub revisions: &'a [Arc<Value>],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{NAMESPACE, Stage, gvr, is_ready, play, pods};
+use crate::stage::{NAME, NAMESPACE, Stage, gvr, is_ready, play, pods};
 
 pub fn partition(steps: Value) -> Value {
     json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": steps}})
@@ -213,5 +213,35 @@ fn disabled_at_a_step_in_place_rolls_on_natively() {
         stage.until("disabled", |s| s.rollout()["status"]["phase"] == "Disabled").await;
         stage.until("rolled", |s| s.told() == "10 canary; surge 1, unavailable 0").await;
         assert!(stage.deployment()["metadata"]["labels"].get("rollouts.kruise.io/workload-type").is_none());
+    });
+}
+
+#[test]
+fn a_workload_that_is_named_no_more_is_let_go_of() {
+    play(async {
+        let stage = Stage::new(&ten(), &partition(json!([{"replicas": "40%"}, {"replicas": "100%"}]))).await;
+        let mut other = stage.deployment();
+        other["metadata"] = json!({"name": "other", "namespace": NAMESPACE});
+        other["spec"]["selector"]["matchLabels"] = json!({"app": "other"});
+        other["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
+        stage.cluster.create(other).unwrap();
+        let label = |s: &Stage, name: &str| {
+            let object = s.view.get(&gvr("apps", "deployments"), NAMESPACE, name).unwrap();
+            object["metadata"]["labels"].get("rollouts.kruise.io/workload-type").is_some()
+        };
+        assert!(label(&stage, NAME));
+        let names = |name: &str| json!({"spec": {"workloadRef": {"name": name}}});
+        stage.patch_rollout(names("other")).await;
+        stage.until("moved", |s| label(s, "other") && !label(s, NAME)).await;
+        // Nobody holds it any more, and the one that is named is healthy.
+        stage.release("canary").await;
+        stage.until("rolled", |s| s.versions() == "10 canary").await;
+        assert_eq!(stage.rollout()["status"]["phase"], "Healthy");
+        // Captured by the hold before the label could be taken off: it is opened all the same.
+        stage.patch_rollout(names(NAME)).await;
+        stage.until("back", |s| label(s, NAME) && !label(s, "other")).await;
+        let pushed = tokio::join!(stage.patch_rollout(names("other")), stage.release("third"));
+        assert_eq!(pushed, ((), ()));
+        stage.until("rolled", |s| s.versions() == "10 third" && !label(s, NAME)).await;
     });
 }
