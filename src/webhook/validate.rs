@@ -8,7 +8,10 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::api::{convert::to_v1beta1, keys, object};
+use crate::{
+    api::{convert::to_v1beta1, keys, object},
+    workload::{self, KINDS, Style},
+};
 
 /// What an administrator decides.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +56,6 @@ pub struct Verdict {
     /// What is legal but probably not meant.
     pub warnings: Vec<String>,
 }
-
-/// Kinds of workload by group.
-const KINDS: [(&str, &[&str]); 2] = [
-    ("apps", &["Deployment", "StatefulSet", "DaemonSet"]),
-    ("apps.kruise.io", &["CloneSet", "StatefulSet", "DaemonSet"]),
-];
 
 /// Whether the judgement needs the other Rollouts of the namespace.
 pub fn asks_for_others(new: &Value, old: Option<&Value>) -> bool {
@@ -160,13 +157,6 @@ fn while_releasing(new: &Value, old: &Value) -> Vec<Wrong> {
     wrong
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Style {
-    Canary,
-    Partition,
-    BlueGreen,
-}
-
 /// A Rollout, with what its spellings mean.
 struct Subject<'a> {
     rollout: &'a Value,
@@ -206,6 +196,7 @@ impl<'a> Subject<'a> {
         if rules.filter_workload_type {
             errors.extend(self.unknown_kind());
         }
+        errors.extend(self.impossible_style());
         errors.extend(self.too_large_steps(rules.partition_percent_limit));
         errors
     }
@@ -221,19 +212,44 @@ impl<'a> Subject<'a> {
     }
 
     fn unknown_kind(&self) -> Option<Wrong> {
-        let workload = self.workload.as_ref()?;
-        let kinds = KINDS.iter().find(|(group, _)| *group == workload.group).map_or(&[][..], |(_, kinds)| kinds);
-        if kinds.contains(&workload.kind.as_str()) {
+        let named = self.workload.as_ref()?;
+        let (field, value) = reference(self.rollout)?;
+        let wrong =
+            |field: String, value: &Value, problem: String| Some(Wrong { field, value: value.clone(), problem });
+        let Some(kind) = workload::kind(&named.group, &named.kind) else {
+            let known: Vec<String> = KINDS.iter().map(|kind| format!("{} of {}", kind.kind, kind.group)).collect();
+            let problem = "this kind of workload cannot be released in steps: choose";
+            return wrong(field.to_owned(), value, format!("{problem} {}", known.join(", ")));
+        };
+        let version = value.get("apiVersion")?;
+        if kind.hold(version.as_str()?).is_some() {
             return None;
         }
-        let (field, value) = reference(self.rollout)?;
-        let known: Vec<String> =
-            KINDS.iter().map(|(group, kinds)| format!("{} of {group}", kinds.join(", "))).collect();
-        Some(Wrong {
-            field: field.to_owned(),
-            value: value.clone(),
-            problem: format!("this kind of workload cannot be released in steps: choose {}", known.join("; ")),
-        })
+        let known: Vec<String> = kind.holds.iter().map(|hold| format!("{}/{}", hold.group, hold.version)).collect();
+        let problem = format!("a {} is not known in this version: choose {}", kind.kind, known.join(" or "));
+        wrong(format!("{field}.apiVersion"), version, problem)
+    }
+
+    /// A style that the kind cannot be released in. Where the author only leaves an extra workload to the default, or asks
+    /// for it by the annotation, one without is meant for a kind that has none.
+    fn impossible_style(&self) -> Option<Wrong> {
+        let named = self.workload.as_ref()?;
+        let kind = workload::kind(&named.group, &named.kind)?;
+        let path = format!("spec.strategy.{}", self.name);
+        let wrong = |field: &str, value: Value, remedy: &str| {
+            let problem = format!("a {} of {} {remedy}", kind.kind, kind.group);
+            Some(Wrong { field: format!("{path}{field}"), value, problem })
+        };
+        if self.style == Style::BlueGreen && !kind.styles.contains(&Style::BlueGreen) {
+            let value = Value::Object(self.strategy.clone());
+            return wrong("", value, "has no full new set beside the old one: use spec.strategy.canary");
+        }
+        let extra = self.rollout.pointer("/spec/strategy/canary/enableExtraWorkloadForCanary")?;
+        if *extra == Value::Bool(true) && !kind.styles.contains(&Style::Canary) {
+            let remedy = "has no extra workload, it is released in place: leave the field out, or set it to false";
+            return wrong(".enableExtraWorkloadForCanary", extra.clone(), remedy);
+        }
+        None
     }
 
     /// Rule of partition style with traffic: the old pods that are left bear the rest of the requests.

@@ -50,9 +50,47 @@ spec:
 fn d_01_a_replica_set_is_refused() {
     let text = error(REPLICA_SET, None);
     assert!(text.starts_with("spec.objectRef.workloadRef: Invalid value: {\"apiVersion\":\"apps/v1\""), "{text}");
-    assert!(text.contains("choose Deployment, StatefulSet, DaemonSet of apps; CloneSet,"), "{text}");
+    assert!(
+        text.contains("choose Deployment of apps, StatefulSet of apps, DaemonSet of apps, CloneSet of apps.kruise.io,"),
+        "{text}"
+    );
     let open = Rules { filter_workload_type: false, ..Rules::default() };
     assert_eq!(judge(&rollout(REPLICA_SET), None, &[], &open).errors, []);
+}
+
+#[test]
+fn a_style_that_the_kind_cannot_be_released_in_is_refused() {
+    let of = |kind: &str, strategy: &str| {
+        format!(
+            "spec:\n  workloadRef: {{{kind}, name: web}}\n  strategy: {{{strategy}: {{steps: [{{replicas: 100%}}]}}}}\n"
+        )
+    };
+    let sts = "apiVersion: apps/v1, kind: StatefulSet";
+    let blue_green = error(&of(sts, "blueGreen"), None);
+    assert_eq!(
+        blue_green,
+        "spec.strategy.blueGreen: Invalid value: {\"steps\":[{\"replicas\":\"100%\"}]}: a StatefulSet of apps has no full new set \
+         beside the old one: use spec.strategy.canary"
+    );
+    for kind in ["apps/v1, kind: Deployment", "apps.kruise.io/v1alpha1, kind: CloneSet"] {
+        assert_eq!(judged(&of(&format!("apiVersion: {kind}"), "blueGreen"), None).errors, [], "{kind}");
+    }
+    let extra = |kind: &str| of(kind, "canary").replace("canary: {", "canary: {enableExtraWorkloadForCanary: true, ");
+    assert_eq!(
+        error(&extra("apiVersion: apps/v1, kind: DaemonSet"), None),
+        "spec.strategy.canary.enableExtraWorkloadForCanary: Invalid value: true: a DaemonSet of apps has no extra workload, it is \
+         released in place: leave the field out, or set it to false"
+    );
+    // What the original stored for it stays possible, as does the style that every kind is given by default.
+    assert_eq!(judged(&extra(sts).replace("100%", "50%"), Some(&extra(sts))).errors, []);
+    let annotated =
+        format!("metadata: {{annotations: {{rollouts.kruise.io/rolling-style: canary}}}}\n{}", of(sts, "canary"));
+    assert_eq!(judged(&annotated, None).errors, []);
+    assert_eq!(
+        error(&of("apiVersion: apps.kruise.io/v1, kind: CloneSet", "canary"), None),
+        "spec.workloadRef.apiVersion: Invalid value: \"apps.kruise.io/v1\": a CloneSet is not known in this version: choose \
+         apps.kruise.io/v1beta1 or apps.kruise.io/v1alpha1"
+    );
 }
 
 #[test]
