@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use crate::{
     api::keys::{IN_PROGRESSING, WORKLOAD_TYPE},
     cli::generated::{self, File},
-    workload::hold::{By, Field, MARK, OPEN, RELEASED, Rule, WAS, field::Scalar, paused::MARK_PAUSED, rules},
+    workload::hold::{
+        By, Field, HELD_READY, MARK, OPEN, RELEASED, Rule, WAS,
+        field::{BOUNDS, Scalar},
+        paused::MARK_PAUSED,
+        rules,
+    },
 };
 
 /// Arguments of `tidegate policy`.
@@ -168,6 +173,12 @@ fn held_by(field: &Field) -> Text {
         format!("object.spec.?{}.orValue('') != '{value}'\n&& ", path.join(".?"))
     });
     let template = "object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0";
+    let is_kept = format!(
+        "{old_mark} != ''\n\
+         \x20       && !{old_mark}.contains('{RELEASED}')\n\
+         \x20       && ({} || {old_mark}.contains('{OPEN}'))",
+        is_shut(&old)
+    );
     let remembered = |object: &str| format!("{object}.metadata.?annotations[?'{}']", field.remembers);
     let (last, parents) = field.path.split_last().unwrap_or((&"", &[]));
     let mut place = "Object.spec".to_owned();
@@ -176,21 +187,21 @@ fn held_by(field: &Field) -> Text {
         place = format!("{place}.{parent}");
         opening = format!("{opening}{parent}: {place}{{");
     }
+    let Both { parts, variable, beside, spec } = both(field, &is_kept).unwrap_or_default();
     Text {
         is_held: format!(
             "{rolls}(({template})\n\
-             \x20   || ({old_mark} != ''\n\
-             \x20       && !{old_mark}.contains('{RELEASED}')\n\
-             \x20       && ({} || {old_mark}.contains('{OPEN}'))\n\
+             \x20   || ({is_kept}\n\
              \x20       && ({new_mark} == ''\n\
              \x20           || (!{new_mark}.contains('{RELEASED}')\n\
-             \x20               && ((!{new_mark}.contains('{OPEN}') && !({}))\n\
+             \x20               && ({parts}(!{new_mark}.contains('{OPEN}') && !({}))\n\
              \x20                   || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
              \x20                       && {old} != {new}))))))",
-            is_shut(&old),
             is_shut(&new),
         ),
-        variables: vec![
+        variables: variable
+            .into_iter()
+            .chain([
             (
                 "own",
                 format!(
@@ -212,10 +223,52 @@ fn held_by(field: &Field) -> Text {
                  : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
                 ),
             ),
-        ],
+        ])
+        .collect(),
         annotations: vec![(IN_PROGRESSING, "variables.mark"), (field.remembers, "variables.own")],
-        spec: format!("{opening}{last}: variables.stays ? {old}.value() : {shut}{}", "}".repeat(parents.len())),
+        spec: format!(
+            "{opening}{last}: variables.stays ? {old}.value() : {shut}{beside}{}{spec}",
+            "}".repeat(parents.len())
+        ),
     }
+}
+
+/// What the rule of a kind says besides, of which a full new set may stand beside the old one.
+#[derive(Default)]
+struct Both {
+    /// When an update would part them.
+    parts: String,
+    /// Whether they are kept.
+    variable: Option<(&'static str, String)>,
+    /// Fields beside the one that it is held by.
+    beside: String,
+    /// Fields of `spec`.
+    spec: String,
+}
+
+fn both(field: &Field, is_kept: &str) -> Option<Both> {
+    let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
+    let [old_keeps, new_keeps] =
+        ["oldObject", "object"].map(|o| format!("{o}.spec.?minReadySeconds.orValue(0) == {HELD_READY}"));
+    let bounds = BOUNDS.map(|bound| {
+        let [old, new] = ["oldObject", "object"].map(|o| format!("{o}.spec.?{}", field.beside(bound).join(".?")));
+        (bound, old, new)
+    });
+    let differs: Vec<String> = bounds.iter().map(|(_, old, new)| format!("{old} != {new}")).collect();
+    let keep = |name: &str, value: &str| format!(", ?{name}: variables.both ? {value} : optional.none()");
+    field.surges.then(|| Both {
+        parts: format!(
+            "({old_keeps}\n\
+             \x20                && (!({new_keeps}) || ({old_mark} == {new_mark}\n\
+             \x20                    && ({}))))\n\
+             \x20               || ",
+            differs.join("\n                        || ")
+        ),
+        variable: Some(("both", format!("{is_kept}\n&& {old_keeps}"))),
+        beside: bounds.iter().map(|(bound, old, _)| keep(bound, old)).collect(),
+        spec: keep("minReadySeconds", &format!("optional.of({HELD_READY})"))
+            + &keep("progressDeadlineSeconds", "oldObject.spec.?progressDeadlineSeconds"),
+    })
 }
 
 fn binding(rule: &Rule) -> Value {

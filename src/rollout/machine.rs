@@ -153,9 +153,11 @@ impl<'a> Machine<'a> {
 
     fn count_pods(&mut self) {
         let is_progressing = self.status.phase == phases::PROGRESSING;
-        let Some(sub) = self.status.canary_status.as_ref().filter(|_| is_progressing) else { return };
-        // A template that went back to the stable one brings no new pods.
-        let new = self.new_revision().filter(|new| new.hash != sub.stable_revision);
+        let Some(sub) = self.status.canary_status.clone().filter(|_| is_progressing) else { return };
+        // A template that went back to the stable one brings no new pods, and one that is refused is not the release's.
+        let is_its =
+            self.canary.is_some() || self.workload.clone().is_some_and(|workload| self.is_of_release(&workload));
+        let new = self.new_revision().filter(|new| new.hash != sub.stable_revision && is_its);
         let pods = match &self.canary {
             Some(canary) => Some((canary.existing, canary.ready)),
             None => new.as_ref().map(|new| (new.existing, new.ready)),

@@ -46,6 +46,7 @@ pub const KIND: Kind = Kind {
             remembers: keys::ORIGINAL_STRATEGY_TYPE,
             by_hand: None,
             pauses: None,
+            surges: false,
         }),
     }],
     read,

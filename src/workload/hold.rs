@@ -39,6 +39,12 @@ pub const WAS: &str = r#","was":{"#;
 /// A new mark. Kept as text because the policy has no serialiser.
 pub const MARK: &str = r#"{"rolloutName":""}"#;
 
+/// `minReadySeconds` that no pod reaches: one less than the greatest number, because a Deployment's
+/// `progressDeadlineSeconds` has to be greater.
+pub const HELD_READY: i64 = 2_147_483_646;
+/// `progressDeadlineSeconds` that is never exceeded.
+pub const HELD_DEADLINE: i64 = 2_147_483_647;
+
 /// The hold of one kind in one API version.
 #[derive(Debug)]
 pub struct Rule {

@@ -4,6 +4,7 @@
 
 pub mod batches;
 pub mod canary;
+pub mod clone_set;
 pub mod daemon_set;
 pub mod deployment;
 pub mod hold;
@@ -65,7 +66,7 @@ pub static KINDS: &[Kind] = &[
     deployment::KIND,
     stateful_set::KIND,
     daemon_set::KIND,
-    kruise::CLONE_SET,
+    clone_set::KIND,
     kruise::STATEFUL_SET,
     kruise::DAEMON_SET,
 ];

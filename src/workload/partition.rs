@@ -16,7 +16,7 @@ use super::{
     revisions::template_of,
 };
 use crate::api::{
-    keys::{InProgressing, Opening},
+    keys::{InProgressing, Opening, OriginalFields},
     object,
 };
 
@@ -110,7 +110,11 @@ pub(super) fn await_pods(workload: &Workload, goal: &Goal<'_>) -> Move {
     let seconds = |path: &[&str]| object::int(workload.object(), path).unwrap_or(0);
     // Where an Advanced StatefulSet has it.
     let rolling = seconds(&["spec", "updateStrategy", "rollingUpdate", "minReadySeconds"]);
-    let seconds = seconds(&["spec", "minReadySeconds"]).max(rolling);
+    await_ready(workload, goal, seconds(&["spec", "minReadySeconds"]).max(rolling))
+}
+
+/// The same, for pods that have to be ready for so many seconds.
+pub(super) fn await_ready(workload: &Workload, goal: &Goal<'_>, seconds: i64) -> Move {
     let pods = goal.surroundings.pods.iter().map(AsRef::as_ref);
     let ready = workload.current().map(|new| ready_for(pods, &new.pods, seconds, goal.now)).unwrap_or_default();
     if ready.pods >= goal.needed {
@@ -128,6 +132,39 @@ pub(super) fn change(workload: &Workload, operations: Vec<Value>) -> Change {
     let object = &workload.object;
     let kind = |field| object::text(object, &[field]).to_owned();
     Change { kind: (kind("apiVersion"), kind("kind")), object: object.clone(), operations }
+}
+
+impl Partition {
+    pub(super) fn is_paused(&self, workload: &Workload) -> bool {
+        field(workload.kind, workload.object()).is_some_and(|field| is_paused(field, workload))
+    }
+
+    /// The operations that write an opening's partition and its mark.
+    pub(super) fn opening(
+        &self,
+        workload: &Workload,
+        goal: &Goal<'_>,
+        opening: Opening,
+        original: Option<OriginalFields>,
+    ) -> Vec<Value> {
+        let Some(field) = field(workload.kind, workload.object()) else { return Vec::new() };
+        let (mark, is_paused) = (workload.mark().unwrap_or_default(), is_paused(field, workload));
+        let partition = opening.partition.as_ref().map(|p| json!(p));
+        let mark = InProgressing {
+            rollout_name: goal.rollout.to_owned(),
+            paused: mark.paused || is_paused,
+            released: false,
+            open: Some(opening),
+            was: None,
+            original,
+        };
+        let mut operations = vec![workload.set_mark(&mark), remember(field, workload)];
+        operations.extend(field.set(workload.object(), partition));
+        if is_paused {
+            operations.extend(pause(field, workload, false));
+        }
+        operations
+    }
 }
 
 fn is_paused(field: &Field, workload: &Workload) -> bool {
@@ -165,19 +202,7 @@ impl Gate for Partition {
             || field.value(workload.object()) != Some(&json!(partition))
             || is_paused
         {
-            let mark = InProgressing {
-                rollout_name: goal.rollout.to_owned(),
-                paused: mark.paused || is_paused,
-                released: false,
-                open: Some(opening),
-                was: None,
-                ..mark
-            };
-            let mut operations = vec![workload.set_mark(&mark), remember(field, workload)];
-            operations.extend(field.set(workload.object(), Some(json!(partition))));
-            if is_paused {
-                operations.extend(pause(field, workload, false));
-            }
+            let operations = self.opening(workload, goal, opening, mark.original);
             return Move::Write(change(workload, operations));
         }
         let stuck = self.stuck(workload, &goal.surroundings);

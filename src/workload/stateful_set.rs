@@ -54,6 +54,7 @@ pub(super) const HELD_BY: Field = Field {
     remembers: keys::ORIGINAL_PARTITION,
     by_hand: Some((&["updateStrategy", "type"], "OnDelete")),
     pauses: None,
+    surges: false,
 };
 
 fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {

@@ -235,7 +235,12 @@ impl Stage {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("never: {what}\nRollout: {:#}\nworkload: {:#}", self.rollout()["status"], self.workload());
+        panic!(
+            "never: {what}\npods: {}\nRollout: {:#}\nworkload: {:#}",
+            self.versions(),
+            self.rollout()["status"],
+            self.workload()
+        );
     }
 
     pub fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {

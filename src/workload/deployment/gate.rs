@@ -18,14 +18,10 @@ use crate::{
     },
     workload::{
         Change, Gate, Goal, Move, Style, Surroundings, Workload,
+        hold::{HELD_DEADLINE, HELD_READY},
         pods::{Ready, ready_for},
     },
 };
-
-/// `minReadySeconds` that no pod reaches. One less than [`HELD_DEADLINE`], which has to be greater.
-pub(crate) const HELD_READY: i64 = 2_147_483_646;
-/// `progressDeadlineSeconds` that is never exceeded.
-pub(crate) const HELD_DEADLINE: i64 = 2_147_483_647;
 
 /// The gate of a Deployment.
 pub(super) struct Deployment;

@@ -13,14 +13,18 @@
 //! it is shut, with the old mark, else the new one, without its release and with `was` for `open`, else a new mark. The
 //! label comes back, if the writer dropped it. What the writer wanted the field to be is kept in the annotation
 //! [`Field::remembers`], unless it is only what was there already.
+//!
+//! While a full new set stands beside the old one ([`Field::surges`]), both are kept by a `minReadySeconds` that no pod
+//! reaches and by the bounds beside the field. Such an update is also held when the new one has no released mark, and
+//! another `minReadySeconds`, or the old one's mark with other bounds. Held, it keeps the old object's.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use super::{
-    MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, label, mark, object_at, object_at_map, template,
-    wants_pods,
+    HELD_READY, MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, label, mark, object_at, object_at_map,
+    template, wants_pods,
 };
 use crate::api::{
     keys::{IN_PROGRESSING, WORKLOAD_TYPE},
@@ -42,7 +46,12 @@ pub struct Field {
     pub by_hand: Option<(&'static [&'static str], &'static str)>,
     /// A switch below `spec` by which its owner stops it from rolling.
     pub pauses: Option<&'static [&'static str]>,
+    /// Beside it are [`BOUNDS`], by which a full new set comes up beside the old one.
+    pub surges: bool,
 }
+
+/// How many pods there may be beyond those that are wanted, and how many may be missing.
+pub const BOUNDS: [&str; 2] = ["maxSurge", "maxUnavailable"];
 
 /// A value that such a field may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +89,22 @@ impl Field {
             .is_none_or(|(path, by_hand)| object.get("spec").is_none_or(|spec| object::text(spec, path) != by_hand))
     }
 
+    /// A field beside it.
+    pub fn beside(&self, name: &'static str) -> Vec<&'static str> {
+        let parents = self.path.split_last().map_or(&[][..], |(_, parents)| parents);
+        parents.iter().copied().chain([name]).collect()
+    }
+
+    /// The value of a field beside it.
+    pub fn value_beside<'a>(&self, object: &'a Value, name: &'static str) -> Option<&'a Value> {
+        object::at(object.get("spec")?, &self.beside(name)).filter(|v| !v.is_null())
+    }
+
+    /// Two sets are kept beside each other: no pod of either counts as available.
+    pub fn keeps_both(&self, object: &Value) -> bool {
+        self.surges && object::int(object, &["spec", "minReadySeconds"]) == Some(HELD_READY)
+    }
+
     /// What the user wants it to be, as the annotation says; `None` where there is none.
     pub fn remembered(&self, object: &Value) -> Option<Option<Value>> {
         annotation(object, self.remembers).map(|text| match text.parse::<i64>() {
@@ -106,9 +131,13 @@ impl Field {
         let template_changed = template(old) != template(new) && wants_pods(new);
         let moved = self.value(old) != self.value(new);
         let kept = !mark(old).is_empty() && !is_released(mark(old)) && (self.is_shut(old) || is_open(mark(old)));
+        let keeps_both = kept && self.keeps_both(old);
+        let bounds = |object| BOUNDS.map(|bound| self.value_beside(object, bound));
+        let parts = keeps_both && (!self.keeps_both(new) || (mark(old) == mark(new) && bounds(old) != bounds(new)));
         let slips = mark(new).is_empty()
             || (!is_released(mark(new))
-                && ((!is_open(mark(new)) && !self.is_shut(new))
+                && (parts
+                    || (!is_open(mark(new)) && !self.is_shut(new))
                     || (is_open(mark(new)) && mark(old) == mark(new) && moved)));
         if !(template_changed || (kept && slips)) {
             return None;
@@ -135,21 +164,31 @@ impl Field {
         annotations.insert(IN_PROGRESSING.to_owned(), Value::String(mark));
         annotations.insert(self.remembers.to_owned(), Value::String(own));
         object_at_map(metadata, "labels")?.insert(WORKLOAD_TYPE.to_owned(), label.clone());
-        self.put(object_at(&mut held, "spec")?, value)?;
+        let spec = object_at(&mut held, "spec")?;
+        put(spec, self.path, value)?;
+        if keeps_both {
+            spec.insert("minReadySeconds".to_owned(), HELD_READY.into());
+            if let Some(deadline) = object::int(old, &["spec", "progressDeadlineSeconds"]) {
+                spec.insert("progressDeadlineSeconds".to_owned(), deadline.into());
+            }
+            for (bound, value) in BOUNDS.into_iter().zip(bounds(old)).filter_map(|(b, v)| Some((b, v?))) {
+                put(spec, &self.beside(bound), value.clone())?;
+            }
+        }
         (held != *new).then_some(held)
-    }
-
-    fn put(&self, spec: &mut Map<String, Value>, value: Value) -> Option<()> {
-        let (last, parents) = self.path.split_last()?;
-        let parent = parents.iter().try_fold(spec, |map, key| object_at_map(map, key))?;
-        parent.insert((*last).to_owned(), value);
-        Some(())
     }
 
     /// The operations that give it a value, or take it away together with the maps that are empty then.
     pub fn set(&self, object: &Value, value: Option<Value>) -> Vec<Value> {
         set(object, self.path, value)
     }
+}
+
+fn put(spec: &mut Map<String, Value>, path: &[&str], value: Value) -> Option<()> {
+    let (last, parents) = path.split_last()?;
+    let parent = parents.iter().try_fold(spec, |map, key| object_at_map(map, key))?;
+    parent.insert((*last).to_owned(), value);
+    Some(())
 }
 
 /// The operations that give a field below `spec` a value, or take it away together with the maps that are empty then.

@@ -10,7 +10,7 @@ use tidegate::{
     api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE, WORKLOAD_TYPE},
     workload::{
         self,
-        hold::{By, Rule},
+        hold::{By, HELD_DEADLINE, HELD_READY, Rule},
     },
 };
 
@@ -147,7 +147,8 @@ fn annotations(object: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Marks that the controller, the policy, the original controller or a person may have written.
-const MARKS: [&str; 14] = [
+const MARKS: [&str; 15] = [
+    r#"{"rolloutName":"web","open":{"maxSurge":"100%","maxUnavailable":0,"partition":0},"original":{}}"#,
     r#"{"rolloutName":"web","open":{"partition":7}}"#,
     r#"{"rolloutName":"web","open":{"partition":2}}"#,
     r#"{"rolloutName":"web","was":{"partition":7}}"#,
@@ -190,11 +191,24 @@ fn old(row: &Row, random: &mut Random, i: usize) -> Value {
         object["spec"]["paused"] = json!(random.one_in(2));
     }
     row.change_value(random, &mut object);
+    if row.kind == "CloneSet" {
+        change_bounds(random, &mut object);
+    }
     if !random.one_in(5) {
         labels(&mut object).insert(WORKLOAD_TYPE.into(), json!("deployment"));
     }
     mark(random, &mut object);
     object
+}
+
+/// By what two sets of pods are kept beside each other.
+fn change_bounds(random: &mut Random, object: &mut Value) {
+    let rolling = &mut object["spec"]["updateStrategy"]["rollingUpdate"];
+    rolling["maxSurge"] = json!(random.pick(&["0%", "100%"]));
+    rolling["maxUnavailable"] = json!(random.below(2));
+    for (field, held) in [("minReadySeconds", HELD_READY), ("progressDeadlineSeconds", HELD_DEADLINE)] {
+        object["spec"][field] = json!(if random.one_in(3) { 5 } else { held });
+    }
 }
 
 /// What somebody might write over `live`: any number of small changes, or a whole manifest without what others added.
@@ -205,6 +219,7 @@ fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
     }
     for _ in 0..random.below(4) {
         match random.below(17) {
+            11 | 12 if row.kind == "CloneSet" => change_bounds(random, &mut object),
             0 | 1 => {
                 object["spec"]["template"]["spec"]["containers"][0]["image"] =
                     json!(format!("main:{}", random.below(3)))

@@ -93,7 +93,7 @@ struct Distance {
     /// Pods to remove beside those that are marked, and how many of them old.
     remove: i64,
     remove_old: i64,
-    /// Available pods that may be removed.
+    /// Ready pods that may be removed.
     removable: i64,
     /// Pods to update.
     update: i64,
@@ -146,7 +146,11 @@ impl Set<'_> {
     }
 
     fn available(&self, pod: &Value) -> bool {
-        matches!(label(pod, LIFECYCLE), "" | "Normal") && self.ready(pod, self.min_ready)
+        self.normal_and_ready(pod, self.min_ready)
+    }
+
+    fn normal_and_ready(&self, pod: &Value, min_ready: i64) -> bool {
+        matches!(label(pod, LIFECYCLE), "" | "Normal") && self.ready(pod, min_ready)
     }
 
     fn marked(&self, pod: &Value) -> bool {
@@ -247,7 +251,8 @@ impl Set<'_> {
         let mut removable = distance.removable;
         let mut gone = Vec::new();
         for pod in chosen {
-            if self.available(pod) {
+            // Whether it is ready counts here, and not for how long.
+            if self.normal_and_ready(pod, 0) {
                 if removable == 0 {
                     continue;
                 }
@@ -265,7 +270,10 @@ impl Set<'_> {
             self.pods.iter().copied().filter(|p| !self.is_updated(p) && !in_place::in_grace(p)).collect();
         waiting.sort_by(|a, b| deletion_order(a, b, &BTreeMap::new()));
         let mut unavailable = self.pods.iter().filter(|p| !self.available(p)).count() as i64;
-        for pod in waiting.into_iter().take(distance.update as usize) {
+        let new = self.pods.iter().filter(|p| self.is_updated(p) && !self.available(p)).count() as i64;
+        // Pods that become new are unavailable for a while, whatever they were before.
+        let most = (distance.unavailable - new).max(0).min(distance.update);
+        for pod in waiting.into_iter().take(most as usize) {
             if self.available(pod) {
                 if unavailable >= distance.unavailable {
                     break;

@@ -122,6 +122,53 @@ fn a_step_stays_where_it_is_whatever_a_tool_writes() {
     }
 }
 
+const BOTH: &str = r#"{"rolloutName":"db","open":{"maxSurge":"50%","maxUnavailable":0,"partition":0},"original":{}}"#;
+const MORE: &str = r#"{"rolloutName":"db","open":{"maxSurge":"100%","maxUnavailable":0,"partition":0},"original":{}}"#;
+
+/// A CloneSet of whose two sets `surge` may be new pods.
+fn both(image: &str, surge: &str, mark: &str) -> Value {
+    let mut object = set(image, 0, Some(mark), Some("3"));
+    object["spec"]["updateStrategy"]["rollingUpdate"] = json!({"partition": 0, "maxSurge": surge, "maxUnavailable": 0});
+    object["spec"]["minReadySeconds"] = json!(HELD_READY);
+    object
+}
+
+#[test]
+fn two_sets_stay_beside_each_other_whatever_a_tool_writes() {
+    let rule = rule("apps.kruise.io", "v1beta1", "clonesets").unwrap();
+    let with = |object: &Value, change: Value| {
+        let mut object = object.clone();
+        json_patch::merge(&mut object, &change);
+        object
+    };
+    let step = both("b", "50%", BOTH);
+    let mut manifest = bare("b", 3);
+    manifest["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = json!("20%");
+    for (name, new) in [
+        ("a PUT of the manifest", manifest),
+        ("pods would become available", with(&step, json!({"spec": {"minReadySeconds": 5}}))),
+        ("the field is left out", with(&step, json!({"spec": {"minReadySeconds": null}}))),
+        ("more pods would come", both("b", "100%", BOTH)),
+        (
+            "old pods would go",
+            with(&step, json!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2}}}})),
+        ),
+    ] {
+        assert_eq!(rule.hold(&step, &new).expect(name), step, "{name}");
+    }
+    // Held in the middle, by a third version.
+    let held = rule.hold(&step, &both("c", "50%", BOTH)).unwrap();
+    let shut = BOTH.replace("open", "was");
+    let wanted =
+        with(&both("c", "50%", &shut), json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": "100%"}}}}));
+    assert_eq!(held, wanted);
+    let parted = with(&held, json!({"spec": {"minReadySeconds": 0}}));
+    assert_eq!(rule.hold(&held, &parted).unwrap(), held);
+    // The controller goes on, and ends it.
+    assert_eq!(rule.hold(&step, &both("b", "100%", MORE)), None);
+    assert_eq!(rule.hold(&step, &set("b", 0, Some(GONE), Some("3"))), None);
+}
+
 #[test]
 fn parents_are_made_and_taken_away() {
     let field = &super::super::super::stateful_set::HELD_BY;
@@ -173,7 +220,7 @@ mod properties {
 
     fn a_mark() -> impl Strategy<Value = Option<String>> {
         prop::option::of(
-            prop::sample::select(vec!["", MARK, NAMED, GONE, STEP, NEXT_STEP, SHUT_STEP, "not json"])
+            prop::sample::select(vec!["", MARK, NAMED, GONE, STEP, NEXT_STEP, SHUT_STEP, BOTH, MORE, "not json"])
                 .prop_map(str::to_owned),
         )
     }
@@ -183,9 +230,13 @@ mod properties {
         fn any_workload()(
             image in "[ab]", replicas in 0_i64..3, value in prop::sample::select(vec![0, 4, 7, SHUT]), mark in a_mark(),
             own in prop::option::of(prop::sample::select(vec!["", "0", "2"])), is_managed: bool,
+            seconds in prop::option::of(prop::sample::select(vec![5, HELD_READY])),
         ) -> (Value, Option<i64>) {
             let mut object = set(&image, value, mark.as_deref(), own);
             object["spec"]["replicas"] = json!(replicas);
+            if let Some(seconds) = seconds {
+                object["spec"]["minReadySeconds"] = json!(seconds);
+            }
             object["spec"].as_object_mut().unwrap().remove("updateStrategy");
             if !is_managed {
                 object["metadata"]["labels"].as_object_mut().unwrap().remove(WORKLOAD_TYPE);
@@ -203,7 +254,7 @@ mod properties {
                 0 => field.free.value(),
                 other => json!(other),
             };
-            field.put(object["spec"].as_object_mut().unwrap(), value).unwrap();
+            put(object["spec"].as_object_mut().unwrap(), field.path, value).unwrap();
         }
         object
     }
