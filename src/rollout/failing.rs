@@ -5,9 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{
-    machine::{Machine, Turn, Wait, whole_second_after},
+    clock::whole_second_after,
+    machine::Machine,
     plan::Purpose,
     release::{Release, ReleaseStep},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

@@ -1,120 +1,22 @@
 //! Winding up: requests, Services and workload are put in order, one thing after the other, and nothing of ours stays.
 
 use super::{
-    machine::{Machine, Turn, Wait},
+    ending::{END, Ending, Part},
+    machine::Machine,
     plan::{Effect, Purpose},
-    release::{Scope, Traffic, owner_reference},
+    release::Scope,
     rolling::is_made_from,
     snapshot::Hold,
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{
         conditions::{StepState, phases, reasons, types},
         object::{self, ObjectRef},
     },
-    traffic::{routes, services},
-    workload::{Style, Workload},
+    workload::Workload,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-/// Why a release is wound up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// All steps are done.
-    Success,
-    /// The template went back to stable.
-    Rollback,
-    /// A newer template arrived: only routes and canary go.
-    Restart,
-    /// `spec.disabled`: the workload goes on natively.
-    Disabled,
-    /// The Rollout is deleted: the workload goes on natively.
-    Deleted,
-    /// The workload is gone.
-    WorkloadGone,
-}
-
-/// One part of winding up; the names are those of `finalisingStep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    RouteTrafficToNew,
-    RestoreStableService,
-    RouteTrafficToStable,
-    RemoveCanaryService,
-    ResumeWorkload,
-    ReleaseWorkloadControl,
-}
-
-impl Part {
-    fn as_str(self) -> &'static str {
-        match self {
-            Part::RouteTrafficToNew => "FinalisingStepRouteTrafficToNew",
-            Part::RestoreStableService => "RestoreStableService",
-            Part::RouteTrafficToStable => "FinalisingStepRouteTrafficToStable",
-            Part::RemoveCanaryService => "RemoveCanaryService",
-            Part::ResumeWorkload => "ResumeWorkload",
-            Part::ReleaseWorkloadControl => "ReleaseWorkloadControl",
-        }
-    }
-}
-
-const END: &str = "END";
-
-impl Ending {
-    /// The order of contract 4.10: requests leave pods before the pods go.
-    fn parts(self, style: Style) -> &'static [Part] {
-        use Part::*;
-        match self {
-            Ending::Success if style == Style::BlueGreen => &[
-                RouteTrafficToNew,
-                RestoreStableService,
-                ResumeWorkload,
-                RouteTrafficToStable,
-                RemoveCanaryService,
-                ReleaseWorkloadControl,
-            ],
-            Ending::Rollback if style == Style::BlueGreen => &[
-                RouteTrafficToStable,
-                ResumeWorkload,
-                RestoreStableService,
-                RemoveCanaryService,
-                ReleaseWorkloadControl,
-            ],
-            // The old set is gone already, or this ending would have been refused.
-            Ending::Restart if style == Style::BlueGreen => {
-                &[RestoreStableService, RouteTrafficToStable, RemoveCanaryService]
-            }
-            Ending::Success => &[
-                RestoreStableService,
-                RouteTrafficToStable,
-                RemoveCanaryService,
-                ResumeWorkload,
-                ReleaseWorkloadControl,
-            ],
-            Ending::Disabled | Ending::Deleted => &[
-                RestoreStableService,
-                RouteTrafficToStable,
-                RemoveCanaryService,
-                ResumeWorkload,
-                ReleaseWorkloadControl,
-                // After a rollback it waits until the canary is gone.
-                RestoreStableService,
-            ],
-            Ending::Rollback => &[
-                RouteTrafficToStable,
-                ResumeWorkload,
-                ReleaseWorkloadControl,
-                RestoreStableService,
-                RemoveCanaryService,
-            ],
-            // The stable Service keeps its pin: the release goes on.
-            Ending::Restart => &[RouteTrafficToStable, RemoveCanaryService, ReleaseWorkloadControl],
-            Ending::WorkloadGone => {
-                &[RestoreStableService, RouteTrafficToStable, RemoveCanaryService, ReleaseWorkloadControl]
-            }
-        }
-    }
-}
 
 impl Machine<'_> {
     /// Winds up whatever is there, for endings that may find no release going on.
@@ -273,81 +175,6 @@ impl Machine<'_> {
         matches!(ending, Ending::Disabled | Ending::Deleted)
             && self.canary.is_some()
             && workload.is_some_and(|w| w.is_at(stable))
-    }
-
-    /// Takes traffic away from the canary while the release goes on.
-    pub(super) fn clean_traffic(&mut self, scope: &Scope) -> Turn {
-        // One settling at a time is remembered, so the only wait is the last one.
-        self.unpin_stable_service(scope)?;
-        self.restore_routes(scope)?;
-        self.remove_canary_service(scope)
-    }
-
-    pub(super) fn restore_stable_service(&mut self, scope: &Scope) -> Turn {
-        self.unpin_stable_service(scope)?;
-        if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service())
-            && self.has_new_pods()
-        {
-            self.settle("stable Service selects all pods", Self::grace(traffic, false))?;
-        }
-        Ok(())
-    }
-
-    fn unpin_stable_service(&mut self, scope: &Scope) -> Turn {
-        if !scope.traffic.as_ref().is_some_and(|t| t.has_canary_service()) {
-            return Ok(());
-        }
-        let Some(service) = self.snap.stable_service.as_deref() else { return Ok(()) };
-        let operations = services::unpin(service);
-        if !operations.is_empty() {
-            return self.patch(Purpose::UnpinStableService, service, "v1", "Service", operations);
-        }
-        Ok(())
-    }
-
-    /// Puts the routes back: first those that refer to others, then, when requests had time to follow, the others.
-    fn restore_routes(&mut self, scope: &Scope) -> Turn {
-        let Some(traffic) = &scope.traffic else { return Ok(()) };
-        let (definitions, mut routes): (Vec<_>, Vec<_>) =
-            routes::plan_restore(&self.snap.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
-        if let Some(ingress) = &self.snap.ingress {
-            routes.extend(ingress.plan_restore(&owner_reference(&self.snap.rollout))?);
-        }
-        if !routes.is_empty() {
-            return self.effect(Effect::Routes { purpose: Purpose::RestoreRoutes, writes: routes, tried: Vec::new() });
-        }
-        if let Some(name) = self.canary_ingress_that_goes() {
-            return Err(Wait::on(format!("waiting for Ingress {name} to go")));
-        }
-        if self.has_new_pods() || self.has_canary_endpoints(traffic) || !definitions.is_empty() {
-            self.settle("requests leave the canary", Self::grace(traffic, true))?;
-        }
-        if !definitions.is_empty() {
-            return self.effect(Effect::Routes {
-                purpose: Purpose::RestoreRoutes,
-                writes: definitions,
-                tried: Vec::new(),
-            });
-        }
-        Ok(())
-    }
-
-    /// Also pods of a version that the workload's status does not count any more.
-    fn has_canary_endpoints(&self, traffic: &Traffic) -> bool {
-        let slices = self.snap.endpoint_slices.iter().map(|s| s.as_ref());
-        self.own_canary_service().is_some()
-            && !services::ready_endpoints(slices, &traffic.names.canary_service, |_| true).is_empty()
-    }
-
-    fn remove_canary_service(&mut self, scope: &Scope) -> Turn {
-        let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
-        let Some(service) = self.own_canary_service() else { return Ok(()) };
-        if object::is_deleting(service) {
-            return Err(Wait::on(format!("waiting for Service {} to go", traffic.names.canary_service)));
-        }
-        let target = ObjectRef::new("v1", "Service", object::namespace(service), &traffic.names.canary_service);
-        let uid = object::uid(service).to_owned();
-        self.effect(Effect::Delete { purpose: Purpose::DeleteCanaryService, target, uid, foreground: false })
     }
 
     /// Lets the workload's own controller roll it to its template, and waits until it has.

@@ -6,10 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{
-    finalise::Ending,
-    machine::{Machine, Turn, whole_second_after},
+    clock::whole_second_after,
+    ending::Ending,
+    machine::Machine,
     plan::{Effect, Purpose},
     release::{Scope, owner_reference},
+    turn::Turn,
 };
 use crate::{
     api::{

@@ -4,10 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::{
-    finalise::Ending,
-    machine::{Machine, Turn, Wait},
+    ending::Ending,
+    machine::Machine,
     plan::Purpose,
     release::{Release, Scope},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

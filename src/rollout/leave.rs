@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use super::{
-    finalise::Ending,
+    ending::Ending,
     is_releasing,
-    machine::{Machine, Turn, Wait},
+    machine::Machine,
     plan::Purpose,
     release::{self, Scope, SpecError},
     snapshot::UnknownKind,
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

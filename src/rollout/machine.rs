@@ -1,23 +1,24 @@
 //! One pass over a Rollout: what holds in every phase, and which phase comes next.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{
     blue_green,
+    clock::{heed_clock, whole_second_after},
     plan::{Effect, Event, Plan, Purpose, stall},
-    release::{self, Release, Scope, SpecError, Traffic},
+    release::{self, Release, Scope, SpecError},
     snapshot::{Hold, Snapshot},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{
         conditions::{self, StepState, phases, reasons, types},
         keys,
         object::{self, ObjectRef},
-        v1beta1::{CanaryStatus, Rollout, RolloutStatus, Settling},
+        v1beta1::{CanaryStatus, Rollout, RolloutStatus},
     },
-    traffic::routes::RouteError,
     workload::{Change, Revision, Style, Workload, canary::canary_name, deployment},
 };
 
@@ -39,56 +40,6 @@ pub fn decide(snapshot: &Snapshot) -> Plan {
     let wait = machine.run().err().unwrap_or_default();
     machine.into_plan(wait)
 }
-
-/// Why a pass ends before everything is done.
-#[derive(Debug, Default)]
-pub(super) struct Wait {
-    /// For `status.message`; absent keeps what was set.
-    message: Option<String>,
-    /// When time alone would move it.
-    until: Option<Timestamp>,
-    /// A person must mend something.
-    stall: Option<(&'static str, String)>,
-}
-
-impl Wait {
-    pub(super) fn on(message: impl Into<String>) -> Wait {
-        Wait { message: Some(message.into()), ..Wait::default() }
-    }
-
-    pub(super) fn until(message: impl Into<String>, time: Timestamp) -> Wait {
-        Wait { message: Some(message.into()), until: Some(time), stall: None }
-    }
-
-    pub(super) fn stall(reason: &'static str, message: impl Into<String>) -> Wait {
-        Wait { stall: Some((reason, message.into())), ..Wait::default() }
-    }
-
-    /// Time alone ends it.
-    pub(super) fn is_over_in_time(&self) -> bool {
-        self.until.is_some()
-    }
-
-    /// What is waited for, for people.
-    pub(super) fn text(&self) -> &str {
-        self.stall.as_ref().map(|(_, text)| text).or(self.message.as_ref()).map_or("something is being written", |t| t)
-    }
-}
-
-impl From<RouteError> for Wait {
-    fn from(error: RouteError) -> Wait {
-        Wait::stall(error.reason, error.message)
-    }
-}
-
-impl From<SpecError> for Wait {
-    fn from(error: SpecError) -> Wait {
-        Wait::stall(reasons::INVALID_SPEC, error.to_string())
-    }
-}
-
-/// `Ok`: done, go on. `Err`: the pass ends here.
-pub(super) type Turn<T = ()> = Result<T, Wait>;
 
 /// A pass in the making.
 pub(super) struct Machine<'a> {
@@ -222,7 +173,7 @@ impl<'a> Machine<'a> {
         let Some(workload) = self.workload.clone() else { return self.without_workload(&scope) };
         if self.status.phase == phases::DISABLING {
             // Winding up always completes first, so that no half-finished release is mistaken for a new one.
-            self.finish(super::finalise::Ending::Disabled, &scope)?;
+            self.finish(super::ending::Ending::Disabled, &scope)?;
             self.close_record();
             self.status.phase = phases::DISABLED.to_owned();
         }
@@ -264,7 +215,7 @@ impl<'a> Machine<'a> {
     }
 
     fn progress(&mut self, scope: &Scope, workload: &Workload) -> Turn {
-        use super::finalise::Ending;
+        use super::ending::Ending;
         match self.progressing_reason() {
             reasons::FINALISING => self.finalise(Ending::Success, scope, workload),
             reasons::CANCELLING => self.finalise(Ending::Rollback, scope, workload),
@@ -423,36 +374,6 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Waits until a change of the network, first seen in place in some earlier pass, had time to reach the data planes.
-    /// Time counts from the pass that saw it, not from the write: a crash between write and status must not shorten it.
-    pub(super) fn settle(&mut self, what: &str, seconds: i64) -> Turn {
-        if seconds <= 0 {
-            return Ok(());
-        }
-        let now = self.snap.now;
-        let sub = self.sub();
-        let since = match &sub.settling {
-            Some(Settling { what: known, since: Some(Time(since)) }) if known == what => *since,
-            _ => {
-                // Stored in whole seconds: rounded down, the wait would be short by up to one.
-                let since = whole_second_after(now);
-                sub.settling = Some(Settling { what: what.to_owned(), since: Some(Time(since)) });
-                since
-            }
-        };
-        let until = since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
-        if until <= now {
-            return Ok(());
-        }
-        Err(Wait::until(format!("giving the gateways {seconds} seconds after a change ({what})"), until))
-    }
-
-    /// Seconds to wait after a change of the network: the user's number; else none where readiness of pods is the
-    /// evidence, and 3 where nothing tells that requests have stopped and pods are about to go.
-    pub(super) fn grace(traffic: &Traffic, pods_go: bool) -> i64 {
-        traffic.grace.unwrap_or(if pods_go { 3 } else { 0 })
-    }
-
     /// The plan; a spec that cannot be followed stalls.
     pub(super) fn release(&self) -> Turn<Release> {
         Ok(release::release(&self.snap.rollout)?)
@@ -476,22 +397,6 @@ impl<'a> Machine<'a> {
     pub(super) fn own_canary_service(&self) -> Option<&'a Value> {
         self.snap.canary_service.as_deref().filter(|s| is_ours(self.snap, s))
     }
-}
-
-/// A wait that begins in the future was stored by a replica whose clock goes ahead: it begins now.
-fn heed_clock(status: &mut RolloutStatus, now: Timestamp) {
-    let latest = whole_second_after(now);
-    let Some(sub) = &mut status.canary_status else { return };
-    let settling = sub.settling.as_mut().and_then(|s| s.since.as_mut());
-    for since in [sub.last_update_time.as_mut(), settling].into_iter().flatten() {
-        since.0 = since.0.min(latest);
-    }
-}
-
-/// The first whole second that is not before a moment.
-pub(super) fn whole_second_after(moment: Timestamp) -> Timestamp {
-    let seconds = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
-    Timestamp::from_second(seconds).unwrap_or(moment)
 }
 
 /// Whether an object carries our owner reference.

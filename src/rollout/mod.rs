@@ -1,6 +1,8 @@
 //! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
 
 mod blue_green;
+mod clock;
+mod ending;
 mod failing;
 mod finalise;
 pub mod history;
@@ -11,6 +13,8 @@ mod pods;
 mod rolling;
 mod routing;
 mod sharing;
+mod turn;
+mod unrouting;
 
 pub mod plan;
 pub mod release;

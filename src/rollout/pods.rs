@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    machine::{Machine, Turn, Wait},
+    machine::Machine,
     plan::{Effect, Purpose},
     release::{Release, ReleaseStep, Scope, owner_reference},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

@@ -1,10 +1,11 @@
 //! During a release: the steps, one state after the other.
 
 use super::{
-    finalise::Ending,
-    machine::{Machine, Turn, Wait},
+    ending::Ending,
+    machine::Machine,
     plan::Purpose,
     release::{Pause, Release, ReleaseStep, Scope, Traffic},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

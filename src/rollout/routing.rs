@@ -3,10 +3,11 @@
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use super::{
-    machine::{Machine, Turn, Wait, is_ours},
+    machine::{Machine, is_ours},
     plan::{Effect, Purpose},
     pods::needed,
     release::{Pause, Release, ReleaseStep, Scope, Traffic, owner_reference},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{

@@ -7,9 +7,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    machine::{Machine, Turn, Wait},
+    machine::Machine,
     plan::Purpose,
     release::Scope,
+    turn::{Turn, Wait},
 };
 use crate::api::{
     conditions::{phases, reasons},

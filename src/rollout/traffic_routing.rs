@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    machine::whole_second_after,
+    clock::whole_second_after,
     plan::{Effect, Event, Purpose},
     release::{self, Traffic},
 };
