@@ -458,3 +458,71 @@ function json.array(t) end
 ---@param t table
 ---@return table
 function json.object(t) end
+
+-- ---- accepted.lua ----------------------------------------------------------------------------------------------
+
+---What an accepted.lua sees: the object as it is.
+---@class tidegate.Reported
+---@field apiVersion string
+---@field kind string
+---@field metadata { name: string, namespace: string?, generation: integer?, labels: table<string, string>?, annotations: table<string, string>? }
+---@field spec tidegate.Object
+---@field status tidegate.Object? Nothing when no controller has written one.
+
+---What an accepted.lua returns.
+---@class tidegate.Answer
+---@field verdict "accepted"|"waiting"|"refused"|"unreported"
+---@field reason string? Why; only an accepted one may have none.
+---@field undated boolean? The status does not say which generation it is about.
+
+---@class tidegate.status
+tidegate.status = {}
+
+---@param undated boolean?
+---@return tidegate.Answer
+function tidegate.status.accepted(undated) end
+
+---@param reason string
+---@return tidegate.Answer
+function tidegate.status.waiting(reason) end
+
+---@param reason string
+---@param undated boolean?
+---@return tidegate.Answer
+function tidegate.status.refused(reason, undated) end
+
+---No controller has said anything; "no controller has reported on it" when no reason is given.
+---@param reason string?
+---@return tidegate.Answer
+function tidegate.status.unreported(reason) end
+
+---One text of what is said in several fields; those that are nil or empty are left out.
+---@param what string
+---@param reason string?
+---@param message string?
+---@return string
+function tidegate.status.words(what, reason, message) end
+
+---Judges the conditions of these types that are there: all must be True, for the object's generation.
+---@param conditions table[]?
+---@param kinds string[]
+---@return tidegate.Answer
+function tidegate.status.conditions(conditions, kinds) end
+
+---The worst of several answers, for parts that must all be taken; nil of none.
+---@param answers tidegate.Answer[]
+---@return tidegate.Answer?
+function tidegate.status.worst(answers) end
+
+---The best of several answers, for controllers of which one is enough; nil of none.
+---@param answers tidegate.Answer[]
+---@return tidegate.Answer?
+function tidegate.status.best(answers) end
+
+---Whether every parentRef of a route of the Gateway API has taken it.
+---@return tidegate.Answer
+function tidegate.gateway_api.accepted() end
+
+---Whether every reporter of Gloo has taken the object.
+---@return tidegate.Answer
+function tidegate.gloo.accepted() end

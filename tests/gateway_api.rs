@@ -222,3 +222,107 @@ fn edits_made_meanwhile_survive() {
         },
     );
 }
+
+/// What a gateway says of the route as it is now, after a while: `refuse` says why it does not take a share, if so.
+async fn gateway(story: Arc<Story>, refuse: impl Fn(&Value) -> Option<&'static str>) {
+    let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", "HTTPRoute"));
+    let api: Api<DynamicObject> = Api::default_namespaced_with(story.cluster.client("gateway"), &resource);
+    loop {
+        let route = story.get(GROUP, "v1", "httproutes").unwrap();
+        let generation = &route["metadata"]["generation"];
+        let refusal = refuse(&route["spec"]);
+        let word = |kind: &str, reason: Option<&str>| {
+            json!({"type": kind, "status": if reason.is_some() { "False" } else { "True" },
+                "reason": reason.unwrap_or(kind), "message": "", "observedGeneration": generation,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let said = json!([{"parentRef": {"name": "web"}, "controllerName": "example.com/gateway",
+            "conditions": [word("Accepted", None), word("ResolvedRefs", refusal)]}]);
+        sleep(Duration::from_secs(2)).await;
+        if route["status"]["parents"] != said {
+            let patch = json!({"status": {"parents": said}});
+            api.patch_status("shop", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        }
+    }
+}
+
+fn canary_weight(spec: &Value) -> u64 {
+    let refs = spec["rules"][0]["backendRefs"].as_array().unwrap();
+    refs.iter().find(|r| r["name"] == "shop-canary").and_then(|r| r["weight"].as_u64()).unwrap_or_default()
+}
+
+/// Every step waits for its gateway's word.
+#[test]
+fn a_step_is_routed_when_its_gateway_has_taken_it() {
+    play(
+        |_| {},
+        async |story| {
+            let speaking = tokio::spawn(gateway(Arc::clone(&story), |_| None));
+            sleep(Duration::from_secs(5)).await;
+            story.release("2").await;
+            story
+                .until("waiting", |s| s["message"].as_str().unwrap_or_default().contains("waiting for a gateway"))
+                .await;
+            let message = story.status()["message"].as_str().unwrap().to_owned();
+            assert!(
+                message.contains("HTTPRoute default/shop: Gateway web: condition Accepted is of generation"),
+                "{message}"
+            );
+            assert_eq!(canary_weight(&story.route()), 20);
+            story.at_step(1).await;
+            assert_eq!(story.status()["routedStepIndex"], 1);
+            for step in [2, 3] {
+                story.approve().await;
+                story.at_step(step).await;
+            }
+            story.approve().await;
+            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            speaking.abort();
+        },
+    );
+}
+
+/// A gateway that refuses the third step's route gets back that of the second; when the plan asks for less, it goes on.
+#[test]
+fn a_refused_route_goes_and_the_one_before_comes_back() {
+    play(
+        |_| {},
+        async |story| {
+            let original = story.route();
+            let too_much = |spec: &Value| (canary_weight(spec) > 40).then_some("UnsupportedValue");
+            let speaking = tokio::spawn(gateway(Arc::clone(&story), too_much));
+            sleep(Duration::from_secs(5)).await;
+            story.release("2").await;
+            story.at_step(1).await;
+            story.approve().await;
+            story.at_step(2).await;
+            let second = story.route();
+            story.approve().await;
+            story.until("refused", |s| s["refusedRoutes"]["version"].is_string()).await;
+            story.until("stalled", |s| s["conditions"].to_string().contains("GatewayRefused")).await;
+            // It comes back, and nothing else is tried.
+            for _ in 0..20 {
+                sleep(Duration::from_secs(3)).await;
+            }
+            assert_eq!(story.route(), second);
+            assert_eq!(story.status()["currentStepState"], "StepTrafficRouting");
+            let message = story.status()["message"].as_str().unwrap().to_owned();
+            assert!(message.contains("Gateway web: condition ResolvedRefs is False: UnsupportedValue"), "{message}");
+            let steps = json!([{"traffic": "20%", "replicas": "20%"}, {"traffic": "30%", "replicas": "30%"}]);
+            story
+                .patch(
+                    "rollouts.kruise.io/v1beta1",
+                    "Rollout",
+                    json!({"spec": {"strategy": {"canary": {"steps": steps}}}}),
+                )
+                .await;
+            story.until("the last step", |s| s["currentStepIndex"] == 2 && s["currentStepState"] == "StepPaused").await;
+            assert_eq!(canary_weight(&story.route()), 30);
+            assert!(story.status()["refusedRoutes"].is_null());
+            story.approve().await;
+            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            assert_eq!(story.route(), original);
+            speaking.abort();
+        },
+    );
+}

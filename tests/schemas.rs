@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tidegate::{
     lua::{
         Engine, Library,
-        testcase::{Case, Expected, discover},
+        testcase::{AnyCase, Case, Expected, discover},
     },
     sim::Cluster,
     traffic::{Original, output, script_input},
@@ -99,7 +99,7 @@ async fn what_scripts_write_is_valid_and_stays_as_written() {
     let engine = Engine::new(2);
     let mut failures = Vec::new();
     for path in cases {
-        let case = Case::read(&path).unwrap();
+        let AnyCase::Route(case) = AnyCase::read(&path).unwrap() else { continue };
         let kind = (case.original.group().to_owned(), case.original.kind.clone());
         let Some(definition) = definitions.get(&kind) else { continue };
         let server = servers.entry(kind).or_insert_with(|| Server {

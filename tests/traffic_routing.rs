@@ -431,3 +431,35 @@ mod controller {
         stop.cancel();
     }
 }
+
+/// A script of the ConfigMap reads what the gateway says of a VirtualService.
+#[test]
+fn routes_that_a_gateway_refuses_are_put_back() {
+    let mut stage = Stage::new(Some(routing("gate", headers())));
+    let before = stage.specs();
+    let script = "local http = obj.spec.http\n\
+                  if http[2] and http[1].match[1].headers.user.exact == 'tester' then\n\
+                  return { verdict = 'refused', reason = 'no testers here' } end\n\
+                  return { verdict = 'accepted' }";
+    stage.world.create(json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": keys::SCRIPT_CONFIG_MAP, "namespace": settings().script_namespace},
+        "data": {"lua.traffic.accepted.VirtualService.networking.istio.io": script}}));
+    stage.release("a");
+    let (phase, message, _) = stage.routing();
+    assert_eq!(phase, "Initial");
+    assert!(
+        message.starts_with("VirtualService demo/nginx-vs: no testers here. The routes are as before;"),
+        "{message}"
+    );
+    assert_eq!(stage.specs(), before);
+    assert!(stage.status("a").message.contains("no testers here"), "{}", stage.status("a").message);
+
+    stage.world.edit("TrafficRouting", "gate", |r| {
+        r["spec"]["strategy"]["matches"][0]["headers"][0]["value"] = json!("anna");
+    });
+    stage.rest();
+    assert_eq!(stage.routing().0, "Progressing");
+    assert!(stage.is_routed());
+    stage.approve("a");
+    assert_eq!(stage.specs(), before);
+}

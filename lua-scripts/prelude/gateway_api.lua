@@ -4,10 +4,12 @@ local G, ipairs, next = _G, ipairs, next
 local insert = table.insert
 local copy, fail, at_most, is_empty, is_service = tidegate.copy, tidegate.fail, tidegate.at_most, tidegate.is_empty,
   tidegate.is_service
+local status = tidegate.status
 
 -- Of the API's definitions.
 local MOST = { rules = 16, matches = 64, all_matches = 128, conditions = 16, backends = 16, filters = 16, names = 253 }
 local MODIFIER = "RequestHeaderModifier"
+local GROUP = "gateway.networking.k8s.io"
 
 local function kind()
   return G.obj.data.kind or "the Gateway API"
@@ -222,4 +224,47 @@ function gateway_api.apply(combine, most_matches)
   else
     apply_weight(spec, weight, modifier)
   end
+end
+
+-- ---- what gateways say ------------------------------------------------------------------------------------------
+
+-- PartiallyInvalid is only ever True, of a route that some rules of were left out or an older form of is kept.
+local function of_parent(entry)
+  for _, condition in ipairs(entry.conditions or {}) do
+    if condition.type == "PartiallyInvalid" and condition.status == "True" then
+      return status.refused(status.words("condition PartiallyInvalid is True", condition.reason, condition.message))
+    end
+  end
+  return status.conditions(entry.conditions, { "Accepted", "ResolvedRefs", "Programmed" })
+end
+
+-- Controllers write defaults in, "core" for the core group, or leave out what narrows the reference.
+local function is_parent(said, parent)
+  local function group(ref)
+    local name = ref.group or GROUP
+    return name == "core" and "" or name
+  end
+  local own = G.obj.metadata.namespace
+  return said.name == parent.name
+    and group(said) == group(parent)
+    and (said.kind or "Gateway") == (parent.kind or "Gateway")
+    and (said.namespace or own) == (parent.namespace or own)
+    and (said.sectionName == nil or said.sectionName == parent.sectionName)
+    and (said.port == nil or said.port == parent.port)
+end
+
+-- Whether every parent has taken the route; of several controllers that report on one parent, one is enough.
+function gateway_api.accepted()
+  local parents = {}
+  for _, parent in ipairs(G.obj.spec.parentRefs or {}) do
+    local said = {}
+    for _, entry in ipairs(G.obj.status and G.obj.status.parents or {}) do
+      if is_parent(entry.parentRef, parent) then insert(said, of_parent(entry)) end
+    end
+    local name = (parent.kind or "Gateway") .. " " .. parent.name
+    local answer = status.best(said) or status.unreported("no controller has reported on it")
+    if answer.reason then answer.reason = name .. ": " .. answer.reason end
+    insert(parents, answer)
+  end
+  return status.worst(parents) or status.unreported("it has no parentRefs, so no gateway takes it")
 end

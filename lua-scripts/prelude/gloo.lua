@@ -1,9 +1,10 @@
 -- Destinations of Gloo: those of RouteTables and of UpstreamGroups.
 local tidegate = ...
-local G, ipairs, tonumber = _G, ipairs, tonumber
+local G, ipairs, pairs, tonumber = _G, ipairs, pairs, tonumber
 local match, sub = string.match, string.sub
-local insert, remove = table.insert, table.remove
+local insert, remove, sort = table.insert, table.remove, table.sort
 local copy, is_service, same_header = tidegate.copy, tidegate.is_service, tidegate.same_header
+local status = tidegate.status
 
 local gloo = {}
 tidegate.gloo = gloo
@@ -89,4 +90,32 @@ function gloo.modify(holder, modifier)
   end
   headers.requestHeadersToAdd = #added > 0 and added or nil
   headers.requestHeadersToRemove = #removed > 0 and removed or nil
+end
+
+-- ---- what Gloo says ---------------------------------------------------------------------------------------------
+
+-- Older versions write numbers.
+local STATES = { [0] = "Pending", "Accepted", "Rejected", "Warning" }
+
+local function of_reporter(said)
+  local state = STATES[said.state] or said.state
+  local words = status.words("state is " .. (state or "not known"), said.reason)
+  if state == "Rejected" then return status.refused(words, true) end
+  if state == "Accepted" or state == "Warning" then return status.accepted(true) end
+  return status.waiting(words)
+end
+
+-- One status, or one a reporter.
+function gloo.accepted()
+  local said = G.obj.status or {}
+  local reporters, answers = {}, {}
+  for name in pairs(said.statuses or {}) do
+    insert(reporters, name)
+  end
+  sort(reporters)
+  for _, name in ipairs(reporters) do
+    insert(answers, of_reporter(said.statuses[name]))
+  end
+  if said.state then insert(answers, of_reporter(said)) end
+  return status.worst(answers) or status.unreported()
 end

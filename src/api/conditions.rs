@@ -56,6 +56,8 @@ pub mod reasons {
     pub const ROUTE_REFUSED: &str = "RouteRefused";
     /// The controller may not read a kind that it needs.
     pub const READ_REFUSED: &str = "ReadRefused";
+    /// A gateway does not take a route; the route before it comes back.
+    pub const GATEWAY_REFUSED: &str = "GatewayRefused";
     /// The API server refused a write of ours.
     pub const WRITE_REFUSED: &str = "WriteRefused";
     /// A write of ours would have broken a rule that every write must keep, and was not made.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::v1beta1::{HttpRouteMatch, RequestHeaderModifier, Settling, TrafficRoutingRef};
+use super::v1beta1::{HttpRouteMatch, RefusedRoutes, RequestHeaderModifier, Settling, TrafficRoutingRef};
 
 /// A TrafficRouting routes requests for several Rollouts that share one gateway object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,9 @@ pub struct TrafficRoutingStatus {
     /// A change of the network that is given time to take effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settling: Option<Settling>,
+    /// Routes that a gateway did not take; those before them are in place until something about them changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_routes: Option<RefusedRoutes>,
 }
 
 /// A RolloutHistory keeps what one release of a Rollout consisted of, and which pods each step brought.

@@ -414,6 +414,22 @@ pub struct RolloutStatus {
     /// The release in blue-green style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green_status: Option<BlueGreenStatus>,
+    /// The step, 1-based, whose routes every gateway has taken last in this release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed_step_index: Option<i32>,
+    /// Routes that a gateway did not take; those before them are in place until something about them changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_routes: Option<RefusedRoutes>,
+}
+
+/// Routes that a gateway did not take.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRoutes {
+    /// Tells these routes from others: a digest of the objects, their scripts and what the step asks.
+    pub version: String,
+    /// Which object, and what its gateway says.
+    pub message: String,
 }
 
 /// One observation.

@@ -258,7 +258,8 @@ fn network(
     };
     let group = object::group(&reference.api_version);
     let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
-    Some(Network { reference: reference.clone(), namespace: namespace.to_owned(), object, script })
+    let acceptance = library::resolve_accepted(group, &reference.kind, scripts, settings.config_map_wins);
+    Some(Network { reference: reference.clone(), namespace: namespace.to_owned(), object, script, acceptance })
 }
 
 /// How an Ingress routes during a release.
@@ -291,6 +292,8 @@ fn ingress(
         namespace: namespace.to_owned(),
         object: stable.clone(),
         script: script.clone(),
+        // What an Ingress reports are addresses.
+        acceptance: None,
     };
     // Without its script, what it has changed must still be put back.
     if in_place.is_changed() || script.as_ref().is_ok_and(ingress::is_in_place) {

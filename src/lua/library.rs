@@ -22,9 +22,15 @@ const PRELUDE_PARTS: &[&str] = &[
     "routes",
     // One a family of gateways.
     "ingress",
+    "status",
     "gateway_api",
     "gloo",
 ];
+
+/// File name of the script of a kind.
+const ROUTING: &str = "trafficRouting.lua";
+/// File name of the script beside it that reads the status of a kind.
+const ACCEPTED: &str = "accepted.lua";
 
 /// Name of the ConfigMap that holds a cluster's own scripts, in the controller's namespace.
 pub const CONFIG_MAP: &str = "kruise-rollout-configuration";
@@ -75,8 +81,22 @@ impl Library {
         built_in(&ingress_path(class))
     }
 
-    /// All built-in scripts, by name.
+    /// The built-in script that reads the status of objects of this API group and kind.
+    pub fn accepted(group: &str, kind: &str) -> Option<Script> {
+        built_in(&accepted_path(group, kind))
+    }
+
+    /// All built-in scripts that change objects, by name.
     pub fn list() -> Vec<Script> {
+        Library::all().into_iter().filter(|script| !is_accepted(script)).collect()
+    }
+
+    /// All built-in scripts that read a status, by name.
+    pub fn list_accepted() -> Vec<Script> {
+        Library::all().into_iter().filter(is_accepted).collect()
+    }
+
+    fn all() -> Vec<Script> {
         fn collect(dir: &'static Dir<'static>, scripts: &mut Vec<Script>) {
             for file in dir.files() {
                 if file.path().extension().is_some_and(|e| e == "lua")
@@ -101,7 +121,7 @@ impl Library {
     /// API group and kind of all that have a built-in script of their own.
     pub fn kinds() -> Vec<(String, String)> {
         let target = |script: Script| {
-            let (group, kind) = script.name.strip_suffix("/trafficRouting.lua")?.split_once('/')?;
+            let (group, kind) = script.name.strip_suffix(ROUTING)?.strip_suffix('/')?.split_once('/')?;
             Some((group.to_owned(), kind.to_owned()))
         };
         Library::list().into_iter().filter_map(target).collect()
@@ -116,6 +136,11 @@ impl Library {
     /// The ConfigMap key of the script for objects of this API group and kind.
     pub fn key(group: &str, kind: &str) -> String {
         format!("lua.traffic.routing.{kind}.{group}")
+    }
+
+    /// The ConfigMap key of the script that reads the status of objects of this API group and kind.
+    pub fn accepted_key(group: &str, kind: &str) -> String {
+        format!("lua.traffic.accepted.{kind}.{group}")
     }
 
     /// The ConfigMap key of the script for Ingresses of this class.
@@ -148,6 +173,19 @@ pub fn resolve(
     })
 }
 
+/// The script that reads the status of objects of this API group and kind, in the order of [`resolve`]; none for a kind
+/// that reports nothing.
+pub fn resolve_accepted(
+    group: &str,
+    kind: &str,
+    config_map: Option<&BTreeMap<String, String>>,
+    config_map_wins: bool,
+) -> Option<Script> {
+    let ours = || Library::accepted(group, kind);
+    let theirs = || from_config_map(config_map, &Library::accepted_key(group, kind));
+    if config_map_wins { theirs().or_else(ours) } else { ours().or_else(theirs) }
+}
+
 /// The script for Ingresses of this class: the ConfigMap's first, then built in, the order of OpenKruise.
 ///
 /// # Errors
@@ -167,7 +205,15 @@ fn class_or_default(class: &str) -> &str {
 }
 
 fn custom_path(group: &str, kind: &str) -> String {
-    format!("{group}/{kind}/trafficRouting.lua")
+    format!("{group}/{kind}/{ROUTING}")
+}
+
+fn accepted_path(group: &str, kind: &str) -> String {
+    format!("{group}/{kind}/{ACCEPTED}")
+}
+
+fn is_accepted(script: &Script) -> bool {
+    script.name.rsplit('/').next() == Some(ACCEPTED)
 }
 
 /// Path of a class's built-in script.
@@ -192,6 +238,7 @@ fn from_config_map(config_map: Option<&BTreeMap<String, String>>, key: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lua::{Acceptance, Caps};
 
     const GROUP: &str = "networking.istio.io";
 
@@ -219,6 +266,35 @@ mod tests {
         let script = resolve("example.com", "Route", Some(&map), false).unwrap();
         assert_eq!(&*script.source, "return 2");
         assert_eq!(resolve_ingress("mine", Some(&map)).unwrap().source.as_ref(), "return 3");
+    }
+
+    #[test]
+    fn a_status_is_read_by_the_script_beside() {
+        let key = Library::accepted_key("example.com", "Route");
+        assert_eq!(key, "lua.traffic.accepted.Route.example.com");
+        let map: BTreeMap<String, String> = [
+            (key, "return 1".to_owned()),
+            ("lua.traffic.accepted.HTTPRoute.gateway.networking.k8s.io".to_owned(), "return 2".to_owned()),
+        ]
+        .into();
+        let found = |group: &str, kind: &str, wins: bool| {
+            resolve_accepted(group, kind, Some(&map), wins).map(|script| script.origin == Origin::BuiltIn)
+        };
+        assert_eq!(found("example.com", "Route", false), Some(false));
+        assert_eq!(found("gateway.networking.k8s.io", "HTTPRoute", false), Some(true));
+        assert_eq!(found("gateway.networking.k8s.io", "HTTPRoute", true), Some(false));
+        assert_eq!(found("traefik.io", "IngressRoute", true), None);
+    }
+
+    /// The header's class says whether a kind reports.
+    #[test]
+    fn kinds_that_report_have_a_script_that_reads_it() {
+        for (group, kind) in Library::kinds() {
+            let source = Library::builtin(&group, &kind).unwrap().source;
+            let class = Caps::parse(&source).unwrap().unwrap().accept;
+            let reports = matches!(class, Acceptance::A1 | Acceptance::A2 | Acceptance::A3);
+            assert_eq!(Library::accepted(&group, &kind).is_some(), reports, "{group}/{kind}: {class:?}");
+        }
     }
 
     #[test]

@@ -264,6 +264,9 @@ impl Machine<'_> {
         sub.finalising_step = END.to_owned();
         sub.settling = None;
         sub.paused_step_index = None;
+        self.status.routed_step_index = None;
+        self.status.refused_routes = None;
+        let sub = self.sub();
         sub.observed_workload_generation = object::int(workload.object(), &["metadata", "generation"]);
         sub.canary_replicas = 0;
         sub.canary_ready_replicas = 0;

@@ -148,6 +148,8 @@ impl Machine<'_> {
             failed_revision,
             ..CanaryStatus::default()
         });
+        self.status.routed_step_index = None;
+        self.status.refused_routes = None;
         self.status.phase = phases::PROGRESSING.to_owned();
         self.status.message = message.to_owned();
         conditions::remove(&mut self.status.conditions, types::SUCCEEDED);

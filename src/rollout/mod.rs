@@ -1,5 +1,6 @@
 //! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
 
+mod acceptance;
 mod blue_green;
 mod clock;
 mod ending;

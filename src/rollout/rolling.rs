@@ -43,6 +43,7 @@ impl Machine<'_> {
         if release.is_paused {
             // The time that a person takes is no fault of the step's.
             self.sub().step_start_time = None;
+            self.status.refused_routes = None;
             self.set_progressing(reasons::PAUSED, "Rollout has been paused, you can resume it by kube-cli");
             return Err(Wait::on("Rollout has been paused (spec.strategy.paused); set it to false to resume"));
         }
@@ -203,8 +204,8 @@ impl Machine<'_> {
                 self.take_shared(scope)?;
                 self.label_pods(scope, workload, release)?;
                 if let Some(traffic) = routed {
-                    self.route(traffic, workload, release, step)?;
-                    self.settle(&format!("routes of step {index}"), Self::grace(traffic, false))?;
+                    let settling = (format!("routes of step {index}"), Self::grace(traffic, false));
+                    self.route(traffic, workload, release, step, (&settling.0, settling.1))?;
                     self.event(reasons::TRAFFIC_ROUTED, describe_strategy(index, &step.strategy));
                 }
                 self.set_state(StepState::StepMetricsAnalysis);
@@ -230,7 +231,7 @@ impl Machine<'_> {
                 if pause.is_err()
                     && let Some(traffic) = routed
                 {
-                    self.route(traffic, workload, release, step)?;
+                    self.keep_routes(traffic, workload, release, step)?;
                 }
                 pause?;
                 self.set_state(StepState::StepReady);

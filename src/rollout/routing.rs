@@ -24,8 +24,24 @@ use crate::{
 };
 
 impl<'a> Machine<'a> {
-    /// Makes the routes what the step says. The share is raised only when the canary's pods are ready endpoints.
+    /// Makes the routes what the step says, and gives the gateways time for it: until each has taken them, where it says
+    /// so, and `seconds`.
     pub(super) fn route(
+        &mut self,
+        traffic: &Traffic,
+        workload: &Workload,
+        release: &Release,
+        step: &ReleaseStep,
+        (what, seconds): (&str, i64),
+    ) -> Turn {
+        self.avoid_refused(traffic, release, step)?;
+        self.keep_routes(traffic, workload, release, step)?;
+        self.wait_for_gateways(traffic, release, step, what)?;
+        self.settle(what, seconds)
+    }
+
+    /// Makes the routes what the step says. The share is raised only when the canary's pods are ready endpoints.
+    pub(super) fn keep_routes(
         &mut self,
         traffic: &Traffic,
         workload: &Workload,
@@ -85,8 +101,8 @@ impl<'a> Machine<'a> {
             on_failure: OnStepFailure::Pause,
         };
         self.upgrade(scope, workload, &release, &all)?;
-        self.route(traffic, workload, &release, &all)?;
-        self.settle("all requests go to the new version", Self::grace(traffic, true))
+        let settling = ("all requests go to the new version", Self::grace(traffic, true));
+        self.route(traffic, workload, &release, &all, settling)
     }
 
     fn begin_routing(&mut self) {
@@ -160,7 +176,7 @@ impl<'a> Machine<'a> {
         self.plan_ingress(&context, strategy).map(|_| ())
     }
 
-    fn context<'b>(&'b self, traffic: &'b Traffic, release: &'b Release) -> Context<'b> {
+    pub(super) fn context<'b>(&'b self, traffic: &'b Traffic, release: &'b Release) -> Context<'b> {
         Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine }
     }
 

@@ -20,11 +20,12 @@ use crate::{
         keys,
         object::{self, ObjectRef},
         v1alpha1::{TrafficRouting, TrafficRoutingStatus},
-        v1beta1::Settling,
+        v1beta1::{RefusedRoutes, Settling},
     },
     lua::Engine,
     traffic::{
         Strategy,
+        acceptance::{Acceptance, UNDATED_SECONDS, acceptance},
         ingress::Ingress,
         routes::{self, Context, Network, RouteError, RouteWrite},
     },
@@ -120,6 +121,10 @@ pub fn decide_routing(snapshot: &RoutingSnapshot) -> RoutingPlan {
                 pass.events.push(Event { is_warning: true, reason, message: message.clone() });
             }
             pass.status.message = message;
+            // What was refused is put back in a pass of its own.
+            if pass.status.refused_routes.is_some() && pass.status.refused_routes != before.refused_routes {
+                requeue = Some(snapshot.now);
+            }
         }
     }
     RoutingPlan { effects: pass.effects, status: pass.status, events: pass.events, requeue }
@@ -188,6 +193,7 @@ impl Pass<'_> {
 
     fn progress(&mut self, traffic: &Traffic) -> Turn {
         self.check(traffic)?;
+        self.avoid_refused(traffic)?;
         let writes = self.plan(traffic)?;
         let (definitions, routes): (Vec<_>, Vec<_>) =
             writes.into_iter().filter(RouteWrite::is_needed).partition(|w| w.is_definition);
@@ -203,12 +209,66 @@ impl Pass<'_> {
             }
             return self.write(Purpose::RouteStep, routes, Vec::new());
         }
+        self.wait_for_gateways(traffic)?;
         if self.status.phase != phases::PROGRESSING {
             self.event(reasons::TRAFFIC_ROUTED, "the routes are changed for the Rollouts that need them");
         }
         self.status.settling = None;
         self.enter(phases::PROGRESSING, "TrafficRouting is Progressing");
         Ok(())
+    }
+
+    /// Goes on when every gateway has taken the routes as they are now.
+    fn wait_for_gateways(&mut self, traffic: &Traffic) -> Turn {
+        let refusal = match acceptance(&self.snap.networks, &self.snap.engine, self.snap.now)? {
+            Acceptance::Taken => None,
+            Acceptance::Waiting { message, until: Some(until) } => {
+                return Err(Stop::Until(format!("waiting for a gateway: {message}"), until));
+            }
+            Acceptance::Waiting { message, until: None } => {
+                return Err(Stop::Wait(format!("waiting for a gateway: {message}")));
+            }
+            Acceptance::Undated { refusal } => {
+                if self.status.phase != phases::PROGRESSING {
+                    self.settle_for("what the gateways say is about the routes as they are now", UNDATED_SECONDS)?;
+                }
+                refusal
+            }
+            Acceptance::Refused(message) => Some(message),
+        };
+        let Some(message) = refusal else {
+            self.status.refused_routes = None;
+            return Ok(());
+        };
+        // Stored before anything is put back, so that what is put back is not tried again at once.
+        self.status.refused_routes = Some(RefusedRoutes { version: self.version(traffic)?, message: message.clone() });
+        self.status.settling = None;
+        // Not routed: the Rollouts that share it have to wait.
+        phases::INITIAL.clone_into(&mut self.status.phase);
+        Err(refused(&message))
+    }
+
+    /// Keeps routes that were refused away, until something about them changes: the routes are as before.
+    fn avoid_refused(&mut self, traffic: &Traffic) -> Turn {
+        let Some(known) = self.status.refused_routes.clone() else { return Ok(()) };
+        if self.version(traffic)? != known.version {
+            self.status.refused_routes = None;
+            return Ok(());
+        }
+        match self.restore(Some(traffic)) {
+            Ok(()) => Err(refused(&known.message)),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn version(&self, traffic: &Traffic) -> Turn<String> {
+        let context = Context { names: &traffic.names, patch: None, engine: &self.snap.engine };
+        Ok(routes::version(&self.snap.networks, &context, &self.strategy()?)?)
+    }
+
+    fn strategy(&self) -> Turn<Strategy> {
+        Strategy::from_traffic_routing(&self.snap.routing.spec.strategy)
+            .map_err(|e| Stop::Trouble(reasons::INVALID_SPEC, format!("spec.strategy: {e}")))
     }
 
     /// Finds out whether routing could begin.
@@ -224,8 +284,7 @@ impl Pass<'_> {
     }
 
     fn plan(&self, traffic: &Traffic) -> Turn<Vec<RouteWrite>> {
-        let strategy = Strategy::from_traffic_routing(&self.snap.routing.spec.strategy)
-            .map_err(|e| Stop::Trouble(reasons::INVALID_SPEC, format!("spec.strategy: {e}")))?;
+        let strategy = self.strategy()?;
         if strategy.is_empty() {
             return Ok(Vec::new());
         }
@@ -273,13 +332,16 @@ impl Pass<'_> {
     /// Waits until a change, first seen in place in some earlier pass, had time to reach the data planes.
     fn settle(&mut self, what: &str, traffic: &Traffic) -> Turn {
         const SECONDS: i64 = 3;
+        self.settle_for(what, traffic.grace.unwrap_or(SECONDS))
+    }
+
+    fn settle_for(&mut self, what: &str, seconds: i64) -> Turn {
         let now = self.snap.now;
         let since = match &self.status.settling {
             Some(Settling { what: known, since: Some(Time(since)) }) if known == what => *since,
             _ => whole_second_after(now),
         };
         self.status.settling = Some(Settling { what: what.to_owned(), since: Some(Time(since)) });
-        let seconds = traffic.grace.unwrap_or(SECONDS);
         let until = since.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
         if until > now {
             let message = format!("giving the gateways {seconds} seconds after a change ({what})");
@@ -322,4 +384,9 @@ impl Pass<'_> {
         });
         Err(Stop::Write)
     }
+}
+
+fn refused(message: &str) -> Stop {
+    let text = format!("{message}. The routes are as before; mend the object, its script or spec.strategy");
+    Stop::Trouble(reasons::GATEWAY_REFUSED, text)
 }

@@ -3,6 +3,7 @@
 mod bookkeeping;
 mod sparse;
 
+pub mod acceptance;
 pub mod checks;
 pub mod diff;
 pub mod ingress;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Names, Parts, Strategy,
@@ -41,6 +41,8 @@ pub struct Network {
     pub object: Result<Arc<Value>, Missing>,
     /// The script of its kind, or where it was looked for.
     pub script: Result<Script, NotFound>,
+    /// The script that reads its status, for kinds that report.
+    pub acceptance: Option<Script>,
 }
 
 /// Why a networkRef was not found.
@@ -152,6 +154,21 @@ pub fn plan_step(
 pub fn check_step(networks: &[Network], context: &Context<'_>, strategy: &Strategy) -> Result<(), RouteError> {
     remembering(networks, context, strategy, |group, memory, key| {
         verify(group, memory, networks, context, key).map(|_| ())
+    })
+}
+
+/// Tells what a step asks of the objects as they were before the release from what it would ask if anything about them,
+/// their scripts or the step were different.
+pub fn version(networks: &[Network], context: &Context<'_>, strategy: &Strategy) -> Result<String, RouteError> {
+    remembering(networks, context, strategy, |group, memory, key| {
+        let asked = format!("{key:?}");
+        verify(group, memory, networks, context, key)?;
+        let objects = group.objects.iter().map(|known| {
+            let original = &known.reading.original;
+            json!([original.spec, original.labels, original.annotations])
+        });
+        let scripts = networks.iter().filter_map(|n| n.script.as_ref().ok()).map(Script::hash);
+        Ok(object::digest(&json!([asked, objects.collect::<Vec<_>>(), scripts.collect::<Vec<_>>()])))
     })
 }
 

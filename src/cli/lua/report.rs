@@ -143,6 +143,9 @@ fn step_json(step: &StepResult) -> Value {
         Verdict::Failed(e) => ("failed", json!({"script": e.script, "line": e.line, "snippet": e.snippet})),
         Verdict::BadOutput(_) => ("bad-output", json!({})),
         Verdict::OtherWords { expected } => ("other-words", json!({"expectedText": expected})),
+        Verdict::OtherAnswer { expected, found } => {
+            ("other-answer", json!({"expectedAnswer": expected, "foundAnswer": found}))
+        }
         Verdict::ErrorMissing { expected, found } => {
             ("error-missing", json!({"expectedError": expected, "found": found}))
         }

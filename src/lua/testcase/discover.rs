@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::scripts::{SCRIPT, TESTDATA};
 
+/// The folder of a kind's cases for the script that reads its status.
+const STATUSES: &str = "accepted";
+
 /// What a search found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -15,7 +18,7 @@ pub struct Found {
 
 /// Finds the case files of files and folders. A file that is named is a case. Below a named folder, the YAML files of
 /// these folders are cases: the named folder itself, `<group>/<Kind>` (a group has a dot, a kind begins with a capital
-/// letter), `ingress/<class>`, and `testdata` beside a `trafficRouting.lua`; with `any_folder`, every folder. Hidden folders are skipped.
+/// letter) and its `accepted`, `ingress/<class>`, and `testdata` beside a `trafficRouting.lua`; with `any_folder`, every folder. Hidden folders are skipped.
 ///
 /// # Errors
 /// When a path does not exist or cannot be read.
@@ -64,7 +67,11 @@ fn holds_cases(folder: &Path) -> bool {
         return true;
     }
     let is_kind = name(folder).starts_with(|c: char| c.is_ascii_uppercase());
-    parent.is_some_and(|p| name(p) == "ingress" || (is_kind && name(p).contains('.')))
+    let of_kind = |p: &Path| name(p).contains('.');
+    if name(folder) == STATUSES {
+        return parent.and_then(Path::parent).is_some_and(of_kind);
+    }
+    parent.is_some_and(|p| name(p) == "ingress" || (is_kind && of_kind(p)))
 }
 
 #[cfg(test)]
@@ -77,6 +84,7 @@ mod tests {
         let files = [
             "networking.istio.io/VirtualService/a.yaml",
             "networking.istio.io/VirtualService/notes.txt",
+            "networking.istio.io/VirtualService/accepted/a.yaml",
             "decide/canary/b.yaml",
             "ingress/nginx/a.yaml",
             "x/trafficRouting.lua",
@@ -96,12 +104,18 @@ mod tests {
         let found = discover(&[root.path().to_owned()], false).unwrap();
         assert_eq!(
             names(&found.cases),
-            ["ingress/nginx/a.yaml", "networking.istio.io/VirtualService/a.yaml", "top.yaml", "x/testdata/c.yml"]
+            [
+                "ingress/nginx/a.yaml",
+                "networking.istio.io/VirtualService/a.yaml",
+                "networking.istio.io/VirtualService/accepted/a.yaml",
+                "top.yaml",
+                "x/testdata/c.yml"
+            ]
         );
         assert_eq!(names(&found.passed_over), ["decide/canary", "y/testdata"]);
 
         let found = discover(&[root.path().to_owned()], true).unwrap();
-        assert_eq!(found.cases.len(), 6);
+        assert_eq!(found.cases.len(), 7);
         let named = root.path().join("decide/canary/b.yaml");
         assert_eq!(discover(&[named.clone(), named.clone()], false).unwrap().cases, [named]);
         assert!(discover(&[root.path().join("none")], false).unwrap_err().contains("none"));

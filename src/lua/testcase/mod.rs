@@ -10,17 +10,22 @@
 //! warning, and an empty one that it must print nothing; `controller` beside `original` is `spec.controller` of the
 //! IngressClass.
 //!
+//! Scripts that read a status, `accepted.lua`, have cases in a folder `accepted` beside those of the kind's other script:
+//! `object`, and `expected`, a list of statuses each with the `verdict`, a part of the `reason`, and `undated` or `error`.
+//!
 //! When the Rollout routes by an Ingress and `original` is one, the script is that of its class. For a class with a
 //! canary Ingress the result is that Ingress; an expected entry without `spec` is compared by its annotations alone.
 
+mod accepted;
 mod discover;
 mod file;
 mod plan;
 mod run;
 mod scripts;
 
+pub use accepted::{AnyCase, StatusCase};
 pub use discover::{Found, discover};
 pub use file::{Case, CaseError, Expected};
 pub use plan::Plan;
 pub use run::{CaseResult, Report, StepResult, Verdict, run, run_case, run_steps};
-pub use scripts::{ScriptSource, load_script};
+pub use scripts::{ACCEPTED, ScriptSource, load_script};

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 
 use super::{
+    accepted::AnyCase,
     file::{Case, Expected},
     scripts::ScriptSource,
 };
@@ -78,6 +79,13 @@ pub enum Verdict {
         /// Text that the case wants printed; empty for none.
         expected: String,
     },
+    /// What a status says is read as something else.
+    OtherAnswer {
+        /// What the case says.
+        expected: String,
+        /// What the script said.
+        found: String,
+    },
     /// The script must fail and did not.
     ErrorMissing {
         /// Text of the error that the case wants.
@@ -135,6 +143,7 @@ impl Verdict {
                 "the script must print nothing and did".to_owned()
             }
             Verdict::OtherWords { expected } => format!("the script must print {expected:?} and did not"),
+            Verdict::OtherAnswer { expected, found } => format!("the script must say {expected}, and says {found}"),
             Verdict::ErrorMissing { expected, .. } => {
                 format!("the script succeeded, but must fail with {expected:?}")
             }
@@ -148,7 +157,7 @@ impl Verdict {
     /// script around the error.
     pub fn detail(&self) -> Option<String> {
         match self {
-            Verdict::Passed | Verdict::BadOutput(_) | Verdict::OtherWords { .. } => None,
+            Verdict::Passed | Verdict::BadOutput(_) | Verdict::OtherWords { .. } | Verdict::OtherAnswer { .. } => None,
             Verdict::Differs { expected, found } => Some(diff(expected, found)),
             Verdict::ErrorMissing { found, .. } => Some(text(found)),
             Verdict::Failed(error) | Verdict::OtherError { found: error, .. } => {
@@ -210,15 +219,15 @@ pub fn run(engine: &Engine, files: &[PathBuf], scripts: &ScriptSource, jobs: usi
 /// Runs one case file.
 pub fn run_case(engine: &Engine, path: &std::path::Path, scripts: &ScriptSource) -> CaseResult {
     let result = |script, steps| CaseResult { path: path.to_owned(), script, steps };
-    let case = match Case::read(path) {
+    let case = match AnyCase::read(path) {
         Ok(case) => case,
         Err(e) => return result(None, Err(e.message)),
     };
-    let script = match scripts.script(&case) {
+    let script = match case.script(scripts) {
         Ok(script) => script,
         Err(message) => return result(None, Err(message)),
     };
-    let steps = run_steps(engine, &case, &script).collect();
+    let steps = case.steps(engine, &script).collect();
     result(Some(script.name), Ok(steps))
 }
 
@@ -252,13 +261,24 @@ fn run_step(
     take: impl FnOnce(Value) -> Result<Parts, String>,
     expected: &Expected,
 ) -> StepResult {
+    run_script(engine, script, step, input, |run| judge(run.map(take), expected))
+}
+
+/// Runs a script once, and judges what came of it.
+pub(super) fn run_script(
+    engine: &Engine,
+    script: &Script,
+    step: usize,
+    input: &Value,
+    judge: impl FnOnce(Result<Value, ScriptError>) -> Verdict,
+) -> StepResult {
     let start = Instant::now();
     let run = engine.run(script, input);
     let (prints, warnings, fuel, run) = match run {
         Ok(outcome) => (outcome.prints, outcome.warnings, Some(outcome.fuel_used), Ok(outcome.value)),
         Err(error) => (Vec::new(), Vec::new(), None, Err(error)),
     };
-    StepResult { step, verdict: judge(run.map(take), expected), prints, warnings, fuel, elapsed: start.elapsed() }
+    StepResult { step, verdict: judge(run), prints, warnings, fuel, elapsed: start.elapsed() }
 }
 
 fn judge(run: Result<Result<Parts, String>, ScriptError>, expected: &Expected) -> Verdict {

@@ -11,6 +11,8 @@ use crate::lua::{Library, Origin, Script, library};
 
 /// The file name of every script of a networkRef.
 pub const SCRIPT: &str = "trafficRouting.lua";
+/// The file name of every script that reads a status.
+pub const ACCEPTED: &str = "accepted.lua";
 /// The folder of cases beside a script, in the original controller's layout.
 pub const TESTDATA: &str = "testdata";
 
@@ -58,6 +60,23 @@ impl ScriptSource {
     /// As [`ScriptSource::script`].
     pub fn for_kind(&self, group: &str, kind: &str) -> Result<Script, String> {
         self.find(None, group, kind)
+    }
+
+    /// The script that reads the status of objects of this group and kind: given, under the root, or built in.
+    ///
+    /// # Errors
+    /// As [`ScriptSource::script`].
+    pub fn for_status(&self, group: &str, kind: &str) -> Result<Script, String> {
+        if let Some(script) = &self.given {
+            return Ok(script.clone());
+        }
+        let local = self.root.join("lua-scripts").join(group).join(kind).join(ACCEPTED);
+        if local.is_file() {
+            return self.file(&local);
+        }
+        Library::accepted(group, kind).ok_or_else(|| {
+            format!("no script that reads the status of {group}/{kind} in {}, the built-in scripts", local.display())
+        })
     }
 
     /// The script for Ingresses of this class: given, under the root, or built in.

@@ -1,10 +1,13 @@
 //! What the host offers to scripts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::{Value, json};
 
-use crate::lua::{Engine, Origin, Script};
+use crate::lua::{Engine, Origin, Script, testcase::ACCEPTED};
 
 /// Names the globals of a fresh VM, and what the tables among them hold.
 const LIST: &str = "\
@@ -22,6 +25,7 @@ return globals";
 const TYPES: &str = include_str!("../../../../lua-scripts/tidegate.d.lua");
 
 /// Globals, and the fields of those that are tables of known fields.
+#[derive(Clone)]
 pub(super) struct Host(BTreeMap<String, BTreeSet<String>>);
 
 impl Host {
@@ -33,8 +37,17 @@ impl Host {
         let fields = |value: &Value| value.as_object().into_iter().flat_map(|o| o.keys().cloned()).collect();
         let mut globals: BTreeMap<String, BTreeSet<String>> =
             globals.iter().map(|(name, value)| (name.clone(), fields(value))).collect();
-        globals.insert("obj".to_owned(), input_fields());
+        globals.insert("obj".to_owned(), fields_of("tidegate.Input"));
         Ok(Self(globals))
+    }
+
+    /// What a script finds: one that reads a status is given another `obj`.
+    pub fn seen_by(&self, script: &Script) -> Host {
+        let mut host = self.clone();
+        if Path::new(&script.name).file_name().is_some_and(|name| name == ACCEPTED) {
+            host.0.insert("obj".to_owned(), fields_of("tidegate.Reported"));
+        }
+        host
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -47,8 +60,8 @@ impl Host {
     }
 }
 
-fn input_fields() -> BTreeSet<String> {
-    let class = TYPES.lines().skip_while(|line| !line.starts_with("---@class tidegate.Input"));
+fn fields_of(class: &str) -> BTreeSet<String> {
+    let class = TYPES.lines().skip_while(|line| line.strip_prefix("---@class ") != Some(class));
     let fields = class.skip(1).map_while(|line| line.strip_prefix("---@field "));
     fields.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
@@ -70,5 +83,10 @@ mod tests {
         }
         assert!(!has("table", "move") && !has("obj", "weigth"));
         assert_eq!(host.fields("_G"), None);
+        let script = |name: &str| Script::new(name, "", Origin::BuiltIn);
+        let sees =
+            |name: &str, field: &str| host.seen_by(&script(name)).fields("obj").is_some_and(|f| f.contains(field));
+        assert!(sees("a/accepted.lua", "status") && !sees("a/accepted.lua", "data"));
+        assert!(sees("a/trafficRouting.lua", "data") && !sees("a/trafficRouting.lua", "status"));
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Finding {
 
 /// Everything found in a script, in the order of its lines.
 pub(super) fn check(engine: &Engine, host: &Host, script: &Script) -> Vec<Finding> {
+    let host = &host.seen_by(script);
     let mut found: Vec<Finding> = Vec::new();
     if let Err(message) = Caps::parse(&script.source) {
         found.push(Finding { line: 1, column: None, level: Level::Error, rule: "header", message });

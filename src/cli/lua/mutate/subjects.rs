@@ -9,13 +9,13 @@ use crate::{
     cli::lua::sources::{SCRIPTS, lua_files},
     lua::{
         Library, Origin, Script,
-        testcase::{Case, ScriptSource, discover, load_script},
+        testcase::{AnyCase, ScriptSource, discover, load_script},
     },
 };
 
 /// A case and the script that it is of.
 pub(super) struct Run {
-    pub case: Case,
+    pub case: AnyCase,
     pub script: Script,
 }
 
@@ -42,7 +42,9 @@ impl Subjects {
         let runs = runs(cases)?;
         let folder = PathBuf::from(SCRIPTS);
         let scripts = match paths {
-            [] if !folder.is_dir() => Library::list().into_iter().chain(Library::shared()).collect(),
+            [] if !folder.is_dir() => {
+                Library::list().into_iter().chain(Library::list_accepted()).chain(Library::shared()).collect()
+            }
             [] => load(&[folder])?,
             paths => load(paths)?,
         };
@@ -89,8 +91,8 @@ fn runs(cases: &[PathBuf]) -> Result<Vec<Run>, String> {
     let found = discover(cases, false)?;
     let scripts = ScriptSource::under("");
     let run = |path: &PathBuf| {
-        let case = Case::read(path).map_err(|e| e.to_string())?;
-        let script = scripts.script(&case).map_err(|e| format!("{}: {e}", path.display()))?;
+        let case = AnyCase::read(path).map_err(|e| e.to_string())?;
+        let script = case.script(&scripts).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Run { case, script })
     };
     found.cases.iter().map(run).collect()

@@ -9,10 +9,7 @@ use super::{
     changes::Change,
     subjects::{Subject, Subjects},
 };
-use crate::lua::{
-    Engine, Limits, Script,
-    testcase::{Verdict, run_steps},
-};
+use crate::lua::{Engine, Limits, Script, testcase::Verdict};
 
 pub(super) struct Trial<'s> {
     all: &'s Subjects,
@@ -38,7 +35,7 @@ impl<'s> Trial<'s> {
             run.is_none_or(|run| self.passes(&self.engine, i, &run.script))
         });
         let failing = self.all.runs.iter().zip(passes).filter(|(_, passes)| !passes);
-        failing.map(|(run, _)| run.case.path.display().to_string()).collect()
+        failing.map(|(run, _)| run.case.path().display().to_string()).collect()
     }
 
     /// For each change of each subject, whether a case notices it.
@@ -83,7 +80,7 @@ impl<'s> Trial<'s> {
 
     fn passes(&self, engine: &Engine, run: usize, script: &Script) -> bool {
         let run = self.all.runs.get(run);
-        run.is_none_or(|run| run_steps(engine, &run.case, script).all(|step| step.verdict == Verdict::Passed))
+        run.is_none_or(|run| run.case.steps(engine, script).all(|step| step.verdict == Verdict::Passed))
     }
 
     /// The results of `work` on 0 to `count` − 1, in that order.

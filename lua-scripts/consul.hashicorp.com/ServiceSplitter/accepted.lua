@@ -1,0 +1,3 @@
+-- Whether Consul has taken a ServiceSplitter: condition Synced, which says no generation.
+
+return tidegate.status.conditions((obj.status or {}).conditions, { "Synced" })

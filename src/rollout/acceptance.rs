@@ -1,0 +1,107 @@
+//! During a release: whether the gateways have taken a step's routes.
+//!
+//! A route that is refused may lose every request that it is for, so it does not stay: the routes of the last step that
+//! was taken come back, or those from before the release. They stay until something about the step's own routes changes.
+
+use super::{
+    machine::{Machine, Turn, Wait},
+    plan::{Effect, Purpose},
+    release::{Release, ReleaseStep, Traffic, owner_reference},
+};
+use crate::{
+    api::{
+        conditions::{StepState, reasons},
+        v1beta1::RefusedRoutes,
+    },
+    traffic::{
+        acceptance::{Acceptance, UNDATED_SECONDS, acceptance},
+        routes::{self, RouteWrite},
+    },
+};
+
+impl Machine<'_> {
+    /// Goes on when every gateway has taken the routes as they are now. `what` is what they are given time for.
+    pub(super) fn wait_for_gateways(
+        &mut self,
+        traffic: &Traffic,
+        release: &Release,
+        step: &ReleaseStep,
+        what: &str,
+    ) -> Turn {
+        let refusal = match acceptance(&self.snap.networks, &self.snap.engine, self.snap.now)? {
+            Acceptance::Taken => None,
+            Acceptance::Waiting { message, until: Some(until) } => {
+                return Err(Wait::until(format!("waiting for a gateway: {message}"), until));
+            }
+            Acceptance::Waiting { message, until: None } => {
+                return Err(Wait::on(format!("waiting for a gateway: {message}")));
+            }
+            Acceptance::Undated { refusal } => {
+                self.settle(what, UNDATED_SECONDS)?;
+                refusal
+            }
+            Acceptance::Refused(message) => Some(message),
+        };
+        let Some(message) = refusal else {
+            self.status.refused_routes = None;
+            if self.is_routing_step() && self.snap.networks.iter().any(|n| n.acceptance.is_some()) {
+                self.status.routed_step_index = Some(self.sub().current_step_index);
+            }
+            return Ok(());
+        };
+        let context = self.context(traffic, release);
+        let version = routes::version(&self.snap.networks, &context, &step.strategy)?;
+        // Stored before anything is put back, so that what is put back is not tried again at once.
+        self.status.refused_routes = Some(RefusedRoutes { version, message: message.clone() });
+        self.look_again(self.snap.now);
+        Err(refused(&message))
+    }
+
+    /// Keeps routes that were refused away, until something about them changes.
+    pub(super) fn avoid_refused(&mut self, traffic: &Traffic, release: &Release, step: &ReleaseStep) -> Turn {
+        let Some(refused_routes) = self.status.refused_routes.clone() else { return Ok(()) };
+        let context = self.context(traffic, release);
+        if routes::version(&self.snap.networks, &context, &step.strategy)? != refused_routes.version {
+            self.status.refused_routes = None;
+            return Ok(());
+        }
+        let index = self.sub().current_step_index;
+        let is_done = !self.is_routing_step();
+        // Not those of a later step, from which a person jumped back: its pods may be gone.
+        let last = self.status.routed_step_index.filter(|routed| *routed < index || is_done);
+        let last = last.and_then(|routed| release.step(routed)).filter(|last| !last.strategy.is_empty());
+        let (purpose, writes) = match last {
+            Some(last) => (Purpose::RouteStep, self.plan_routes(traffic, release, &last.strategy)?),
+            None => (Purpose::RestoreRoutes, self.plan_first_routes()?),
+        };
+        if !writes.is_empty() {
+            self.write(Effect::Routes { purpose, writes, tried: Vec::new() });
+        }
+        Err(refused(&refused_routes.message))
+    }
+
+    /// The routes from before the release. What they refer to stays: the step may be tried again.
+    fn plan_first_routes(&self) -> Turn<Vec<RouteWrite>> {
+        let mut writes = routes::plan_restore(&self.snap.networks, &self.snap.engine)?;
+        writes.retain(|write| !write.is_definition);
+        if let Some(ingress) = &self.snap.ingress {
+            writes.extend(ingress.plan_restore(&owner_reference(&self.snap.rollout))?);
+        }
+        writes.retain(RouteWrite::is_needed);
+        Ok(writes)
+    }
+
+    fn is_routing_step(&mut self) -> bool {
+        self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
+    }
+}
+
+fn refused(message: &str) -> Wait {
+    Wait::stall(
+        reasons::GATEWAY_REFUSED,
+        format!(
+            "{message}. The routes before this step are back in place; mend the object, its script or the plan, or set \
+             spec.strategy.paused to true and back to false to try again"
+        ),
+    )
+}
