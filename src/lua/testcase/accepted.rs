@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyCase {
     /// Of a script that changes an object.
-    Route(Case),
+    Route(Box<Case>),
     /// Of a script that reads an object's status; its steps are the statuses.
     Status(StatusCase),
 }
@@ -70,7 +70,7 @@ impl AnyCase {
             Ok(Value::Object(map)) if map.contains_key("object") => {
                 parse(path, map).map(AnyCase::Status).map_err(|message| CaseError { path: path.to_owned(), message })
             }
-            _ => Case::parse(path, text).map(AnyCase::Route),
+            _ => Case::parse(path, text).map(|case| AnyCase::Route(Box::new(case))),
         }
     }
 
