@@ -4,9 +4,10 @@
 //! was taken come back, or those from before the release. They stay until something about the step's own routes changes.
 
 use super::{
-    machine::{Machine, Turn, Wait},
+    machine::Machine,
     plan::{Effect, Purpose},
     release::{Release, ReleaseStep, Traffic, owner_reference},
+    turn::{Turn, Wait},
 };
 use crate::{
     api::{
