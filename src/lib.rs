@@ -17,8 +17,8 @@
 //! | room | what is in it | may use |
 //! |---|---|---|
 //! | [`api`] | custom resources, keys, conditions and reasons | - |
-//! | [`rollout`] | **pure**: snapshot, plan, the state machine | `api`, `workload`, `traffic` |
-//! | [`analysis`] | **pure**: verdicts from measurements already fetched | - |
+//! | [`rollout`] | **pure**: snapshot, plan, the state machine | `api`, `workload`, `traffic`, `analysis` |
+//! | [`analysis`] | **pure**: questions to metrics servers, and verdicts on their answers | `api`, `yaml` |
 //! | [`workload`] | **pure**: one plain view of a workload, and the fields it is held by | `api` |
 //! | [`traffic`] | **pure**: strategy → script input, post-conditions, three-way merge, Services | `api`, `lua` |
 //! | [`lua`] | script engine, JSON conversion, script library, test-case runner | `yaml`; the runner also `api`, `traffic` |

@@ -23,6 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tidegate::{
+    analysis::Answer,
     api::object,
     lua::{Engine, Limits},
     rollout::{Effect, Plan, decide},
@@ -72,7 +73,56 @@ enum Patch {
     Passes(Passes),
     Tick(Tick),
     Pod(Pod),
+    Measure(Measure),
+    Answers(Answers),
     Edit(Edit),
+}
+
+/// What a metrics server says: a number, or one of the other things.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Says {
+    Value(f64),
+    Other(Other),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Other {
+    Empty,
+    Several(usize),
+    Unavailable(String),
+    Mistake(String),
+}
+
+impl Says {
+    fn answer(&self) -> Answer {
+        match self {
+            Says::Value(value) => Answer::Value(*value),
+            Says::Other(Other::Empty) => Answer::Empty,
+            Says::Other(Other::Several(count)) => Answer::Several(*count),
+            Says::Other(Other::Unavailable(why)) => Answer::Unavailable(why.clone()),
+            Says::Other(Other::Mistake(why)) => Answer::Mistake(why.clone()),
+        }
+    }
+}
+
+/// Open questions are answered when they are due, so many times, and the controller works after each.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Measure {
+    measure: Says,
+    times: usize,
+    /// From when on.
+    from: Timestamp,
+}
+
+/// Open questions are answered at a moment.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answers {
+    answers: Says,
+    at: Timestamp,
 }
 
 /// A pod appears.
@@ -226,6 +276,16 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
                 world.create(json!({"apiVersion": "v1", "kind": "Pod",
                     "metadata": {"name": pod, "ownerReferences": [owner]}, "status": status}));
             }
+            Patch::Answers(Answers { answers, at }) => world.answer(*at, &answers.answer(), engine),
+            Patch::Measure(Measure { measure, times, from }) => {
+                let mut at = *from;
+                for _ in 0..*times {
+                    let asks = world.decide(at, engine).map(|plan| plan.asks).unwrap_or_default();
+                    at = asks.iter().map(|ask| ask.due).min().ok_or("nothing is asked")?.max(at);
+                    world.answer(at, &measure.answer(), engine);
+                    run_until_rest(world, at, engine)?;
+                }
+            }
             Patch::Edit(edit) => apply(world, edit)?,
         }
     }
@@ -286,6 +346,10 @@ fn render(world: &World, plan: &Plan) -> Value {
     rendered.insert("status".into(), status);
     rendered.insert("events".into(), json!(plan.events));
     rendered.insert("requeue".into(), json!(plan.requeue));
+    if !plan.asks.is_empty() {
+        let asks = plan.asks.iter().map(|a| json!({"query": a.query, "due": a.due, "address": a.provider.address}));
+        rendered.insert("asks".into(), asks.collect());
+    }
     Value::Object(rendered)
 }
 

@@ -1,3 +1,44 @@
-//! Verdicts on a release from measurements that were already fetched. Pure.
+//! Pure: metrics that decide about a release. From the spec's words to questions, and from answers to a verdict.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`metric`] | an `analysis` of the spec, read once into a form that cannot be wrong |
+//! | [`query`] | values put into a query, so that nothing can be injected |
+//! | [`templates`] | queries that are kept: built-in ones, and MetricTemplates |
+//! | [`ask`] | what is asked, of whom, and when |
+//! | [`judge`] | one answer after the other, to a verdict |
+//! | [`sequential`] | canary compared with stable, valid at any time |
 
+pub mod ask;
+pub mod judge;
+pub mod metric;
+pub mod query;
 pub mod sequential;
+pub mod templates;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// What one question came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// When it was asked.
+    pub at: Timestamp,
+    /// What was said.
+    pub answer: Answer,
+}
+
+/// What was said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Answer {
+    /// One number; perhaps none that can be judged.
+    Value(f64),
+    /// Nothing is known under this question.
+    Empty,
+    /// So many series, of which nobody knows which one is meant.
+    Several(usize),
+    /// Nobody answered in time, or the server has trouble of its own. No fault of the release's, and it may pass.
+    Unavailable(String),
+    /// The question cannot be asked so: a syntax error, a missing Secret, a redirect. A person must mend it.
+    Mistake(String),
+}

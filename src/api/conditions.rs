@@ -85,6 +85,17 @@ pub mod reasons {
     /// The template is one that was rolled back because a step failed.
     pub const REVISION_FAILED: &str = "RevisionFailed";
 
+    /// A metric was out of its bounds too often, or its data were missing for too long.
+    pub const ANALYSIS_FAILED: &str = "AnalysisFailed";
+    /// Answers of a metrics server cannot be judged; a person has to.
+    pub const ANALYSIS_INCONCLUSIVE: &str = "AnalysisInconclusive";
+    /// Metrics cannot be asked for: something is wrong with the question, or there have been no data for too long.
+    pub const ANALYSIS_STUCK: &str = "AnalysisStuck";
+    /// One measurement that was not good.
+    pub const METRIC_NOT_GOOD: &str = "MetricNotGood";
+    /// All metrics of a step passed.
+    pub const ANALYSIS_PASSED: &str = "AnalysisPassed";
+
     /// A step was entered.
     pub const STEP_STARTED: &str = "StepStarted";
     /// The canary pods of a step are ready.

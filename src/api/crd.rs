@@ -6,7 +6,7 @@
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{rules, v1alpha1, v1beta1};
+use super::{analysis, rules, v1alpha1, v1beta1};
 
 /// Why the definitions could not be made: a type and a table of this crate do not fit each other.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +24,12 @@ pub fn all() -> Result<Vec<Value>, Error> {
     let mut rollout = serde_json::to_value(v1beta1::Rollout::crd())?;
     let mut routing = serde_json::to_value(v1alpha1::TrafficRouting::crd())?;
     let mut history = serde_json::to_value(v1alpha1::RolloutHistory::crd())?;
-    for crd in [&mut rollout, &mut routing, &mut history] {
+    let mut template = serde_json::to_value(analysis::MetricTemplate::crd())?;
+    for crd in [&mut rollout, &mut routing, &mut history, &mut template] {
         settle(crd)?;
     }
     rules::traffic_routing(schema(&mut routing, 0)?)?;
+    rules::metric_template(schema(&mut template, 0)?)?;
     // One schema, two versions: what is written through the one is read through the other without a loss.
     let versions = versions(&mut rollout)?;
     let mut older = versions.first().cloned().ok_or_else(|| Error::NoField("versions".to_owned()))?;
@@ -45,7 +47,7 @@ pub fn all() -> Result<Vec<Value>, Error> {
             rules::rollout_v1beta1(schema)?;
         }
     }
-    Ok(vec![rollout, routing, history])
+    Ok(vec![rollout, routing, history, template])
 }
 
 /// The name under which a definition is kept, such as `rollouts.kruise.io_rollouts.yaml`.
@@ -83,7 +85,9 @@ fn settle(crd: &mut Value) -> Result<(), Error> {
     let what = about.unwrap_or_default();
     set(schema, json!({"description": what}));
     set(at(schema, "spec")?, json!({"description": "What is wanted."}));
-    set(at(schema, "status")?, json!({"description": "What the controller observed."}));
+    if let Ok(status) = at(schema, "status") {
+        set(status, json!({"description": "What the controller observed."}));
+    }
     Ok(())
 }
 

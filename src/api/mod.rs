@@ -14,8 +14,10 @@
 //! | networkRef | an object of a gateway or mesh whose fields decide where requests go |
 //! | approve | a person's word that a waiting step is good |
 //! | promote, roll back | finish with the new version, return to the old one |
+//! | analysis, metric, measurement | what is asked of a metrics server about a release, one question, one answer |
 //! | hold | keep a changed template from rolling out by itself |
 
+pub mod analysis;
 pub mod conditions;
 pub mod convert;
 pub mod crd;

@@ -72,6 +72,7 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         ),
         "onStepFailure: Rollback needs a deadline: set stepDeadlineSeconds, here or at a step",
     )?;
+    analysis(schema, "spec.strategy.analysis")?;
     for path in ["spec.workloadRef", "spec.objectRef.workloadRef"] {
         reference(schema, path)?;
     }
@@ -227,8 +228,56 @@ fn steps(schema: &mut Value, path: &str) -> Result<(), Error> {
         &format!("self.matches('{PERCENT}')"),
         "traffic is a whole percentage from 0% to 100%, such as 20%",
     )?;
+    let of_step = format!("{step}.analysis");
+    rule(
+        schema,
+        &of_step,
+        "!has(self.background) || !self.background",
+        "a step's analysis is over when the step is: set background on spec.strategy.analysis",
+    )?;
+    analysis(schema, &of_step)?;
     route_match(schema, &format!("{step}.matches[]"))?;
     header_modifier(schema, &format!("{step}.requestHeaderModifier"))
+}
+
+/// Hours, minutes and seconds, as Prometheus and Go write them.
+const DURATION: &str = "^([0-9]{1,4}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$";
+
+fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
+    let metrics = format!("{path}.metrics");
+    by_name(schema, &metrics)?;
+    let metric = format!("{metrics}[]");
+    for (expression, message) in [
+        (
+            "has(self.query) != has(self.template)",
+            "a metric needs a query, or a template that has one: give exactly one of the two",
+        ),
+        ("has(self.min) || has(self.max)", "a metric needs bounds: give min, max or both"),
+        ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
+    ] {
+        rule(schema, &metric, expression, message)?;
+    }
+    for field in ["interval", "delay", "noDataTimeout"] {
+        keywords(schema, &format!("{metric}.{field}"), json!({"pattern": DURATION}))?;
+    }
+    keywords(schema, &format!("{metric}.template.arguments"), json!({"maxProperties": 16}))?;
+    keywords(
+        schema,
+        &format!("{metric}.template.arguments"),
+        json!({"additionalProperties": {"type": "string", "maxLength": 1024}}),
+    )?;
+    provider(schema, &format!("{metric}.provider"))
+}
+
+fn provider(schema: &mut Value, path: &str) -> Result<(), Error> {
+    rule(schema, path, "has(self.prometheus) != has(self.pods)", "name exactly one provider: prometheus or pods")?;
+    keywords(schema, &format!("{path}.prometheus.address"), json!({"pattern": "^https?://[^ ]+$"}))
+}
+
+/// What holds for `MetricTemplate`.
+pub(super) fn metric_template(schema: &mut Value) -> Result<(), Error> {
+    by_name(schema, "spec.arguments")?;
+    provider(schema, "spec.provider")
 }
 
 /// The rules of the Gateway API for `HTTPRouteMatch`.

@@ -10,6 +10,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::analysis::{Analysis, AnalysisStatus};
+
 /// A Rollout names a workload and the steps by which a new version of it takes over.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -78,6 +80,9 @@ pub struct RolloutStrategy {
     /// What happens when a step fails. Default `Pause`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_step_failure: Option<OnStepFailure>,
+    /// Metrics that decide: at every step that has no analysis of its own, or, in the background, about the whole release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
     /// Canary or partition style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStrategy>,
@@ -181,6 +186,10 @@ pub struct Step {
     /// What happens when this step fails. Absent: the strategy's `onStepFailure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_step_failure: Option<OnStepFailure>,
+    /// Metrics that are judged once the step is in place, before it waits for anything else. Absent: the strategy's
+    /// `analysis`, unless that is a background one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
     /// What to wait for after this step. Absent, or without a duration: a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -513,6 +522,9 @@ pub struct CanaryStatus {
     /// Revision whose step failed and that was rolled back for it. It is not tried again by itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub failed_revision: String,
+    /// What the metrics said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisStatus>,
 }
 
 /// A change of the network that is given time to reach the data planes.
@@ -586,4 +598,7 @@ pub struct BlueGreenStatus {
     /// Revision whose step failed and that was rolled back for it. It is not tried again by itself.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub failed_revision: String,
+    /// What the metrics said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisStatus>,
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::pods;
 use crate::{
+    analysis::{Sample, templates::is_built_in},
     api::{
         keys,
         object::{self, ObjectRef},
@@ -43,6 +44,10 @@ pub trait Objects {
     /// Pods that a label selector selects in the namespace of a Rollout; `None` while they are being read for the first
     /// time. They are followed for this Rollout from now on.
     fn pods(&self, rollout: &(String, String), selector: &str) -> Option<Vec<Arc<Value>>>;
+    /// The last answer to each question that the last plan for a Rollout asked, by its id.
+    fn samples(&self, _rollout: &(String, String)) -> BTreeMap<String, Sample> {
+        BTreeMap::new()
+    }
 }
 
 /// Why an object is not at hand.
@@ -84,6 +89,9 @@ pub const HISTORY: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "RolloutHistor
 /// API version and kind of what Rollouts may share.
 pub const TRAFFIC_ROUTING: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "TrafficRouting");
 
+/// API version and kind of kept queries.
+pub const METRIC_TEMPLATE: (&str, &str) = ("rollouts.kruise.io/v1beta1", "MetricTemplate");
+
 const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
 /// Where the webhooks that hold on older servers are configured.
 pub(super) const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
@@ -114,6 +122,8 @@ pub fn collect(
         ingress: None,
         traffic_routing: None,
         history: None,
+        templates: BTreeMap::new(),
+        samples: BTreeMap::new(),
         hold: Hold::InForce,
         engine: engine.clone(),
         rollout,
@@ -177,6 +187,11 @@ pub fn collect(
     if let Some(limit) = settings.history_limit.filter(|_| is_releasing(&snapshot.rollout)) {
         snapshot.history = Some(History { limit, records: records(objects, &snapshot.rollout, &namespace)? });
     }
+    if is_releasing(&snapshot.rollout) {
+        snapshot.templates = templates(objects, &snapshot.rollout, &namespace, settings)?;
+        let key = (namespace, snapshot.rollout.metadata.name.clone().unwrap_or_default());
+        snapshot.samples = objects.samples(&key);
+    }
     Some(snapshot)
 }
 
@@ -198,6 +213,36 @@ fn unknown_kinds(objects: &impl Objects, scope: &Scope, namespace: &str) -> Vec<
             }
         })
         .collect()
+}
+
+/// The MetricTemplates that a Rollout names: of its own namespace, else of the controller's.
+fn templates(
+    objects: &impl Objects,
+    rollout: &Rollout,
+    namespace: &str,
+    settings: &Settings,
+) -> Option<BTreeMap<String, Arc<Value>>> {
+    let mut found = BTreeMap::new();
+    for name in named_templates(rollout) {
+        for namespace in [namespace, &settings.script_namespace] {
+            let (api_version, kind) = METRIC_TEMPLATE;
+            if let Some(object) = optional(objects.get(&ObjectRef::new(api_version, kind, namespace, name)))? {
+                found.insert(name.to_owned(), object);
+                break;
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Names of the MetricTemplates that a Rollout names, without built-in ones.
+pub fn named_templates(rollout: &Rollout) -> impl Iterator<Item = &str> {
+    let strategy = &rollout.spec.strategy;
+    let canary = strategy.canary.iter().flat_map(|s| &s.steps);
+    let steps = canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps));
+    let analyses = steps.filter_map(|step| step.analysis.as_ref()).chain(&strategy.analysis);
+    let names = analyses.flat_map(|a| &a.metrics).filter_map(|m| Some(m.template.as_ref()?.name.as_str()));
+    names.filter(|name| !is_built_in(name))
 }
 
 /// The records of earlier releases of a Rollout.

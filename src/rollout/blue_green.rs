@@ -25,6 +25,7 @@ pub(super) fn unfold(status: &mut RolloutStatus) {
         step_start_time: stored.step_start_time,
         failed_step_index: stored.failed_step_index,
         failed_revision: stored.failed_revision,
+        analysis: stored.analysis,
     });
 }
 
@@ -51,5 +52,6 @@ pub(super) fn fold(status: &mut RolloutStatus) {
         step_start_time: sub.step_start_time,
         failed_step_index: sub.failed_step_index,
         failed_revision: sub.failed_revision,
+        analysis: sub.analysis,
     });
 }

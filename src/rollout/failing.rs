@@ -12,7 +12,9 @@ use super::{
     turn::{Turn, Wait},
 };
 use crate::{
+    analysis::metric::Analysis,
     api::{
+        analysis::OnFailure,
         conditions::{self, StepState, reasons, types},
         v1beta1::OnStepFailure,
     },
@@ -41,19 +43,24 @@ impl Machine<'_> {
 
     /// A template whose step failed is not tried again by itself, however often a tool writes it.
     pub(super) fn check_not_failed(&mut self, workload: &Workload, release: &Release) -> Turn {
-        let rolls_back = |step: &ReleaseStep| step.deadline.is_some() && step.on_failure == OnStepFailure::Rollback;
+        let judges = |analysis: &Option<Analysis>| {
+            analysis.as_ref().is_some_and(|analysis| analysis.on_failure == OnFailure::Rollback)
+        };
+        let rolls_back = |step: &ReleaseStep| {
+            (step.deadline.is_some() && step.on_failure == OnStepFailure::Rollback) || judges(&step.analysis)
+        };
         let sub = self.sub();
         if sub.failed_revision != workload.template_name
             || sub.failed_step_index.is_some()
-            || !release.steps.iter().any(rolls_back)
+            || !(release.steps.iter().any(rolls_back) || judges(&release.background))
         {
             return Ok(());
         }
         Err(Wait::stall(
             reasons::REVISION_FAILED,
             format!(
-                "this template of {} was rolled back because a step failed; change the template, or set \
-                 spec.strategy.onStepFailure to Pause to try it again",
+                "this template of {} was rolled back because a step or a metric failed; change the template, or set \
+                 onStepFailure to Pause and onFailure of the analysis to pause to try it again",
                 workload.title()
             ),
         ))
@@ -64,7 +71,7 @@ impl Machine<'_> {
         let now = self.snap.now;
         let index = self.sub().current_step_index;
         let state = StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade);
-        let step = release.step(index).filter(|_| state < StepState::StepPaused);
+        let step = release.step(index).filter(|_| state < StepState::StepMetricsAnalysis);
         let Some((step, seconds)) = step.and_then(|step| Some((step, step.deadline?))) else {
             self.sub().step_start_time = None;
             return Err(wait);
@@ -90,7 +97,7 @@ impl Machine<'_> {
                     "{why}. Change the template, or set it back to roll back; if the step comes into place, approve it"
                 ),
             )),
-            OnStepFailure::Rollback if is_known => self.roll_back(workload, why),
+            OnStepFailure::Rollback if is_known => self.roll_back(workload, reasons::STEP_FAILED, why),
             OnStepFailure::Rollback => {
                 // Stored before anything is done about it, so that what is done is known to be for this reason.
                 self.look_again(now);
@@ -108,16 +115,16 @@ impl Machine<'_> {
     }
 
     /// Sets the template back, in the write that shuts the workload as well: requests leave the new pods before they go.
-    fn roll_back(&mut self, workload: &Workload, why: String) -> Turn {
+    pub(super) fn roll_back(&mut self, workload: &Workload, reason: &'static str, why: String) -> Turn {
         let stable = self.sub().stable_revision.clone();
         let gate = workload.kind.gate;
         let Some(template) = gate.template_of(workload, &self.snap.surroundings(), &stable) else {
             return Err(Wait::stall(
-                reasons::STEP_FAILED,
+                reason,
                 format!("{why}. The template of the stable revision {stable} is not known; set it back by hand"),
             ));
         };
-        self.event(reasons::STEP_FAILED, format!("rolling back to revision {stable}: {why}"));
+        self.event(reason, format!("rolling back to revision {stable}: {why}"));
         let sub = self.sub();
         sub.failed_revision.clone_from(&workload.template_name);
         sub.message = why;

@@ -252,7 +252,7 @@ impl Machine<'_> {
         self.set_condition(
             types::SUCCEEDED,
             succeeded,
-            failure.as_ref().map_or("", |_| reasons::STEP_FAILED),
+            failure.as_ref().map_or("", |_| self.failure_reason()),
             failure.as_deref().unwrap_or_default(),
         );
         self.event(reasons::COMPLETED, message);

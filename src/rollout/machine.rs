@@ -13,6 +13,7 @@ use super::{
     turn::{Turn, Wait},
 };
 use crate::{
+    analysis::ask::Ask,
     api::{
         conditions::{self, StepState, phases, reasons, types},
         keys,
@@ -51,6 +52,7 @@ pub(super) struct Machine<'a> {
     pub(super) scope: Result<Scope, SpecError>,
     effects: Vec<Effect>,
     events: Vec<Event>,
+    asks: Vec<Ask>,
     /// A moment that brings something to do, whatever the pass waits for.
     again: Option<Timestamp>,
 }
@@ -73,6 +75,7 @@ impl<'a> Machine<'a> {
             scope,
             effects: Vec::new(),
             events: Vec::new(),
+            asks: Vec::new(),
             again: None,
         }
     }
@@ -99,7 +102,7 @@ impl<'a> Machine<'a> {
         if self.is_blue_green() {
             blue_green::fold(&mut self.status);
         }
-        Plan { effects: self.effects, status: self.status, events: self.events, requeue }
+        Plan { effects: self.effects, status: self.status, events: self.events, requeue, asks: self.asks }
     }
 
     fn count_pods(&mut self) {
@@ -336,6 +339,11 @@ impl<'a> Machine<'a> {
         self.again = Some(self.again.map_or(at, |known| known.min(at)));
     }
 
+    /// Asks a metrics server.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        self.asks.push(ask);
+    }
+
     /// Tells people.
     pub(super) fn event(&mut self, reason: &'static str, message: impl Into<String>) {
         self.events.push(Event { is_warning: false, reason, message: message.into() });
@@ -365,6 +373,11 @@ impl<'a> Machine<'a> {
         if matches!(state, StepState::BeforeStepUpgrade | StepState::Completed) {
             sub.step_start_time = None;
             sub.failed_step_index = None;
+        }
+        if state == StepState::BeforeStepUpgrade
+            && let Some(analysis) = &mut sub.analysis
+        {
+            analysis.step = None;
         }
         if sub.current_step_state != state.as_str() {
             sub.current_step_state = state.as_str().to_owned();

@@ -1,6 +1,7 @@
 //! The state machine of a release. Pure: [`decide`] takes a [`Snapshot`] and returns a [`Plan`].
 
 mod acceptance;
+mod analysis;
 mod blue_green;
 mod clock;
 mod ending;

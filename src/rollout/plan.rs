@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    analysis::ask::Ask,
     api::{
         conditions::{self, types},
         object::ObjectRef,
@@ -25,6 +26,9 @@ pub struct Plan {
     pub events: Vec<Event>,
     /// When to look again even if nothing changes.
     pub requeue: Option<Timestamp>,
+    /// What is to be asked of metrics servers; nothing else is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
 }
 
 /// One write, or one group of writes that belong together.

@@ -4,8 +4,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use crate::{
+    analysis::metric::{self, Analysis},
     api::{
-        GROUP, keys,
+        self, GROUP, keys,
         object::{self, digest},
         v1alpha1::TrafficRouting,
         v1beta1::{
@@ -98,6 +99,8 @@ pub struct ReleaseStep {
     pub deadline: Option<i64>,
     /// What happens when it is not.
     pub on_failure: OnStepFailure,
+    /// What is measured once it is.
+    pub analysis: Option<Analysis>,
 }
 
 /// The plan of a release.
@@ -111,6 +114,8 @@ pub struct Release {
     pub patch: Option<PatchPodTemplateMetadata>,
     /// `strategy.paused`.
     pub is_paused: bool,
+    /// What is measured during the whole release.
+    pub background: Option<Analysis>,
     /// Changes when the plan changes in a way that the current step must be executed again.
     pub hash: String,
 }
@@ -370,7 +375,19 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
     {
         return wrong(format!("spec.strategy.{path}.failureThreshold"), format!("{text:?} is no percentage"));
     }
+    let general =
+        strategy.analysis.as_ref().map(|a| Ok::<_, SpecError>((a.background, analysis("spec.strategy.analysis", a)?)));
+    let (background, general) = match general.transpose()? {
+        Some((true, analysis)) => (Some(analysis), None),
+        Some((false, analysis)) => (None, Some(analysis)),
+        None => (None, None),
+    };
+    let steps = steps
+        .into_iter()
+        .map(|step| ReleaseStep { analysis: step.analysis.or_else(|| general.clone()), ..step })
+        .collect();
     Ok(Release {
+        background,
         hash: plan_hash(rollout),
         steps,
         failure_threshold: threshold.clone(),
@@ -413,14 +430,19 @@ fn release_step(field: &str, step: &Step, of: &RolloutStrategy) -> Result<Releas
         (own, general) => own.or(general).map(i64::from).filter(|seconds| *seconds > 0),
     };
     let on_failure = step.on_step_failure.or(of.on_step_failure).unwrap_or_default();
-    Ok(ReleaseStep { replicas, strategy, pause, deadline, on_failure })
+    let analysis = step.analysis.as_ref().map(|a| analysis(&format!("{field}.analysis"), a)).transpose()?;
+    Ok(ReleaseStep { replicas, strategy, pause, deadline, on_failure, analysis })
 }
 
-/// Hash of the plan without pauses, deadlines and tolerance: those may change without executing a step again.
+fn analysis(field: &str, analysis: &api::analysis::Analysis) -> Result<Analysis, SpecError> {
+    metric::read(field, analysis).map_err(|(field, problem)| SpecError { field, problem })
+}
+
+/// Hash of the plan without pauses, deadlines, tolerance and metrics: those may change without executing a step again.
 fn plan_hash(rollout: &Rollout) -> String {
     let mut strategy = serde_json::to_value(&rollout.spec.strategy).unwrap_or(Value::Null);
     if let Some(map) = strategy.as_object_mut() {
-        for field in ["paused", "stepDeadlineSeconds", "onStepFailure"] {
+        for field in ["paused", "stepDeadlineSeconds", "onStepFailure", "analysis"] {
             map.remove(field);
         }
     }
@@ -429,7 +451,7 @@ fn plan_hash(rollout: &Rollout) -> String {
         map.remove("failureThreshold");
         for step in map.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(step) = step.as_object_mut() {
-                for field in ["pause", "stepDeadlineSeconds", "onStepFailure"] {
+                for field in ["pause", "stepDeadlineSeconds", "onStepFailure", "analysis"] {
                     step.remove(field);
                 }
             }

@@ -54,6 +54,7 @@ impl Machine<'_> {
         let revision = self.sub().canary_revision.clone();
         self.sub().observed_rollout_id = workload.rollout_id().unwrap_or(&revision).to_owned();
         self.report_pods();
+        self.judge_release(scope, workload, &release)?;
         loop {
             if let Err(wait) = self.step(scope, workload, &release) {
                 return self.judge_step(wait, workload, &release);
@@ -125,6 +126,7 @@ impl Machine<'_> {
     fn check_everything(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         self.check_canary_name(workload)?;
         self.check_shared(scope)?;
+        self.check_metrics(scope, workload, release)?;
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         self.stable_service(traffic)?;
         self.check_canary_service(traffic)?;
@@ -210,7 +212,21 @@ impl Machine<'_> {
                 }
                 self.set_state(StepState::StepMetricsAnalysis);
             }
-            StepState::StepMetricsAnalysis => self.set_state(StepState::StepPaused),
+            StepState::StepMetricsAnalysis => {
+                if let Some(analysis) = &step.analysis {
+                    if !self.has_pods(scope, workload, release, step)? {
+                        return Ok(());
+                    }
+                    self.label_pods(scope, workload, release)?;
+                    self.take_shared(scope)?;
+                    if let Some(traffic) = routed {
+                        self.keep_routes(traffic, workload, release, step)?;
+                    }
+                    self.judge_metrics(analysis, scope, workload, release)?;
+                } else {
+                    self.set_state(StepState::StepPaused);
+                }
+            }
             StepState::StepPaused => {
                 if !self.has_pods(scope, workload, release, step)? {
                     return Ok(());
@@ -234,6 +250,7 @@ impl Machine<'_> {
                     self.keep_routes(traffic, workload, release, step)?;
                 }
                 pause?;
+                self.check_release_is_measured(release)?;
                 self.set_state(StepState::StepReady);
             }
             StepState::StepReady => {
@@ -319,9 +336,13 @@ impl Machine<'_> {
             && self.style() != Style::BlueGreen
     }
 
-    /// What to wait for after a step: one that was late waits for a person, who has to know why.
+    /// What to wait for after a step: one that was late or measured bad waits for a person, who has to know why.
     fn pause_of(&mut self, index: i32, step: &ReleaseStep) -> Pause {
-        if self.sub().failed_step_index == Some(index) { Pause::Approval } else { step.pause }
+        match step.pause {
+            _ if self.sub().failed_step_index == Some(index) => Pause::Approval,
+            Pause::Approval if self.is_promoted(index, step) => Pause::Seconds(0),
+            pause => pause,
+        }
     }
 
     fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
@@ -330,7 +351,15 @@ impl Machine<'_> {
         }
         let place = format!("Rollout is in step({index}/{})", release.count());
         match self.pause_of(index, step) {
-            Pause::Approval => Err(Wait::on(format!("{place}, and you need manually confirm to enter the next step"))),
+            Pause::Approval => Err(match self.verdict(index) {
+                Some((reason, why)) => Wait::stall(
+                    reason,
+                    format!(
+                        "{place}: {why}. Change the template, or set it back to roll back; to go on all the same, approve it"
+                    ),
+                ),
+                None => Wait::on(format!("{place}, and you need manually confirm to enter the next step")),
+            }),
             Pause::Seconds(seconds) => {
                 let now = self.snap.now;
                 let since = self.sub().last_update_time.as_ref().map_or(now, |t| t.0);

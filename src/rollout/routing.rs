@@ -99,6 +99,7 @@ impl<'a> Machine<'a> {
             pause: Pause::Seconds(0),
             deadline: None,
             on_failure: OnStepFailure::Pause,
+            analysis: None,
         };
         self.upgrade(scope, workload, &release, &all)?;
         let settling = ("all requests go to the new version", Self::grace(traffic, true));

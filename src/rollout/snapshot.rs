@@ -1,12 +1,13 @@
 //! Everything that a decision may read.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::history::History;
 use crate::{
+    analysis::Sample,
     api::v1beta1::Rollout,
     lua::Engine,
     traffic::{
@@ -52,6 +53,10 @@ pub struct Snapshot {
     pub traffic_routing: Option<Arc<Value>>,
     /// Records of earlier releases; only during one, and only where they are wanted.
     pub history: Option<History>,
+    /// MetricTemplates that the Rollout names, by the name that it uses.
+    pub templates: BTreeMap<String, Arc<Value>>,
+    /// The last answer to each question that an earlier decision asked, by its id.
+    pub samples: BTreeMap<String, Sample>,
     /// Whether the API server holds changed workloads.
     pub hold: Hold,
     /// Runs scripts. A script's result depends on its input alone, so that a decision stays a function of this snapshot.

@@ -113,6 +113,29 @@ fn said(reason: &str, message: &str) -> String {
     }
 }
 
+/// How often containers of these pods were started again; `None` without any pod.
+pub fn restarts<'a>(pods: impl IntoIterator<Item = &'a Value>, names: &PodNames) -> Option<u32> {
+    count(pods, names, |status| {
+        object::int(status, &["restartCount"]).and_then(|n| u32::try_from(n).ok()).unwrap_or_default()
+    })
+}
+
+/// How many containers of these pods ended last because they used too much memory; `None` without any pod.
+pub fn oom_kills<'a>(pods: impl IntoIterator<Item = &'a Value>, names: &PodNames) -> Option<u32> {
+    let is_oom = |status: &Value, state: &str| text(status, &[state, "terminated", "reason"]) == "OOMKilled";
+    count(pods, names, |status| u32::from(is_oom(status, "state") || is_oom(status, "lastState")))
+}
+
+fn count<'a>(pods: impl IntoIterator<Item = &'a Value>, names: &PodNames, of: impl Fn(&Value) -> u32) -> Option<u32> {
+    let pods = pods.into_iter().filter(|pod| names.contains(object::name(pod)));
+    pods.map(|pod| {
+        let list = |field: &str| at(pod, &["status", field]).and_then(Value::as_array).into_iter().flatten();
+        let all = ["initContainerStatuses", "containerStatuses"].into_iter().flat_map(list);
+        all.map(&of).fold(0, u32::saturating_add)
+    })
+    .reduce(u32::saturating_add)
+}
+
 /// Whether a pod is ready now.
 pub fn is_ready(pod: &Value) -> bool {
     ready_since(pod).is_some()

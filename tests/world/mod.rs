@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate::{
+    analysis::{Answer, Sample},
     api::{
         keys,
         object::{self, ObjectRef},
@@ -33,6 +34,8 @@ pub struct World {
     pub pending: Vec<(String, String)>,
     /// Releases that are recorded.
     pub history_limit: Option<usize>,
+    /// What metrics servers answered.
+    pub samples: BTreeMap<String, Sample>,
     version: i64,
 }
 
@@ -107,6 +110,12 @@ impl World {
 
     pub fn decide(&self, now: Timestamp, engine: &Engine) -> Option<Plan> {
         self.snapshot(now, engine).map(|s| decide(&s))
+    }
+
+    /// Every question that is open at a moment is answered then.
+    pub fn answer(&mut self, at: Timestamp, answer: &Answer, engine: &Engine) {
+        let asks = self.decide(at, engine).map(|plan| plan.asks).unwrap_or_default();
+        self.samples.extend(asks.into_iter().map(|ask| (ask.id, Sample { at, answer: answer.clone() })));
     }
 
     fn holds(&self) -> bool {
@@ -334,6 +343,10 @@ impl Objects for World {
 
     fn pods(&self, (namespace, _): &(String, String), _selector: &str) -> Option<Vec<Arc<Value>>> {
         self.list("v1", "Pod", namespace)
+    }
+
+    fn samples(&self, _: &(String, String)) -> BTreeMap<String, Sample> {
+        self.samples.clone()
     }
 
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {

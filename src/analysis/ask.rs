@@ -1,0 +1,94 @@
+//! What is asked, of whom, and when.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::api::{analysis::Prometheus, object::digest};
+
+/// A question to a server. Two with the same id are one question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ask {
+    /// Same server, login, text and interval.
+    pub id: String,
+    /// Who answers.
+    pub provider: Prometheus,
+    /// Where the Secret with the login is.
+    pub namespace: String,
+    /// The text.
+    pub query: String,
+    /// Not before; and an answer from before is none to this question.
+    pub due: Timestamp,
+}
+
+impl Ask {
+    /// A question; `namespace` is the Rollout's.
+    pub fn new(provider: &Prometheus, namespace: &str, query: &str, interval: i64, due: Timestamp) -> Ask {
+        // Without a login it does not matter who asks.
+        let login = provider.secret_ref.as_ref().map(|secret| (namespace, &secret.name));
+        let id = digest(&json!([provider.address, provider.tenant, login, query, interval]));
+        let (provider, namespace, query) = (provider.clone(), namespace.to_owned(), query.to_owned());
+        Ask { id, provider, namespace, query, due }
+    }
+}
+
+/// The first moment not before `moment` at which a question of this interval is asked. It depends on question and interval
+/// alone, so that whoever asks the same asks at the same time, and different questions spread over the interval.
+pub fn due(moment: Timestamp, interval: i64, question: &str) -> Timestamp {
+    let interval = interval.max(1);
+    let offset = question.bytes().fold(7_i64, |h, b| (h * 31 + i64::from(b)) % 1_000_003) % interval;
+    let second = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
+    let late = (offset - second).rem_euclid(interval);
+    Timestamp::from_second(second.saturating_add(late)).unwrap_or(moment)
+}
+
+/// The longest time between two tries of a question that nobody answers, in seconds, where its interval is shorter.
+const LONGEST_PAUSE: i64 = 300;
+
+/// When to ask again after a try at `at`; `in_vain` tries in a row had no answer.
+pub fn next(at: Timestamp, interval: i64, question: &str, in_vain: i32) -> Timestamp {
+    let doubled = interval.saturating_mul(1_i64 << in_vain.saturating_sub(1).clamp(0, 20));
+    let pause = if in_vain > 0 { doubled.min(LONGEST_PAUSE).max(interval) } else { interval };
+    // In whole intervals, and never the moment itself.
+    let from = at.as_second().saturating_add(pause - interval).saturating_add(1);
+    due(Timestamp::from_second(from).unwrap_or(at), interval, question)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_question_that_nobody_answers_is_asked_ever_less_often() {
+        let mut moment = due(at(1_000_000), 30, "up");
+        let mut pauses = Vec::new();
+        for in_vain in 1..=7 {
+            let next = next(moment, 30, "up", in_vain);
+            pauses.push(next.as_second() - moment.as_second());
+            moment = next;
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 300, 300, 300]);
+        let (first, later) = (due(at(1_000_000), 3600, "up"), next(at(1_000_000), 3600, "up", 9));
+        assert!(later.duration_since(first).as_secs() <= 3600, "a long interval stays as it is");
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_often_than_its_interval(second in 0_i64..4_000_000_000, interval in 1_i64..100_000, question in ".{0,20}", in_vain in 0..9_i32) {
+            let first = due(at(second), interval, &question);
+            prop_assert!(first >= at(second) && first.as_second() - second < interval);
+            let then = next(first, interval, &question, in_vain);
+            prop_assert!(then.as_second() - first.as_second() >= interval);
+            prop_assert_eq!((then.as_second() - first.as_second()) % interval, 0, "all who ask it ask together");
+            prop_assert!(in_vain > 0 || then.as_second() - first.as_second() == interval);
+            prop_assert!(then.as_second() - first.as_second() <= interval.max(LONGEST_PAUSE) + interval);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One answer after the other, to a verdict.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Answer, Sample, ask,
+    metric::{Bounds, Metric, duration},
+};
+use crate::api::analysis::{AnalysisPhase, Measurement, MetricStatus, OnNoData};
+
+/// Measurements that a status keeps.
+pub const KEPT: usize = 5;
+
+/// What one answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Within the bounds.
+    Passed,
+    /// Out of them.
+    Failed,
+    /// It cannot be judged.
+    Inconclusive,
+    /// There is nothing to judge.
+    NoData,
+    /// Nobody answered.
+    Unavailable,
+    /// It cannot be asked so.
+    Mistake,
+}
+
+impl Finding {
+    /// The word in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Finding::Passed => "Passed",
+            Finding::Failed => "Failed",
+            Finding::Inconclusive => "Inconclusive",
+            Finding::NoData => "NoData",
+            Finding::Unavailable => "Unavailable",
+            Finding::Mistake => "Mistake",
+        }
+    }
+}
+
+/// What one answer means, and a sentence that says it.
+pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
+    match answer {
+        // Of a ratio: nothing was counted.
+        Answer::Value(value) if value.is_nan() => (Finding::NoData, "the value is NaN: nothing was counted".to_owned()),
+        Answer::Value(value) if value.is_infinite() => (Finding::Inconclusive, format!("value {value} is no number")),
+        Answer::Value(value) => match (bounds.min, bounds.max) {
+            (Some(min), _) if *value < min => (Finding::Failed, format!("value {value} is below min {min}")),
+            (_, Some(max)) if *value > max => (Finding::Failed, format!("value {value} is above max {max}")),
+            (Some(min), Some(max)) => (Finding::Passed, format!("value {value} is within {min} to {max}")),
+            (Some(min), None) => (Finding::Passed, format!("value {value} is not below min {min}")),
+            (None, Some(max)) => (Finding::Passed, format!("value {value} is not above max {max}")),
+            (None, None) => (Finding::Inconclusive, format!("value {value} has no bound")),
+        },
+        Answer::Empty => (Finding::NoData, "the answer is empty: no series matches".to_owned()),
+        Answer::Several(count) => (
+            Finding::Inconclusive,
+            format!("the answer has {count} series, of which one is wanted; aggregate them, such as by sum()"),
+        ),
+        Answer::Unavailable(why) => (Finding::Unavailable, why.clone()),
+        Answer::Mistake(why) => (Finding::Mistake, why.clone()),
+    }
+}
+
+/// Takes in an answer; says what it means.
+pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, sample: &Sample) -> (Finding, String) {
+    let (finding, text) = assess(&sample.answer, metric.bounds);
+    match finding {
+        Finding::Passed => status.passed = status.passed.saturating_add(1),
+        Finding::Failed => status.failed = status.failed.saturating_add(1),
+        Finding::Inconclusive => status.inconclusive = status.inconclusive.saturating_add(1),
+        Finding::NoData | Finding::Unavailable | Finding::Mistake => {}
+    }
+    let was_away = status.next_time.as_ref().is_some_and(|Time(due)| {
+        // Nobody asked for a while, so nobody can say that there were no data.
+        sample.at.duration_since(*due) > SignedDuration::from_secs(metric.interval.max(60))
+    });
+    match finding {
+        Finding::Passed | Finding::Failed | Finding::Inconclusive => {
+            (status.without_data, status.no_data_since) = (0, None);
+        }
+        // What a person must mend is no sign of a release's health: no time leads to a verdict.
+        Finding::Mistake => {
+            status.without_data = status.without_data.saturating_add(1);
+            status.no_data_since = None;
+        }
+        Finding::NoData | Finding::Unavailable => {
+            status.without_data = status.without_data.saturating_add(1);
+            if was_away || status.no_data_since.is_none() {
+                status.no_data_since = Some(Time(whole_second(sample.at)));
+            }
+        }
+    }
+    let in_vain = if matches!(finding, Finding::Unavailable | Finding::Mistake) { status.without_data } else { 0 };
+    status.next_time = Some(Time(ask::next(sample.at, metric.interval, question, in_vain)));
+    let value = match &sample.answer {
+        Answer::Value(value) => value.to_string(),
+        _ => String::new(),
+    };
+    status.measurements.push(Measurement {
+        time: Some(Time(whole_second(sample.at))),
+        value,
+        result: finding.as_str().to_owned(),
+    });
+    let surplus = status.measurements.len().saturating_sub(KEPT);
+    status.measurements.drain(..surplus);
+    status.message.clone_from(&text);
+    (finding, text)
+}
+
+/// How a metric stands after an answer. Behind a whole release `count` ends nothing.
+pub fn phase(status: &MetricStatus, metric: &Metric, is_background: bool) -> AnalysisPhase {
+    if status.failed > metric.failure_limit {
+        return AnalysisPhase::Failed;
+    }
+    if status.inconclusive > metric.inconclusive_limit {
+        return AnalysisPhase::Inconclusive;
+    }
+    if is_overdue(status, metric) {
+        match metric.on_no_data {
+            OnNoData::Wait => {}
+            OnNoData::Fail => return AnalysisPhase::Failed,
+            OnNoData::Pass if is_background => {}
+            OnNoData::Pass => return AnalysisPhase::Passed,
+        }
+    }
+    let measured = status.passed.saturating_add(status.failed);
+    if !is_background && measured >= metric.count { AnalysisPhase::Passed } else { AnalysisPhase::Running }
+}
+
+/// Data have been missing for longer than they may.
+pub fn is_overdue(status: &MetricStatus, metric: &Metric) -> bool {
+    let last = status.measurements.last().and_then(|m| m.time.as_ref());
+    match (&status.no_data_since, last) {
+        (Some(Time(since)), Some(Time(last))) => last.duration_since(*since).as_secs() >= metric.no_data_timeout,
+        _ => false,
+    }
+}
+
+/// Whether the last try came to nothing for a reason that a person must mend.
+pub fn is_mistaken(status: &MetricStatus) -> bool {
+    status.measurements.last().is_some_and(|m| m.result == Finding::Mistake.as_str())
+}
+
+/// Why a metric stands as it does, for people: what was measured, against which bound, and what follows when.
+pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
+    let name = &metric.name;
+    let measured = status.passed.saturating_add(status.failed);
+    match status.phase {
+        AnalysisPhase::Passed | AnalysisPhase::Failed if is_overdue(status, metric) => format!(
+            "metric {name}: no data for {} (onNoData: {}): {}",
+            duration(metric.no_data_timeout),
+            if status.phase == AnalysisPhase::Failed { "fail" } else { "pass" },
+            status.message
+        ),
+        AnalysisPhase::Failed => format!(
+            "metric {name}: {} ({} of {measured} measurements failed, {} forgiven)",
+            status.message, status.failed, metric.failure_limit
+        ),
+        AnalysisPhase::Inconclusive => format!(
+            "metric {name}: {} ({} measurements cannot be judged, {} forgiven)",
+            status.message, status.inconclusive, metric.inconclusive_limit
+        ),
+        AnalysisPhase::Passed => format!("metric {name} passed: {measured} measurements, {} failed", status.failed),
+        // The question itself is wrong.
+        AnalysisPhase::Running if status.next_time.is_none() && !status.message.is_empty() => {
+            format!("metric {name}: {}", status.message)
+        }
+        AnalysisPhase::Running if measured == 0 && status.measurements.is_empty() => {
+            format!("metric {name}: not measured yet")
+        }
+        AnalysisPhase::Running if status.without_data > 0 => {
+            let since = status.no_data_since.as_ref().map(|Time(t)| format!(" since {t}")).unwrap_or_default();
+            let so_long = match metric.on_no_data {
+                _ if is_mistaken(status) => String::new(),
+                OnNoData::Wait => " (onNoData: wait)".to_owned(),
+                other => format!(
+                    " (onNoData: {} after {})",
+                    if other == OnNoData::Fail { "fail" } else { "pass" },
+                    duration(metric.no_data_timeout)
+                ),
+            };
+            format!("metric {name}: no data{since}: {}{so_long}", status.message)
+        }
+        AnalysisPhase::Running => {
+            format!(
+                "metric {name}: {measured} of {} measured, {} failed; {}",
+                metric.count, status.failed, status.message
+            )
+        }
+    }
+}
+
+/// As a status stores it.
+fn whole_second(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use super::*;
+use crate::{
+    analysis::metric,
+    api::analysis::{self as api, Prometheus, TemplateArgument},
+};
+
+fn values() -> Values {
+    let text = |text: &str| Value::Text(text.to_owned());
+    [
+        ("namespace", text("demo")),
+        ("workload", text("web")),
+        ("canary-service", text("web-canary")),
+        ("canary-pods", Value::Pattern("web-canary-5d9f-[^-]+".into())),
+        ("canary-ips", Value::Pattern("10\\.0\\.0\\.1|10\\.0\\.0\\.2".into())),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+fn prometheus() -> MetricProvider {
+    let prometheus = Prometheus { address: "http://prometheus:9090".into(), ..Prometheus::default() };
+    MetricProvider { prometheus: Some(prometheus), pods: None }
+}
+
+fn metric(template: &str, arguments: &[(&str, &str)], provider: Option<MetricProvider>) -> Metric {
+    let metric = api::Metric {
+        name: "m".into(),
+        provider,
+        template: Some(api::TemplateRef {
+            name: template.to_owned(),
+            arguments: arguments.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        }),
+        max: Some(1.0),
+        interval: Some("30s".into()),
+        ..api::Metric::default()
+    };
+    metric::read("a", &api::Analysis { metrics: vec![metric], ..api::Analysis::default() }).unwrap().metrics.remove(0)
+}
+
+#[test]
+fn every_built_in_template_is_read_and_fits() {
+    let files: usize = FILES.dirs().map(|d| d.files().count()).sum();
+    assert_eq!(built_in().len(), files, "a file cannot be read");
+    let networks = ["apisix", "contour", "envoy", "istio", "linkerd", "nginx", "traefik"];
+    let wanted =
+        networks.iter().flat_map(|n| [format!("{n}/request-duration-p99"), format!("{n}/request-success-rate")]);
+    let mut wanted: Vec<String> = wanted.chain(["pods/oom-kills".into(), "pods/restarts".into()]).collect();
+    wanted.sort();
+    assert_eq!(built_in().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), wanted);
+    for (name, template) in built_in() {
+        let provider = template.provider.is_none().then(prometheus);
+        let rendered =
+            resolve(&metric(name, &[], provider), &values(), |_| None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(!template.description.is_empty(), "{name}");
+        let is_of_pods = rendered.provider.pods.is_some();
+        assert!(is_of_pods || rendered.query.contains("[30s]"), "{name}: {}", rendered.query);
+        assert!(is_of_pods || rendered.query.contains("canary") || rendered.query.contains("10"), "{name}");
+        assert_eq!(rendered.query.matches('"').count() % 2, 0, "{name}");
+        for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
+            assert_eq!(rendered.query.matches(open).count(), rendered.query.matches(close).count(), "{name}");
+        }
+        if name.ends_with("success-rate") {
+            // Of requests that all fail there is no series of good ones; that must not read as no data.
+            assert!(rendered.query.starts_with("1 -\n") && rendered.query.contains("or vector(0)"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_envoy_cluster_is_told_by_its_service() {
+    let metric = metric("envoy/request-success-rate", &[], Some(prometheus()));
+    let query = resolve(&metric, &values(), |_| None).unwrap().query;
+    let pattern = query.split("envoy_cluster_name=~\"").nth(1).unwrap().split('"').next().unwrap();
+    let pattern = regex::Regex::new(&format!("^(?:{})$", pattern.replace("\\\\", "\\"))).unwrap();
+    for (name, is_canary) in [
+        ("kube_demo_web-canary_80", true),
+        ("demo/cilium-gateway-gw/demo:web-canary:80", true),
+        ("demo_web-canary_80", true),
+        ("demo_web_80", false),
+        ("kube_demo_web-canary-2_80", false),
+        ("kube_other_web-canary_80", false),
+    ] {
+        assert_eq!(pattern.is_match(name), is_canary, "{name}");
+    }
+}
+
+fn kept(name: &str) -> Option<MetricTemplateSpec> {
+    let argument = |name: &str, default: Option<&str>| TemplateArgument {
+        name: name.into(),
+        default: default.map(str::to_owned),
+        ..TemplateArgument::default()
+    };
+    (name == "errors").then(|| MetricTemplateSpec {
+        query: "errors{service={{ service }}, route={{ route }}}[{{ interval }}]".into(),
+        arguments: vec![argument("service", Some("{{ canary-service }}")), argument("route", None)],
+        provider: Some(prometheus()),
+        ..MetricTemplateSpec::default()
+    })
+}
+
+#[test]
+fn arguments() {
+    let resolved = |arguments: &[(&str, &str)]| resolve(&metric("errors", arguments, None), &values(), kept);
+    let rendered = resolved(&[("route", "a\"b")]).unwrap();
+    assert_eq!(rendered.query, r#"errors{service="web-canary", route="a\"b"}[30s]"#);
+    assert_eq!(rendered.provider, prometheus());
+    let rendered = resolved(&[("route", "{{ workload }}-x"), ("service", "api")]).unwrap();
+    assert_eq!(rendered.query, r#"errors{service="api", route="web-x"}[30s]"#);
+    for (arguments, says) in [
+        (&[][..], "MetricTemplate errors: argument \"route\" has to be given"),
+        (&[("route", "r"), ("rout", "r")], "has no argument \"rout\"; it has [service, route]"),
+        (&[("route", "{{ nothing }}")], "no known value"),
+    ] {
+        let problem = resolved(arguments).unwrap_err();
+        assert!(problem.contains(says), "{problem}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (name, provider, says) in [
+        ("nothing", None, "MetricTemplate nothing is neither in the Rollout's namespace nor in the controller's"),
+        ("istio/nothing", None, "there is no built-in template istio/nothing"),
+        ("istio/request-success-rate", None, "names no provider"),
+    ] {
+        let problem = resolve(&metric(name, &[], provider), &values(), kept).unwrap_err();
+        assert!(problem.contains(says), "{problem}");
+    }
+    let mut of_pods = metric("pods/restarts", &[], None);
+    of_pods.question = Question::Query {
+        provider: MetricProvider { prometheus: None, pods: Some(api::PodsProvider {}) },
+        query: "up".into(),
+    };
+    assert!(resolve(&of_pods, &values(), kept).unwrap_err().contains("use restarts or oom-kills"));
+}
