@@ -1,9 +1,11 @@
 //! Wiring: watches, queue, backoff and shutdown around gather → decide → apply.
 
+mod events;
 mod interests;
 pub mod lease;
+mod pass;
 mod queue;
-mod reconcile;
+mod rollout;
 mod routing;
 
 use std::{
@@ -19,11 +21,15 @@ use tracing::Instrument;
 
 use self::{
     interests::Interests,
+    pass::{Next, Reconciler, Subject, read},
     queue::Queue,
-    reconcile::{Next, Reconciler, read_rollout},
 };
 use crate::{
-    api::object::{self, ObjectRef},
+    api::{
+        object::{self, ObjectRef},
+        v1alpha1::TrafficRouting,
+        v1beta1::Rollout,
+    },
     apply::{Fence, Guard, Writer},
     gather::{
         Cache, Objects, Settings,
@@ -32,7 +38,7 @@ use crate::{
     },
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
-    telemetry::{Health, Metrics, logs},
+    telemetry::{Health, Metrics},
 };
 
 /// Tells the time. The in-memory cluster has a clock of its own.
@@ -123,30 +129,18 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
     let routings = Arc::new(Queue::default());
     let mut tasks = JoinSet::new();
     for _ in 0..options.workers.max(1) {
-        tasks.spawn(work(reconciler.clone(), queue.clone(), options.metrics.clone(), stop.clone()));
+        tasks.spawn(work::<Rollout>(reconciler.clone(), queue.clone(), stop.clone()));
     }
-    tasks.spawn(work_on_routings(reconciler.clone(), routings.clone(), stop.clone()));
+    tasks.spawn(work::<TrafficRouting>(reconciler.clone(), routings.clone(), stop.clone()));
     tasks.spawn(listen(reconciler, (queue, routings), options.health, changes, stop));
     while tasks.join_next().await.is_some() {}
 }
 
-async fn work(reconciler: Arc<Reconciler>, queue: Arc<Queue>, metrics: Metrics, stop: CancellationToken) {
+async fn work<S: Subject>(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: CancellationToken) {
     while let Some(key) = stop.run_until_cancelled(queue.next()).await {
-        metrics.set_queue_depth(queue.depth());
-        let span = logs::rollout_span(&key.0, &key.1);
+        S::queued(queue.depth(), &reconciler);
         // Not cut short by `stop`: a write that was begun is finished.
-        let next = reconciler.reconcile(&key).instrument(span).await;
-        queue.done(&key);
-        if let Next::After(delay) = next {
-            queue.add(key, delay);
-        }
-    }
-}
-
-async fn work_on_routings(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: CancellationToken) {
-    while let Some(key) = stop.run_until_cancelled(queue.next()).await {
-        let span = tracing::info_span!("traffic_routing", namespace = key.0, name = key.1);
-        let next = reconciler.reconcile_routing(&key).instrument(span).await;
+        let next = reconciler.reconcile::<S>(&key).instrument(S::span(&key)).await;
         queue.done(&key);
         if let Next::After(delay) = next {
             queue.add(key, delay);
@@ -220,7 +214,7 @@ fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, ob
     let key = (target.namespace.clone(), target.name.clone());
     match cache.get(target) {
         Ok(present) if object::uid(&present) == object::uid(object) => {
-            if let Some(rollout) = read_rollout(&present) {
+            if let Some(rollout) = read::<Rollout>(&present) {
                 interests.set(&key, &rollout);
             }
         }

@@ -17,11 +17,11 @@ use crate::{
 /// What a decision wants done.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Plan {
+pub struct Plan<S = RolloutStatus> {
     /// Writes, in order. Each is idempotent; the first failure ends the pass.
     pub effects: Vec<Effect>,
     /// The whole desired status.
-    pub status: RolloutStatus,
+    pub status: S,
     /// What a person should read, once the status is stored.
     pub events: Vec<Event>,
     /// When to look again even if nothing changes.
@@ -134,6 +134,11 @@ impl Effect {
             | Effect::Delete { purpose, .. }
             | Effect::Routes { purpose, .. } => *purpose,
         }
+    }
+
+    /// Whether it changes this one object in place.
+    pub fn is_patch_of(&self, object: &ObjectRef) -> bool {
+        matches!(self, Effect::Patch { target, .. } if target == object)
     }
 }
 

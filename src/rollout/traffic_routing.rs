@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     clock::whole_second_after,
-    plan::{Effect, Event, Purpose},
+    plan::{Effect, Event, Plan, Purpose},
     release::{self, Traffic},
 };
 use crate::{
@@ -48,20 +47,6 @@ pub struct RoutingSnapshot {
     pub ingress: Option<Ingress>,
     /// Runs scripts.
     pub engine: Engine,
-}
-
-/// What a decision about a TrafficRouting wants done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RoutingPlan {
-    /// Writes, in order.
-    pub effects: Vec<Effect>,
-    /// The whole desired status.
-    pub status: TrafficRoutingStatus,
-    /// What a person should read, once the status is stored.
-    pub events: Vec<Event>,
-    /// When to look again even if nothing changes.
-    pub requeue: Option<Timestamp>,
 }
 
 /// The object's reference as other objects and writes name it.
@@ -103,7 +88,7 @@ struct Pass<'a> {
 }
 
 /// Decides what to do next. Total: whatever is wrong becomes the status' message.
-pub fn decide_routing(snapshot: &RoutingSnapshot) -> RoutingPlan {
+pub fn decide_routing(snapshot: &RoutingSnapshot) -> Plan<TrafficRoutingStatus> {
     let before = snapshot.routing.status.clone().unwrap_or_default();
     let mut pass = Pass { snap: snapshot, status: before.clone(), effects: Vec::new(), events: Vec::new() };
     pass.status.observed_generation = snapshot.routing.metadata.generation;
@@ -127,7 +112,7 @@ pub fn decide_routing(snapshot: &RoutingSnapshot) -> RoutingPlan {
             }
         }
     }
-    RoutingPlan { effects: pass.effects, status: pass.status, events: pass.events, requeue }
+    Plan { effects: pass.effects, status: pass.status, events: pass.events, requeue }
 }
 
 impl Pass<'_> {
