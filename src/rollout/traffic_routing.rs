@@ -112,7 +112,7 @@ pub fn decide_routing(snapshot: &RoutingSnapshot) -> Plan<TrafficRoutingStatus> 
             }
         }
     }
-    Plan { effects: pass.effects, status: pass.status, events: pass.events, requeue }
+    Plan { effects: pass.effects, status: pass.status, events: pass.events, requeue, asks: Vec::new() }
 }
 
 impl Pass<'_> {
