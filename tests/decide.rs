@@ -60,6 +60,9 @@ struct Case {
     /// How many releases are recorded; none without it.
     #[serde(default)]
     history_limit: Option<usize>,
+    /// No webhook says who approves.
+    #[serde(default)]
+    is_anonymous: bool,
     /// Compared as text.
     #[serde(default, rename = "expected")]
     _expected: Option<Value>,
@@ -247,6 +250,7 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
         yaml::from_str_multi(&text)?.into_iter().for_each(|o| world.create(o));
     }
     world.history_limit = case.history_limit.or(world.history_limit);
+    world.is_anonymous |= case.is_anonymous;
     case.objects.iter().for_each(|o| world.create(o.clone()));
     let kind = |name: &String| name.split_once('/').map(|(g, k)| (g.to_owned(), k.to_owned())).unwrap_or_default();
     world.missing.extend(case.missing_kinds.iter().map(kind).map(|(g, k)| (g, k, Missing::Kind)));

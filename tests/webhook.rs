@@ -172,6 +172,40 @@ async fn a_changed_template_is_held_by_the_same_function() {
 }
 
 #[tokio::test]
+async fn what_scales_and_protects_the_workload_is_told() {
+    let mut builder = Cluster::builder().namespace("shop");
+    for definition in crd::all().unwrap() {
+        builder = builder.definition(definition);
+    }
+    let mut web = deployment("main:1");
+    web["spec"]["selector"] = json!({"matchLabels": {"app": "web"}});
+    web["spec"]["template"]["metadata"] = json!({"labels": {"app": "web"}});
+    let autoscaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 9}});
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "web"}}}});
+    let cluster = builder.object(web).object(autoscaler).object(budget).build().unwrap();
+    let server = server(Limits::default(), Some(cluster.client("webhook"))).await;
+    let path = "/validate-rollouts-kruise-io-rollout";
+    let answer = server.post(path, &review("CREATE", &rollout("web", "web"), &Value::Null)).await;
+    assert_eq!(answer["response"]["allowed"], true);
+    let warnings = answer["response"]["warnings"].to_string();
+    assert!(
+        warnings.contains("20% follows HorizontalPodAutoscaler web, which keeps 1 to 9 pods: 1 to 2"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("PodDisruptionBudget web: minAvailable 3 of 3 replicas lets no pod be evicted"),
+        "{warnings}"
+    );
+    // Nobody reads them for a write that changes nothing.
+    let before = cluster.requests();
+    server.post(path, &review("UPDATE", &rollout("web", "web"), &rollout("web", "web"))).await;
+    assert_eq!(cluster.requests(), before);
+}
+
+#[tokio::test]
 async fn a_rollout_is_judged_with_its_neighbours() {
     let mut builder = Cluster::builder().namespace("shop");
     for definition in crd::all().unwrap() {

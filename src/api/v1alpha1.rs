@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::v1beta1::{HttpRouteMatch, RefusedRoutes, RequestHeaderModifier, Settling, TrafficRoutingRef};
+use super::v1beta1::{HttpRouteMatch, RefusedRoutes, RequestHeaderModifier, Settling, TrafficRoutingRef, Word};
 
 /// A TrafficRouting routes requests for several Rollouts that share one gateway object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -211,6 +211,9 @@ pub struct RolloutHistoryStatus {
     /// One entry a step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub canary_steps: Vec<CanaryStepInfo>,
+    /// Who moved the release by hand, where that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
 }
 
 /// The pods of a step.

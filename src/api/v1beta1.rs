@@ -525,6 +525,40 @@ pub struct CanaryStatus {
     /// What the metrics said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisStatus>,
+    /// Who approved the current step, or jumped from it: told by the webhook, taken up by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_by: Option<Word>,
+    /// Who moved this release by hand, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
+}
+
+/// What a person said to a release.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Word {
+    /// The step at which it was said, 1-based.
+    #[serde(default)]
+    pub step: i32,
+    /// `Approved` or `Jumped`.
+    #[serde(default)]
+    pub deed: String,
+    /// The step that was jumped to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<i32>,
+    /// The user, as the API server knows him.
+    #[serde(default)]
+    pub by: String,
+    /// When the controller took it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
+
+impl Word {
+    /// Value of [`deed`](Self::deed): the step is good.
+    pub const APPROVED: &str = "Approved";
+    /// Value of [`deed`](Self::deed): another step comes next.
+    pub const JUMPED: &str = "Jumped";
 }
 
 /// A change of the network that is given time to reach the data planes.
@@ -601,4 +635,10 @@ pub struct BlueGreenStatus {
     /// What the metrics said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisStatus>,
+    /// Who approved the current step, or jumped from it: told by the webhook, taken up by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said_by: Option<Word>,
+    /// Who moved this release by hand, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
 }

@@ -191,6 +191,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         namespace: args.pod_namespace,
         config_map_wins: args.config_map_scripts_first,
         history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
+        names_people: webhooks.is_some(),
         workers: args.workers,
         script_workers: 2,
         health,

@@ -15,7 +15,7 @@ use crate::{
         webhooks::SECRET,
     },
     lua::Library,
-    webhook::{MUTATING, VALIDATING},
+    webhook::{APPROVERS, MUTATING, VALIDATING},
 };
 
 /// Name of the controller's account, role and bindings.
@@ -91,13 +91,16 @@ const EVERYWHERE: &[Right] = &[
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
+    // What to warn of when a Rollout is written.
+    right("autoscaling", &["horizontalpodautoscalers"], &["list"]),
+    right("policy", &["poddisruptionbudgets"], &["list"]),
     // Whether the author of a Rollout may himself do what it asks for.
     right("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     // The CA of our own webhooks.
     Right {
         group: "admissionregistration.k8s.io",
         resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-        names: &[MUTATING, VALIDATING],
+        names: &[MUTATING, APPROVERS, VALIDATING],
         verbs: READ_PATCH,
     },
     Right {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{GROUP, keys::WORKLOAD_TYPE},
-    webhook::{MUTATING, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
+    webhook::{APPROVER_PATH, APPROVERS, MUTATING, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
     workload::hold::rules,
 };
 
@@ -48,7 +48,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(url) => Place::Url(url),
         None => Place::Service { namespace: args.namespace, name: args.service },
     };
-    let mut documents = vec![validating(&place)];
+    let mut documents = vec![validating(&place), approvers(&place)];
     if !args.no_hold {
         documents.push(mutating(&place));
     }
@@ -76,9 +76,10 @@ fn webhook(name: &str, path: &str, place: &Place, more: Value) -> Value {
     let mut webhook: Map<String, Value> = Map::new();
     webhook.insert("name".to_owned(), name.into());
     webhook.insert("clientConfig".to_owned(), place.client_config(path));
-    webhook.extend(more.as_object().cloned().unwrap_or_default());
     let common = json!({"admissionReviewVersions": ["v1"], "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 10});
-    webhook.extend(common.as_object().cloned().unwrap_or_default());
+    for fields in [common, more] {
+        webhook.extend(fields.as_object().cloned().unwrap_or_default());
+    }
     webhook.into()
 }
 
@@ -111,6 +112,37 @@ fn mutating(place: &Place) -> Value {
     configuration("MutatingWebhookConfiguration", MUTATING, webhooks.collect())
 }
 
+/// Notes who approves and jumps. A release does not wait for that: without an answer it goes on, and nobody is named.
+fn approvers(place: &Place) -> Value {
+    let one = |field: &str| {
+        let [old, new] = ["oldObject", "object"].map(|o| format!("{o}.status.?{field}"));
+        let value = |of: &str, key: &str, none: &str| format!("{of}.?{key}.orValue({none})");
+        let is = |key: &str, none: &str| (value(&old, key, none), value(&new, key, none));
+        let (step, state, next) = (is("currentStepIndex", "0"), is("currentStepState", "''"), is("nextStepIndex", "0"));
+        // The controller itself moves the step along with its state, and takes `saidBy` away.
+        format!(
+            "(({} == {} && (({} != 'StepReady' && {} == 'StepReady') || {} != {})) || ({new}.?saidBy.hasValue() && {old}.?saidBy != {new}.?saidBy))",
+            step.0, step.1, state.0, state.1, next.0, next.1
+        )
+    };
+    let expression = format!(
+        "has(object.status) && has(oldObject.status) && (\n    {}\n    || {})",
+        one("canaryStatus"),
+        one("blueGreenStatus")
+    );
+    let more = json!({
+        "rules": rule((GROUP, &["v1beta1"], "rollouts/status"), &["UPDATE"]),
+        "matchConditions": [{"name": "word", "expression": expression}],
+        "failurePolicy": "Ignore",
+        "timeoutSeconds": 3,
+    });
+    configuration(
+        "MutatingWebhookConfiguration",
+        APPROVERS,
+        vec![webhook("mapprover.kb.io", APPROVER_PATH, place, more)],
+    )
+}
+
 fn validating(place: &Place) -> Value {
     let more = |versions: &[&str], resource: &str| {
         json!({
@@ -137,6 +169,7 @@ fn validating(place: &Place) -> Value {
 pub fn chart_files() -> anyhow::Result<Vec<File>> {
     let place = Place::Service { namespace: "NAMESPACE".to_owned(), name: "SERVICE".to_owned() };
     let files = [
+        ("webhooks-approvers.yaml", "tidegate.webhooks", approvers(&place)),
         ("webhooks-hold.yaml", "tidegate.holdByWebhook", mutating(&place)),
         ("webhooks.yaml", "tidegate.webhooks", validating(&place)),
     ];

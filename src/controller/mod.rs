@@ -68,6 +68,8 @@ pub struct Options {
     pub config_map_wins: bool,
     /// How many releases of each Rollout are recorded as RolloutHistory; `None`: none.
     pub history_limit: Option<usize>,
+    /// The webhooks are served, so they say who approves and jumps.
+    pub names_people: bool,
     /// Rollouts that are worked on at the same time.
     pub workers: usize,
     /// Threads that run scripts.
@@ -116,6 +118,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
             script_namespace: options.namespace.clone(),
             config_map_wins: options.config_map_wins,
             history_limit: options.history_limit,
+            names_people: options.names_people,
         },
         clock: options.clock.clone(),
         decide: options.decide.clone(),

@@ -68,6 +68,8 @@ pub struct Settings {
     pub config_map_wins: bool,
     /// How many releases of a Rollout are recorded; `None`: none, and none is read.
     pub history_limit: Option<usize>,
+    /// The webhook says who approves and jumps. Otherwise whatever stands there, anybody may have written.
+    pub names_people: bool,
 }
 
 /// API version and kind of the objects that are always needed.
@@ -100,11 +102,17 @@ const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmis
 /// Everything that a decision about a Rollout may read; `None` while a kind is being read for the first time.
 pub fn collect(
     objects: &impl Objects,
-    rollout: Rollout,
+    mut rollout: Rollout,
     now: Timestamp,
     engine: &Engine,
     settings: &Settings,
 ) -> Option<Snapshot> {
+    if !settings.names_people
+        && let Some(status) = &mut rollout.status
+    {
+        status.canary_status.iter_mut().for_each(|sub| sub.said_by = None);
+        status.blue_green_status.iter_mut().for_each(|sub| sub.said_by = None);
+    }
     let namespace = rollout.metadata.namespace.clone().unwrap_or_default();
     let mut snapshot = Snapshot {
         now,

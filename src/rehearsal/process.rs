@@ -92,6 +92,7 @@ impl Processes {
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
             history_limit: None,
+            names_people: false,
             workers: 2,
             script_workers: 1,
             health: Health::new([CACHES]),

@@ -26,6 +26,8 @@ pub(super) fn unfold(status: &mut RolloutStatus) {
         failed_step_index: stored.failed_step_index,
         failed_revision: stored.failed_revision,
         analysis: stored.analysis,
+        said_by: stored.said_by,
+        words: stored.words,
     });
 }
 
@@ -53,5 +55,7 @@ pub(super) fn fold(status: &mut RolloutStatus) {
         failed_step_index: sub.failed_step_index,
         failed_revision: sub.failed_revision,
         analysis: sub.analysis,
+        said_by: sub.said_by,
+        words: sub.words,
     });
 }

@@ -144,6 +144,7 @@ impl Machine<'_> {
             start_time: Some(began),
             completion_time: Some(Time(whole_second_after(self.snap.now))),
             canary_steps: self.pods_by_step(succeeded, &sub.observed_rollout_id),
+            words: sub.words.clone(),
         };
         json!({
             "apiVersion": format!("{GROUP}/v1alpha1"),

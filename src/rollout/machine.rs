@@ -373,6 +373,8 @@ impl<'a> Machine<'a> {
         if matches!(state, StepState::BeforeStepUpgrade | StepState::Completed) {
             sub.step_start_time = None;
             sub.failed_step_index = None;
+            // What was not taken up by now was said to a step that is left.
+            sub.said_by = None;
         }
         if state == StepState::BeforeStepUpgrade
             && let Some(analysis) = &mut sub.analysis

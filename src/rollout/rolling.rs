@@ -1,6 +1,7 @@
 //! During a release: the steps, one state after the other.
 
 use super::{
+    clock::whole_second_after,
     ending::Ending,
     machine::Machine,
     plan::Purpose,
@@ -12,13 +13,16 @@ use crate::{
         conditions::{StepState, reasons},
         keys,
         object::{self, digest},
-        v1beta1::{PatchPodTemplateMetadata, RolloutStatus},
+        v1beta1::{PatchPodTemplateMetadata, RolloutStatus, Word},
     },
     traffic::{Strategy, services},
     workload::{Style, Workload, canary::canary_template, replicas::percent},
 };
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
+
+/// Words that a status keeps at most.
+const MOST_WORDS: usize = 50;
 
 impl Machine<'_> {
     pub(super) fn rolling(&mut self, scope: &Scope, workload: &Workload) -> Turn {
@@ -165,11 +169,13 @@ impl Machine<'_> {
         let wanted = sub.next_step_index;
         if wanted != release.next(index) {
             if (1..=count).contains(&wanted) {
+                let by = self.heard(Word::JUMPED, index, Some(wanted));
+                let sub = self.sub();
                 sub.current_step_index = wanted;
                 sub.next_step_index = release.next(wanted);
                 sub.paused_step_index = None;
                 self.set_state(StepState::BeforeStepUpgrade);
-                self.event(reasons::STEP_STARTED, format!("jumped from step {index} to step {wanted}"));
+                self.event(reasons::STEP_STARTED, format!("jumped from step {index} to step {wanted}{by}"));
             } else {
                 sub.next_step_index = release.next(index);
             }
@@ -266,7 +272,8 @@ impl Machine<'_> {
                     return Ok(());
                 }
                 if self.snap.rollout.status.as_ref().is_some_and(is_approved) {
-                    self.event(reasons::APPROVED, format!("step {index} of {} is approved", release.count()));
+                    let by = self.heard(Word::APPROVED, index, None);
+                    self.event(reasons::APPROVED, format!("step {index} of {} is approved{by}", release.count()));
                 }
                 let next = release.next(index);
                 if next < 0 {
@@ -281,6 +288,21 @@ impl Machine<'_> {
             StepState::Completed => return self.all_done(),
         }
         Ok(())
+    }
+
+    /// Who said so, as an event tells it; remembered for the record of the release. Empty where nobody knows.
+    fn heard(&mut self, deed: &str, step: i32, to: Option<i32>) -> String {
+        let now = self.snap.now;
+        let sub = self.sub();
+        // Of another step, or of a deed that was not done: nobody is named for what he did not say.
+        let word = sub.said_by.take().filter(|w| (w.deed.as_str(), w.step, w.to) == (deed, step, to));
+        let Some(word) = word.filter(|w| !w.by.is_empty()) else { return String::new() };
+        let by = format!(" by {}", word.by);
+        if sub.words.len() >= MOST_WORDS {
+            sub.words.remove(0);
+        }
+        sub.words.push(Word { time: Some(Time(whole_second_after(now))), ..word });
+        by
     }
 
     fn all_done(&mut self) -> Turn {

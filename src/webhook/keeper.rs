@@ -27,7 +27,7 @@ use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CONVERT_PATH, MUTATING, Options, Source, Tls, VALIDATING, WEBHOOKS,
+    APPROVERS, CONVERT_PATH, MUTATING, Options, Source, Tls, VALIDATING, WEBHOOKS,
     certificates::{self, Certificates},
 };
 use crate::{
@@ -85,6 +85,7 @@ impl Keeper {
                     tokio::join!(
                         self.watch(Api::<Secret>::namespaced(self.client.clone(), &self.namespace), name, &changed),
                         self.watch(Api::<MutatingWebhookConfiguration>::all(self.client.clone()), MUTATING, &changed),
+                        self.watch(Api::<MutatingWebhookConfiguration>::all(self.client.clone()), APPROVERS, &changed),
                         self.watch(
                             Api::<ValidatingWebhookConfiguration>::all(self.client.clone()),
                             VALIDATING,
@@ -158,6 +159,7 @@ impl Keeper {
         }
         // First serve, then be trusted, then be ready.
         self.trust::<MutatingWebhookConfiguration>(MUTATING, &certificates.ca).await?;
+        self.trust::<MutatingWebhookConfiguration>(APPROVERS, &certificates.ca).await?;
         self.trust::<ValidatingWebhookConfiguration>(VALIDATING, &certificates.ca).await?;
         self.trust_conversion(&names, &certificates.ca).await?;
         self.health.set(WEBHOOKS, Ok(()));

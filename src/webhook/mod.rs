@@ -6,18 +6,21 @@
 //! | path | answers |
 //! |---|---|
 //! | `/mutate-apps-v1-deployment` … | the hold of [`crate::workload::hold`], on servers without admission policies |
+//! | `/mutate-rollouts-kruise-io-rollout-status` | who approves a step, or jumps: [`approver`] |
 //! | `/validate-rollouts-kruise-io-rollout` | what the schema of a Rollout cannot say: [`validate`], [`authority`] |
 //! | `/validate-rollouts-kruise-io-trafficrouting` | whether its author may change what it names: [`authority`] |
 //! | `/convert` | a Rollout in the words of the other version: [`crate::api::convert`] |
 //!
-//! The paths and the names of the configurations are OpenKruise's, so that it and Tidegate never act on the same write.
+//! The paths and the names of the configurations that OpenKruise has are the same, so that it and Tidegate never act on the same write.
 
+pub mod approver;
 pub mod authority;
 pub mod certificates;
 mod keeper;
 pub mod review;
 mod routes;
 mod server;
+pub mod surroundings;
 pub mod validate;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -37,6 +40,8 @@ pub const WEBHOOKS: &str = "webhooks";
 
 /// Path of the conversion.
 pub const CONVERT_PATH: &str = "/convert";
+/// Path of the webhook that notes who approves and jumps.
+pub const APPROVER_PATH: &str = "/mutate-rollouts-kruise-io-rollout-status";
 /// Path of the validation of Rollouts.
 pub const VALIDATE_PATH: &str = "/validate-rollouts-kruise-io-rollout";
 /// Path of the validation of TrafficRoutings.
@@ -44,6 +49,9 @@ pub const VALIDATE_ROUTING_PATH: &str = "/validate-rollouts-kruise-io-trafficrou
 
 /// Name of the configuration with the holds.
 pub use crate::workload::hold::WEBHOOKS as MUTATING;
+/// Name of the configuration of the webhook that notes who approves and jumps. Not that of the holds: theirs is only
+/// there where the server has no policies.
+pub const APPROVERS: &str = "tidegate-approvers";
 /// Name of the configuration with the validation.
 pub const VALIDATING: &str = "kruise-rollout-validating-webhook-configuration";
 

@@ -18,12 +18,13 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH,
+    APPROVER_PATH, CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH, approver,
     authority::Authority,
     review::{
         AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
         ConversionReview, Refusal,
     },
+    surroundings,
     validate::{self, Rules},
 };
 use crate::{
@@ -50,23 +51,30 @@ pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Met
     let room = Semaphore::new(limits.bodies / 1024);
     let authority = client.clone().filter(|_| rules.check_authority).map(Authority::new);
     let shared = Arc::new(Shared { client, authority, rules, limits, metrics, room });
-    let mut router = Router::new()
-        .route(
-            VALIDATE_PATH,
-            post(|State(shared): State<Arc<Shared>>, request| async move {
-                shared.admission(request, Asked::Rollout).await
-            }),
-        )
-        .route(
-            VALIDATE_ROUTING_PATH,
-            post(|State(shared): State<Arc<Shared>>, request| async move {
-                shared.admission(request, Asked::Routing).await
-            }),
-        )
-        .route(
-            CONVERT_PATH,
-            post(|State(shared): State<Arc<Shared>>, request| async move { shared.conversion(request).await }),
-        );
+    let mut router =
+        Router::new()
+            .route(
+                VALIDATE_PATH,
+                post(|State(shared): State<Arc<Shared>>, request| async move {
+                    shared.admission(request, Asked::Rollout).await
+                }),
+            )
+            .route(
+                VALIDATE_ROUTING_PATH,
+                post(|State(shared): State<Arc<Shared>>, request| async move {
+                    shared.admission(request, Asked::Routing).await
+                }),
+            )
+            .route(
+                APPROVER_PATH,
+                post(|State(shared): State<Arc<Shared>>, request| async move {
+                    shared.admission(request, Asked::Word).await
+                }),
+            )
+            .route(
+                CONVERT_PATH,
+                post(|State(shared): State<Arc<Shared>>, request| async move { shared.conversion(request).await }),
+            );
     for held in workload_rules() {
         router = router.route(
             held.path,
@@ -85,6 +93,8 @@ enum Asked {
     Hold(&'static Rule),
     Rollout,
     Routing,
+    /// Who approves a step, or jumps.
+    Word,
 }
 
 /// A request that cannot be answered by a review.
@@ -133,7 +143,12 @@ impl Shared {
 
     /// Holds a workload, or validates a Rollout or TrafficRouting.
     async fn admission(&self, request: Request<Body>, asked: Asked) -> Response {
-        self.timed(if matches!(asked, Asked::Hold(_)) { "hold" } else { "validate" }, async {
+        let name = match asked {
+            Asked::Hold(_) => "hold",
+            Asked::Word => "approver",
+            Asked::Rollout | Asked::Routing => "validate",
+        };
+        self.timed(name, async {
             let AdmissionReview { api_version, request } = self.read(request).await?;
             if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
                 return refused(
@@ -145,6 +160,7 @@ impl Shared {
             let response = match asked {
                 Asked::Hold(held) => hold(held, &request),
                 Asked::Rollout => self.validate(request).await?,
+                Asked::Word => patched(request.object.as_ref(), approver::note(&request)),
                 Asked::Routing => self.permit(&request, AdmissionResponse::default()).await,
             };
             let response = AdmissionResponse { uid, ..response };
@@ -203,10 +219,15 @@ impl Shared {
             Refusal { code: 422, reason: "Invalid", message }
         });
         let response = AdmissionResponse { status, warnings: verdict.warnings, ..AdmissionResponse::default() };
-        Ok(match response.status {
-            Some(_) => response,
-            None => self.permit(&request, response).await,
-        })
+        if response.status.is_some() {
+            return Ok(response);
+        }
+        let mut response = self.permit(&request, response).await;
+        if let (true, false, Some(client)) = (response.allowed, validate::is_settled(new, old), &self.client) {
+            let around = surroundings::read(client, &request.namespace, new).await;
+            response.warnings.extend(surroundings::warnings(new, &around));
+        }
+        Ok(response)
     }
 
     async fn rollouts(&self, namespace: &str) -> Result<Vec<Value>, Refused> {
@@ -260,12 +281,19 @@ fn is_free(request: &AdmissionRequest) -> bool {
 
 /// The hold refuses nothing, also not what it cannot read.
 fn hold(held: &Rule, request: &AdmissionRequest) -> AdmissionResponse {
-    let mut response = AdmissionResponse { allowed: true, ..AdmissionResponse::default() };
     let is_object = request.sub_resource.as_deref().is_none_or(str::is_empty);
-    if let (true, "UPDATE", Some(old), Some(new)) =
-        (is_object, request.operation.as_str(), &request.old_object, &request.object)
-        && let Some(object) = held.hold(old, new)
-        && let Ok(patch) = serde_json::to_vec(&json_patch::diff(new, &object))
+    let stored = match (is_object, request.operation.as_str(), &request.old_object, &request.object) {
+        (true, "UPDATE", Some(old), Some(new)) => held.hold(old, new),
+        _ => None,
+    };
+    patched(request.object.as_ref(), stored)
+}
+
+/// Lets a write through, as `stored` where something is to be changed.
+fn patched(new: Option<&Value>, stored: Option<Value>) -> AdmissionResponse {
+    let mut response = AdmissionResponse { allowed: true, ..AdmissionResponse::default() };
+    if let Some((new, stored)) = new.zip(stored)
+        && let Ok(patch) = serde_json::to_vec(&json_patch::diff(new, &stored))
     {
         response.patch = Some(ByteString(patch));
         response.patch_type = Some("JSONPatch");

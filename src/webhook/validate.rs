@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     api::{convert::to_v1beta1, keys, object},
+    lua::{Caps, Feature, Library, Script},
     workload::{self, KINDS, Style},
 };
 
@@ -63,7 +64,7 @@ pub fn asks_for_others(new: &Value, old: Option<&Value>) -> bool {
 }
 
 /// Metadata and status may change however they like.
-fn is_settled(new: &Value, old: Option<&Value>) -> bool {
+pub fn is_settled(new: &Value, old: Option<&Value>) -> bool {
     let style = |o| object::annotation(o, keys::ROLLING_STYLE).map(str::to_owned);
     object::is_deleting(new) || old.is_some_and(|old| new.get("spec") == old.get("spec") && style(new) == style(old))
 }
@@ -297,7 +298,7 @@ impl<'a> Subject<'a> {
                     ));
                 }
             }
-            if step.contains_key("traffic") && step.contains_key("matches") {
+            if step.contains_key("traffic") && step.contains_key("matches") && !self.can_both() {
                 warnings.push(format!(
                     "{path}.steps[{i}]: matches win over the share: all matching requests go to the new version, no others"
                 ));
@@ -327,6 +328,30 @@ impl<'a> Subject<'a> {
             }
         }
         warnings
+    }
+
+    /// Whether all that routes can send a share of the requests beside those that match.
+    fn can_both(&self) -> bool {
+        let routings = self.strategy.get("trafficRoutings").and_then(Value::as_array).into_iter().flatten();
+        let mut scripts: Vec<Option<Script>> = Vec::new();
+        for routing in routings {
+            if routing.get("gateway").is_some() {
+                scripts.push(Library::builtin("gateway.networking.k8s.io", "HTTPRoute"));
+            }
+            if let Some(ingress) = routing.get("ingress") {
+                let class = object::text(ingress, &["classType"]);
+                scripts.push(Library::ingress(if class.is_empty() { "nginx" } else { class }));
+            }
+            let lists = ["customNetworkRefs", "networkRefs"].into_iter().filter_map(|key| routing.get(key)?.as_array());
+            scripts.extend(lists.flatten().map(|one| {
+                Library::builtin(object::group(object::text(one, &["apiVersion"])), object::text(one, &["kind"]))
+            }));
+        }
+        let can = |script: &Option<Script>| {
+            let caps = script.as_ref().and_then(|script| Caps::parse(&script.source).ok().flatten());
+            caps.is_some_and(|caps| caps.features.contains(&Feature::Both))
+        };
+        !scripts.is_empty() && scripts.iter().all(can)
     }
 
     /// Whether the author wrote this key in a step.

@@ -36,6 +36,8 @@ pub struct World {
     pub history_limit: Option<usize>,
     /// What metrics servers answered.
     pub samples: BTreeMap<String, Sample>,
+    /// No webhook says who approves.
+    pub is_anonymous: bool,
     version: i64,
 }
 
@@ -59,7 +61,12 @@ pub fn key_of(target: &ObjectRef) -> Key {
 }
 
 pub fn settings() -> Settings {
-    Settings { script_namespace: "tidegate-system".into(), config_map_wins: false, history_limit: None }
+    Settings {
+        script_namespace: "tidegate-system".into(),
+        config_map_wins: false,
+        history_limit: None,
+        names_people: true,
+    }
 }
 
 impl World {
@@ -104,7 +111,7 @@ impl World {
     }
 
     pub fn snapshot(&self, now: Timestamp, engine: &Engine) -> Option<Snapshot> {
-        let settings = Settings { history_limit: self.history_limit, ..settings() };
+        let settings = Settings { history_limit: self.history_limit, names_people: !self.is_anonymous, ..settings() };
         collect(self, self.rollout()?, now, engine, &settings)
     }
 

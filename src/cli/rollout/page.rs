@@ -17,7 +17,7 @@ use crate::{
     api::{
         conditions::{StepState, phases},
         keys,
-        v1beta1::{Rollout, TrafficRoutingRef},
+        v1beta1::{Rollout, TrafficRoutingRef, Word},
     },
     cli::duration,
 };
@@ -113,6 +113,13 @@ fn steps(page: &mut String, view: &View<'_>, colour: bool) {
         let mut text = one_line(&format!("{mark} {number}  {}", step_words(step)));
         if let Some(release) = view.release.filter(|_| is_current) {
             text.push_str(&format!("  ({})", cell(&one_line(release.state))));
+        }
+        for word in view.release.iter().flat_map(|r| r.words).filter(|w| w.step == number) {
+            let deed = match (word.deed.as_str(), word.to) {
+                (Word::JUMPED, Some(to)) => format!("jumped to {to}"),
+                _ => "approved".to_owned(),
+            };
+            text.push_str(&one_line(&format!("  {deed} by {}", word.by)));
         }
         let _ = if is_current && colour { writeln!(page, "  {}", text.green()) } else { writeln!(page, "  {text}") };
     }

@@ -5,7 +5,9 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrSt
 use crate::api::{
     conditions::{self, StepState, phases, reasons, types},
     keys,
-    v1beta1::{Condition, HttpRouteMatch, NetworkRef, Rollout, RolloutStatus, Step, TrafficRoutingRef, WorkloadRef},
+    v1beta1::{
+        Condition, HttpRouteMatch, NetworkRef, Rollout, RolloutStatus, Step, TrafficRoutingRef, Word, WorkloadRef,
+    },
 };
 
 /// Where a release stands, from `canaryStatus` or `blueGreenStatus`.
@@ -37,6 +39,8 @@ pub struct Release<'a> {
     pub finalising_step: &'a str,
     /// Start of the current state.
     pub since: Option<&'a Time>,
+    /// Who moved it by hand.
+    pub words: &'a [Word],
 }
 
 /// A Rollout as a person sees it.
@@ -189,6 +193,7 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         message: &s.message,
         finalising_step: &s.finalising_step,
         since: s.last_update_time.as_ref(),
+        words: &s.words,
     });
     let blue_green = status.blue_green_status.as_ref().map(|s| Release {
         field: "blueGreenStatus",
@@ -204,6 +209,7 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         message: &s.message,
         finalising_step: &s.finalising_step,
         since: s.last_update_time.as_ref(),
+        words: &s.words,
     });
     if prefers_blue_green { blue_green.or(canary) } else { canary.or(blue_green) }
 }

@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use kube::{Client, Config, config::Kubeconfig};
+use kube::{
+    Client, Config,
+    api::{Patch, PatchParams},
+    config::Kubeconfig,
+};
 use serde_json::{Value, json};
 
 use crate::rig::{
@@ -33,6 +37,7 @@ pub async fn operator(rig: Arc<Rig>) -> Result<()> {
     let controller = Controller::of_spare(&rig, "operator", HEALTH, &args).await?;
     objects.namespace("shop").await?;
     authority(&rig, &spare).await?;
+    approvers(&rig, &spare).await?;
     controller.stop().await?;
     Ok(())
 }
@@ -107,4 +112,50 @@ async fn authority(rig: &Rig, spare: &Spare) -> Result<()> {
     let free = json!({"metadata": {"finalizers": []}});
     author.merge(ROLLOUT, "Rollout", "shop", "web", free).await?;
     author.kill(ROLLOUT, "Rollout", "shop", "web").await.context("deletion")
+}
+
+/// The API server's own name of whoever approves stands in the status, in either version, whatever he writes there himself.
+async fn approvers(rig: &Rig, spare: &Spare) -> Result<()> {
+    let status = json!({"apiGroups": ["rollouts.kruise.io"], "resources": ["rollouts/status"], "verbs": ["patch"]});
+    grant(&spare.objects, "approver", json!([status])).await?;
+    let approver = user(rig, "approver").await?;
+    // The controller leaves alone what is not for it to release.
+    let mut web = rollout("said", "said", json!([]));
+    web["spec"]["disabled"] = json!(true);
+    spare.objects.apply(&web).await?;
+    let patch = async |who: &Objects, version: &str, sub: Value| -> Result<Value> {
+        let api = who.api(&format!("rollouts.kruise.io/{version}"), "Rollout", "shop");
+        let patch = Patch::Merge(json!({"status": {"canaryStatus": sub}}));
+        let stored = api.patch_status("said", &PatchParams::default(), &patch).await?;
+        Ok(serde_json::to_value(stored)?["status"]["canaryStatus"].clone())
+    };
+    let waiting = json!({"currentStepIndex": 1, "nextStepIndex": 2, "currentStepState": "StepPaused", "podTemplateHash": "b",
+        "finalisingStep": "", "canaryRevision": "b", "canaryReplicas": 1, "canaryReadyReplicas": 1});
+    let api = spare.objects.api(ROLLOUT, "Rollout", "shop");
+    let whole = json!({"status": {"phase": "Disabled", "currentStepIndex": 1, "currentStepState": "StepPaused", "canaryStatus": waiting}});
+    until("the rollout waits", SOON, async || {
+        Ok(api.patch_status("said", &PatchParams::default(), &Patch::Merge(whole.clone())).await?)
+    })
+    .await?;
+    let by = |deed: &str, to: Value| {
+        let mut word = json!({"step": 1, "deed": deed, "by": "approver"});
+        if !to.is_null() {
+            word["to"] = to;
+        }
+        word
+    };
+    let lie =
+        json!({"currentStepState": "StepReady", "saidBy": {"step": 1, "deed": "Approved", "by": "somebody else"}});
+    let said = until("the approver may approve, and is named", SOON, async || {
+        let said = patch(&approver, "v1beta1", lie.clone()).await?["saidBy"].clone();
+        ensure!(said == by("Approved", Value::Null), "{said}");
+        Ok(said)
+    })
+    .await?;
+    let again = patch(&approver, "v1beta1", json!({"saidBy": {"by": "somebody else"}})).await?;
+    ensure!(again["saidBy"] == said, "changed afterwards: {again}");
+    patch(&spare.objects, "v1beta1", json!({"currentStepState": "StepPaused", "saidBy": null})).await?;
+    let jumped = patch(&approver, "v1alpha1", json!({"nextStepIndex": 1})).await?;
+    ensure!(jumped["saidBy"] == by("Jumped", json!(1)), "{jumped}");
+    spare.objects.kill(ROLLOUT, "Rollout", "shop", "said").await
 }
