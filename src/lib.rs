@@ -25,7 +25,7 @@
 //! | [`gather`] | watch caches, cluster → snapshot | pure rooms |
 //! | [`apply`] | effects → cluster, events | pure rooms |
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |
-//! | [`webhook`] | what the API server asks: validation and conversion of Rollouts, the hold on older servers | `api`, `workload`, `lua`, `telemetry` |
+//! | [`webhook`] | what the API server asks: validation and conversion of Rollouts, the hold on older servers | `api`, `rollout`, `workload`, `lua`, `telemetry` |
 //! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | the hold of `workload` |
 //! | [`rehearsal`] | generated releases with people and faults on `sim`, and the judges of the invariants | all but `cli`'s commands |
 //! | [`cli`] | one file a command; the same binary is the kubectl plugin | all |

@@ -100,6 +100,10 @@ fn rollout(random: &mut Rng) -> Value {
             strategy[key] = value;
         }
     }
+    if random.chance(0.3) {
+        spec["changeWindows"] = json!([{"days": ["Mon"], "from": "09:00", "to": "16:00", "timeZone": "Europe/Berlin"}]);
+        spec["freezes"] = json!([{"name": "year's end", "from": "2026-12-20", "to": "2027-01-03"}]);
+    }
     // The schema refuses the contradiction.
     if strategy["disableGenerateCanaryService"] == true && strategy["trafficRoutings"][0]["createCanaryService"] == true
     {

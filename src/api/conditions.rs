@@ -95,6 +95,10 @@ pub mod reasons {
     pub const METRIC_NOT_GOOD: &str = "MetricNotGood";
     /// All metrics of a step passed.
     pub const ANALYSIS_PASSED: &str = "AnalysisPassed";
+    /// The change windows for all Rollouts cannot be read, or none of them will ever be open.
+    pub const CHANGE_WINDOWS_INVALID: &str = "ChangeWindowsInvalid";
+    /// A step begins outside the change windows because a person said so.
+    pub const CHANGE_WINDOW_OVERRIDDEN: &str = "ChangeWindowOverridden";
 
     /// A step was entered.
     pub const STEP_STARTED: &str = "StepStarted";

@@ -75,6 +75,12 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// ConfigMap with the administrator's scripts, in the controller's namespace.
 pub const SCRIPT_CONFIG_MAP: &str = "kruise-rollout-configuration";
 
+/// Key in that ConfigMap: the change windows of all Rollouts, as YAML.
+pub const CHANGE_WINDOWS: &str = "change-windows.yaml";
+
+/// Annotation on a Rollout: why the release that is going on may begin steps outside its change windows.
+pub const OVERRIDE_WINDOWS: &str = "rollouts.kruise.io/change-window-override";
+
 /// Lease of the one process that decides: the original's, so that both never act at the same time.
 pub const LEASE: &str = "71ddec2c.kruise.io";
 

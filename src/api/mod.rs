@@ -26,6 +26,7 @@ pub mod object;
 mod rules;
 pub mod v1alpha1;
 pub mod v1beta1;
+pub mod windows;
 
 /// The API group of every kind here.
 pub const GROUP: &str = "rollouts.kruise.io";

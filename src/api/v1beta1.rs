@@ -10,7 +10,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::analysis::{Analysis, AnalysisStatus};
+use super::{
+    analysis::{Analysis, AnalysisStatus},
+    windows::{ChangeWindow, Freeze, WindowOverride},
+};
 
 /// A Rollout names a workload and the steps by which a new version of it takes over.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,6 +45,15 @@ pub struct RolloutSpec {
     pub rollout_id: Option<String>,
     /// How a new version takes over.
     pub strategy: RolloutStrategy,
+    /// Steps begin only inside one of these. None: at any time. A step that has begun is finished, and a rollback never
+    /// waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub change_windows: Vec<ChangeWindow>,
+    /// No step begins inside one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub freezes: Vec<Freeze>,
 }
 
 /// v1alpha1's way to name the workload.
@@ -423,6 +435,9 @@ pub struct RolloutStatus {
     /// The release in blue-green style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green_status: Option<BlueGreenStatus>,
+    /// The last time that a person let a release begin steps outside its change windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_window_override: Option<WindowOverride>,
     /// The step, 1-based, whose routes every gateway has taken last in this release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed_step_index: Option<i32>,
@@ -516,6 +531,9 @@ pub struct CanaryStatus {
     /// When the current step began, while it has a deadline and is not in place yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_start_time: Option<Time>,
+    /// The step that a person has approved, while the next one is not let in yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_step_index: Option<i32>,
     /// The step that was not in place by its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step_index: Option<i32>,
@@ -626,6 +644,9 @@ pub struct BlueGreenStatus {
     /// When the current step began, while it has a deadline and is not in place yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_start_time: Option<Time>,
+    /// The step that a person has approved, while the next one is not let in yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_step_index: Option<i32>,
     /// The step that was not in place by its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step_index: Option<i32>,

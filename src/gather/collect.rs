@@ -15,6 +15,7 @@ use crate::{
         keys,
         object::{self, ObjectRef},
         v1beta1::{IngressRef, NetworkRef, Rollout, WorkloadRef},
+        windows::ClusterWindows,
     },
     lua::{Engine, library},
     rollout::{
@@ -22,6 +23,7 @@ use crate::{
         history::History,
         is_releasing,
         release::{self, Scope, Traffic},
+        windows::ForAll,
     },
     traffic::{
         ingress::{self, Ingress},
@@ -32,6 +34,7 @@ use crate::{
         canary::canary_name,
         hold::{Rule, rules},
     },
+    yaml,
 };
 
 /// Objects by name.
@@ -132,6 +135,7 @@ pub fn collect(
         history: None,
         templates: BTreeMap::new(),
         samples: BTreeMap::new(),
+        windows: Ok(ForAll::default()),
         hold: Hold::InForce,
         engine: engine.clone(),
         rollout,
@@ -143,6 +147,8 @@ pub fn collect(
     snapshot.hold = hold(objects, rule)?;
     snapshot.rivals = rivals(objects, &snapshot.rollout, &scope, &namespace)?;
     snapshot.unknown = unknown_kinds(objects, &scope, &namespace);
+
+    snapshot.windows = windows_for_all(objects, settings)?;
 
     let at = |api_version: &str, kind: &str, name: &str| {
         optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
@@ -367,6 +373,25 @@ fn ingress(
         script,
         controller,
     }))
+}
+
+/// The administrator's change windows.
+fn windows_for_all(objects: &impl Objects, settings: &Settings) -> Option<Result<ForAll, String>> {
+    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
+    let map = match objects.get(&target) {
+        Ok(map) => map,
+        Err(Lookup::Pending) => return None,
+        Err(Lookup::Missing(Missing::Forbidden(why))) => return Some(Err(why)),
+        Err(Lookup::Missing(Missing::Object | Missing::Kind)) => return Some(Ok(ForAll::default())),
+    };
+    let text = object::text(&map, &["data", keys::CHANGE_WINDOWS]);
+    if text.is_empty() {
+        return Some(Ok(ForAll::default()));
+    }
+    let read = yaml::from_str::<ClusterWindows>(text).map_err(|e| e.to_string());
+    let read = read.and_then(|windows| ForAll::try_from(&windows).map_err(|e| e.to_string()));
+    let place = format!("ConfigMap {}/{}", settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
+    Some(read.map_err(|why| format!("{place}, key {}: {why}", keys::CHANGE_WINDOWS)))
 }
 
 /// The data of the administrator's ConfigMap.

@@ -72,6 +72,7 @@ impl Machine<'_> {
         let index = self.sub().current_step_index;
         let state = StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade);
         let step = release.step(index).filter(|_| state < StepState::StepMetricsAnalysis);
+        let step = step.filter(|_| !wait.is_barred);
         let Some((step, seconds)) = step.and_then(|step| Some((step, step.deadline?))) else {
             self.sub().step_start_time = None;
             return Err(wait);

@@ -55,6 +55,8 @@ pub(super) struct Machine<'a> {
     asks: Vec<Ask>,
     /// A moment that brings something to do, whatever the pass waits for.
     again: Option<Timestamp>,
+    /// Why a person's jump to another step is not followed yet.
+    pub(super) barred_jump: Option<Wait>,
 }
 
 impl<'a> Machine<'a> {
@@ -77,6 +79,7 @@ impl<'a> Machine<'a> {
             events: Vec::new(),
             asks: Vec::new(),
             again: None,
+            barred_jump: None,
         }
     }
 
@@ -375,6 +378,7 @@ impl<'a> Machine<'a> {
             sub.failed_step_index = None;
             // What was not taken up by now was said to a step that is left.
             sub.said_by = None;
+            sub.approved_step_index = None;
         }
         if state == StepState::BeforeStepUpgrade
             && let Some(analysis) = &mut sub.analysis

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod analysis;
+mod barriers;
 mod blue_green;
 mod clock;
 mod ending;
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod release;
 pub mod snapshot;
 pub mod traffic_routing;
+pub mod windows;
 
 pub use machine::{decide, is_releasing};
 pub use plan::{Effect, Event, Plan};

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::windows::Windows;
 use crate::{
     analysis::metric::{self, Analysis},
     api::{
@@ -116,6 +117,8 @@ pub struct Release {
     pub is_paused: bool,
     /// What is measured during the whole release.
     pub background: Option<Analysis>,
+    /// When its steps may begin.
+    pub windows: Windows,
     /// Changes when the plan changes in a way that the current step must be executed again.
     pub hash: String,
 }
@@ -138,6 +141,12 @@ impl Release {
 }
 
 impl ReleaseStep {
+    /// Nothing is left to try after it. Not a count that happens to be all: that the plan gives one pod of one is no
+    /// reason to ask nobody. A blue-green release has its old set left.
+    pub fn is_all(&self, style: Style) -> bool {
+        style != Style::BlueGreen && matches!(&self.replicas, IntOrString::String(share) if percent(share) == Some(100))
+    }
+
     /// New pods for a workload of `total` pods (contract 5.4): rounded up; in place, a share below 100 % leaves one
     /// stable pod where there is more than one.
     pub fn target(&self, style: Style, total: i32) -> i32 {
@@ -393,6 +402,7 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
         failure_threshold: threshold.clone(),
         patch,
         is_paused: strategy.paused,
+        windows: Windows::of(rollout)?,
     })
 }
 

@@ -16,10 +16,10 @@ use crate::{
         v1beta1::{PatchPodTemplateMetadata, RolloutStatus, Word},
     },
     traffic::{Strategy, services},
-    workload::{Style, Workload, canary::canary_template, replicas::percent},
+    workload::{Style, Workload, canary::canary_template},
 };
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Words that a status keeps at most.
 const MOST_WORDS: usize = 50;
@@ -169,6 +169,11 @@ impl Machine<'_> {
         let wanted = sub.next_step_index;
         if wanted != release.next(index) {
             if (1..=count).contains(&wanted) {
+                if let Err(wait) = self.wait_for_window(&format!("the jump to step {wanted} of {count}"), release) {
+                    // The present step is kept in place meanwhile.
+                    self.barred_jump = Some(wait);
+                    return;
+                }
                 let by = self.heard(Word::JUMPED, index, Some(wanted));
                 let sub = self.sub();
                 sub.current_step_index = wanted;
@@ -177,7 +182,7 @@ impl Machine<'_> {
                 self.set_state(StepState::BeforeStepUpgrade);
                 self.event(reasons::STEP_STARTED, format!("jumped from step {index} to step {wanted}{by}"));
             } else {
-                sub.next_step_index = release.next(index);
+                self.sub().next_step_index = release.next(index);
             }
         }
     }
@@ -194,6 +199,7 @@ impl Machine<'_> {
         match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
             StepState::BeforeStepUpgrade => {
                 self.check_everything(scope, workload, release)?;
+                self.wait_for_window(&format!("step {index} of {}", release.count()), release)?;
                 self.before_upgrade(scope, traffic, routed.is_some(), workload)?;
                 self.event(reasons::STEP_STARTED, format!("step {index} of {} begins", release.count()));
                 self.set_state(StepState::StepUpgrade);
@@ -248,7 +254,12 @@ impl Machine<'_> {
                     }
                 }
                 self.take_shared(scope)?;
-                let pause = self.wait_for_pause(index, step, release);
+                let pause = match self.barred_jump.take() {
+                    Some(wait) => Err(wait),
+                    None => self
+                        .wait_for_pause(index, step, release)
+                        .and_then(|()| self.wait_for_next(index, step, release)),
+                };
                 // A pause that is over asks for nothing: after a lost status the next step's routes may be there already.
                 if pause.is_err()
                     && let Some(traffic) = routed
@@ -274,6 +285,12 @@ impl Machine<'_> {
                 if self.snap.rollout.status.as_ref().is_some_and(is_approved) {
                     let by = self.heard(Word::APPROVED, index, None);
                     self.event(reasons::APPROVED, format!("step {index} of {} is approved{by}", release.count()));
+                }
+                if self.wait_for_next(index, step, release).is_err() {
+                    // The word is kept, and the step in place, until the next one is let in.
+                    self.sub().approved_step_index = Some(index);
+                    self.set_state(StepState::StepPaused);
+                    return Ok(());
                 }
                 let next = release.next(index);
                 if next < 0 {
@@ -349,13 +366,10 @@ impl Machine<'_> {
     /// The last step with all pods does not wait for an approval that nobody asked for: nothing would be left to try.
     /// A blue-green release has its old set left, and waits.
     fn is_free_passage(&mut self, step: &ReleaseStep, index: i32, release: &Release) -> bool {
-        // Not a count that happens to be all: that the plan gives one pod of one is no reason to ask nobody.
-        let is_all = matches!(&step.replicas, IntOrString::String(text) if percent(text) == Some(100));
         index == release.count()
             && step.pause == Pause::Approval
             && self.sub().failed_step_index != Some(index)
-            && is_all
-            && self.style() != Style::BlueGreen
+            && step.is_all(self.style())
     }
 
     /// What to wait for after a step: one that was late or measured bad waits for a person, who has to know why.
@@ -368,7 +382,7 @@ impl Machine<'_> {
     }
 
     fn wait_for_pause(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
-        if self.is_free_passage(step, index, release) {
+        if self.is_free_passage(step, index, release) || self.sub().approved_step_index == Some(index) {
             return Ok(());
         }
         let place = format!("Rollout is in step({index}/{})", release.count());

@@ -14,6 +14,8 @@ pub(super) struct Wait {
     pub(super) until: Option<Timestamp>,
     /// A person must mend something.
     pub(super) stall: Option<(&'static str, String)>,
+    /// The step was not let in yet: its deadline does not run.
+    pub(super) is_barred: bool,
 }
 
 impl Wait {
@@ -22,11 +24,16 @@ impl Wait {
     }
 
     pub(super) fn until(message: impl Into<String>, time: Timestamp) -> Wait {
-        Wait { message: Some(message.into()), until: Some(time), stall: None }
+        Wait { message: Some(message.into()), until: Some(time), ..Wait::default() }
     }
 
     pub(super) fn stall(reason: &'static str, message: impl Into<String>) -> Wait {
         Wait { stall: Some((reason, message.into())), ..Wait::default() }
+    }
+
+    /// The same, of a step that was not let in yet.
+    pub(super) fn barred(self) -> Wait {
+        Wait { is_barred: true, ..self }
     }
 
     /// Time alone ends it.

@@ -6,11 +6,13 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::{
     api::{convert::to_v1beta1, keys, object},
     lua::{Caps, Feature, Library, Script},
+    rollout::windows::Windows,
     workload::{self, KINDS, Style},
 };
 
@@ -199,6 +201,7 @@ impl<'a> Subject<'a> {
         }
         errors.extend(self.impossible_style());
         errors.extend(self.too_large_steps(rules.partition_percent_limit));
+        errors.extend(self.wrong_windows());
         errors
     }
 
@@ -251,6 +254,19 @@ impl<'a> Subject<'a> {
             return wrong(".enableExtraWorkloadForCanary", extra.clone(), remedy);
         }
         None
+    }
+
+    /// Times that do not exist, and time zones that nobody knows.
+    fn wrong_windows(&self) -> Option<Wrong> {
+        fn read<T: DeserializeOwned>(rollout: &Value, key: &str) -> Vec<T> {
+            let list = rollout.pointer(&format!("/spec/{key}")).cloned();
+            list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
+        }
+        let (windows, freezes) = (read(self.rollout, "changeWindows"), read(self.rollout, "freezes"));
+        let wrong = Windows::read("spec.", &windows, &freezes).err()?;
+        let pointer = wrong.field.replace(['.', '['], "/").replace(']', "");
+        let value = self.rollout.pointer(&format!("/{pointer}")).cloned().unwrap_or_default();
+        Some(Wrong { field: wrong.field, value, problem: wrong.problem })
     }
 
     /// Rule of partition style with traffic: the old pods that are left bear the rest of the requests.

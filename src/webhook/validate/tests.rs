@@ -229,3 +229,17 @@ fn warnings_tell_what_is_probably_not_meant() {
         assert!(verdict.warnings.iter().all(|w| w.len() <= 256));
     }
 }
+
+#[test]
+fn times_that_nobody_knows_are_refused() {
+    let with = |more: &str| format!("{GOOD}  {more}\n");
+    let zone = with("changeWindows: [{from: '09:00', to: '16:00', timeZone: Mars}]");
+    assert_eq!(
+        error(&zone, None),
+        "spec.changeWindows[0].timeZone: Invalid value: \"Mars\": \"Mars\" is not known; use a name such as Europe/Berlin or UTC"
+    );
+    let freeze = with("freezes: [{from: 2026-12-20, to: 2026-02-30}]");
+    assert!(error(&freeze, None).starts_with("spec.freezes[0].to: Invalid value: \"2026-02-30\":"));
+    assert_eq!(judged(&zone, Some(&zone)).errors, [], "what was stored before is not judged again");
+    assert_eq!(judged(&with("freezes: [{from: 2026-12-20, to: 2026-12-20}]"), None), Verdict::default());
+}
