@@ -390,6 +390,12 @@ fn render_effect(world: &World, effect: &Effect) -> Value {
 
 fn with_conditions_by_type(mut status: Value) -> Value {
     let Some(map) = status.as_object_mut() else { return status };
+    for script in map.get_mut("scripts").and_then(Value::as_array_mut).into_iter().flatten() {
+        // Every edit of a built-in script would be a new expectation.
+        if script["source"] == "BuiltIn" {
+            script.as_object_mut().unwrap().remove("version");
+        }
+    }
     if let Some(Value::Array(conditions)) = map.remove("conditions") {
         let by_type: Map<String, Value> = conditions
             .into_iter()

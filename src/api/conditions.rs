@@ -15,6 +15,9 @@ pub mod types {
     pub const TERMINATING: &str = "Terminating";
     /// Something that a person must mend keeps the release where it is. Absent when nothing does.
     pub const STALLED: &str = "Stalled";
+    /// A script of the ConfigMap was changed during the release and its new text does not work: the old one goes on. Absent
+    /// when every script is what the ConfigMap says.
+    pub const SCRIPT_REJECTED: &str = "ScriptRejected";
     /// What the cluster cannot promise, such as holding a change while the controller is down.
     pub const DEGRADED: &str = "Degraded";
 }
@@ -50,6 +53,10 @@ pub mod reasons {
     pub const TRAFFIC_ROUTING_NOT_FOUND: &str = "TrafficRoutingNotFound";
     /// No script is known for a networkRef's kind.
     pub const SCRIPT_NOT_FOUND: &str = "ScriptNotFound";
+    /// A script changed during a release, and its new text serves from now on.
+    pub const SCRIPT_CHANGED: &str = "ScriptChanged";
+    /// A script changed during a release, and its new text does not work: the old one goes on.
+    pub const SCRIPT_REJECTED: &str = "ScriptRejected";
     /// A script failed, exceeded its budget, or returned what cannot be written.
     pub const SCRIPT_FAILED: &str = "ScriptFailed";
     /// A script's result breaks a rule that every route must keep.

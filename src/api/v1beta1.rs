@@ -444,6 +444,41 @@ pub struct RolloutStatus {
     /// Routes that a gateway did not take; those before them are in place until something about them changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_routes: Option<RefusedRoutes>,
+    /// The script that serves each object that routes, during a release; after it, those that served last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<ServingScript>,
+}
+
+/// The script that serves an object that routes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServingScript {
+    /// Kind of the object.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// `BuiltIn` or `ConfigMap`.
+    pub source: String,
+    /// The script: the path of a built-in one, or ConfigMap and key.
+    pub script: String,
+    /// The beginning of the SHA-256 of its text.
+    pub version: String,
+    /// What it makes of the object otherwise than the text that it took the place of in this release.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub differences: String,
+    /// A newer text that does not work, and is not used in this release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedScript>,
+}
+
+/// A text of a script that does not work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedScript {
+    /// The beginning of the SHA-256 of its text; empty when it is gone.
+    pub version: String,
+    /// ConfigMap, key, and the error.
+    pub message: String,
 }
 
 /// Routes that a gateway did not take.

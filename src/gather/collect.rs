@@ -17,7 +17,7 @@ use crate::{
         v1beta1::{IngressRef, NetworkRef, Rollout, WorkloadRef},
         windows::ClusterWindows,
     },
-    lua::{Engine, library},
+    lua::{Engine, NotFound, Script, library},
     rollout::{
         Hold, Snapshot, UnknownKind,
         history::History,
@@ -27,6 +27,7 @@ use crate::{
     },
     traffic::{
         ingress::{self, Ingress},
+        memory::Memory,
         routes::{Missing, Network},
     },
     workload::{
@@ -194,6 +195,7 @@ pub fn collect(
             service == Some(&names.stable_service) || service == Some(&names.canary_service)
         });
         (snapshot.networks, snapshot.ingress) = routes(objects, traffic, &namespace, settings)?;
+        know_working(&mut snapshot, engine);
     }
     if let Some(name) = &scope.shared {
         snapshot.traffic_routing = at(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, name)?;
@@ -259,6 +261,27 @@ pub fn named_templates(rollout: &Rollout) -> impl Iterator<Item = &str> {
     names.filter(|name| !is_built_in(name))
 }
 
+/// Keeps the texts of the scripts of a release, and finds those that the status says have served in it: a ConfigMap may
+/// have another text by now.
+fn know_working(snapshot: &mut Snapshot, engine: &Engine) {
+    if !is_releasing(&snapshot.rollout) {
+        return;
+    }
+    let memory = Memory::of(engine);
+    let serving = snapshot.rollout.status.as_ref().map(|s| s.scripts.as_slice()).unwrap_or_default();
+    let working = |script: &Result<Script, NotFound>, kind: &str, name: &str| {
+        let version = script.as_ref().ok().map(|script| memory.keep(script));
+        let served = serving.iter().find(|s| s.kind == kind && s.name == name)?;
+        if version.as_ref() == Some(&served.version) { None } else { memory.text(&served.version) }
+    };
+    for network in &mut snapshot.networks {
+        network.working = working(&network.script, &network.reference.kind, &network.reference.name);
+    }
+    if let Some(ingress) = &mut snapshot.ingress {
+        ingress.working = working(&ingress.script, ingress::KIND, &ingress.name);
+    }
+}
+
 /// The records of earlier releases of a Rollout.
 fn records(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<Result<Vec<Arc<Value>>, Missing>> {
     // A list of nothing does not tell why.
@@ -318,7 +341,14 @@ fn network(
     let group = object::group(&reference.api_version);
     let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
     let acceptance = library::resolve_accepted(group, &reference.kind, scripts, settings.config_map_wins);
-    Some(Network { reference: reference.clone(), namespace: namespace.to_owned(), object, script, acceptance })
+    Some(Network {
+        reference: reference.clone(),
+        namespace: namespace.to_owned(),
+        object,
+        script,
+        working: None,
+        acceptance,
+    })
 }
 
 /// How an Ingress routes during a release.
@@ -351,6 +381,7 @@ fn ingress(
         namespace: namespace.to_owned(),
         object: stable.clone(),
         script: script.clone(),
+        working: None,
         // What an Ingress reports are addresses.
         acceptance: None,
     };
@@ -371,6 +402,7 @@ fn ingress(
         stable,
         canary,
         script,
+        working: None,
         controller,
     }))
 }

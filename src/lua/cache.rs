@@ -22,6 +22,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         Self { entries, weight, map: HashMap::new(), total: 0, clock: 0 }
     }
 
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
     pub fn get(&mut self, key: &K) -> Option<V> {
         self.clock += 1;
         let entry = self.map.get_mut(key)?;

@@ -166,6 +166,11 @@ impl Engine {
         Arc::clone(memory).downcast().unwrap_or_default()
     }
 
+    /// Compiled scripts and results that are kept.
+    pub fn kept(&self) -> (usize, usize) {
+        (lock(&self.inner.shared.compiled).len(), lock(&self.inner.shared.results).len())
+    }
+
     /// Runs the script with `obj` as its only global. Blocks the calling thread, for at most the wall limit and a
     /// small overhead once a worker is free.
     ///

@@ -45,6 +45,11 @@ impl Script {
         self.digest().iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    /// The beginning of [`Script::hash`]: tells versions of a script apart.
+    pub fn version(&self) -> String {
+        self.digest().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+
     /// What the comment that the script begins with says after `-- FIELD:`, such as `weight,header` after `-- caps:`.
     pub fn header(&self, field: &str) -> Option<&str> {
         let comment = self.source.lines().map_while(|line| line.strip_prefix("--"));

@@ -29,7 +29,7 @@ impl Machine<'_> {
         step: &ReleaseStep,
         what: &str,
     ) -> Turn {
-        let refusal = match acceptance(&self.snap.networks, &self.snap.engine, self.snap.now)? {
+        let refusal = match acceptance(&self.networks, &self.snap.engine, self.snap.now)? {
             Acceptance::Taken => None,
             Acceptance::Waiting { message, until: Some(until) } => {
                 return Err(Wait::until(format!("waiting for a gateway: {message}"), until));
@@ -45,13 +45,13 @@ impl Machine<'_> {
         };
         let Some(message) = refusal else {
             self.status.refused_routes = None;
-            if self.is_routing_step() && self.snap.networks.iter().any(|n| n.acceptance.is_some()) {
+            if self.is_routing_step() && self.networks.iter().any(|n| n.acceptance.is_some()) {
                 self.status.routed_step_index = Some(self.sub().current_step_index);
             }
             return Ok(());
         };
         let context = self.context(traffic, release);
-        let version = routes::version(&self.snap.networks, &context, &step.strategy)?;
+        let version = routes::version(&self.networks, &context, &step.strategy)?;
         // Stored before anything is put back, so that what is put back is not tried again at once.
         self.status.refused_routes = Some(RefusedRoutes { version, message: message.clone() });
         self.look_again(self.snap.now);
@@ -62,7 +62,7 @@ impl Machine<'_> {
     pub(super) fn avoid_refused(&mut self, traffic: &Traffic, release: &Release, step: &ReleaseStep) -> Turn {
         let Some(refused_routes) = self.status.refused_routes.clone() else { return Ok(()) };
         let context = self.context(traffic, release);
-        if routes::version(&self.snap.networks, &context, &step.strategy)? != refused_routes.version {
+        if routes::version(&self.networks, &context, &step.strategy)? != refused_routes.version {
             self.status.refused_routes = None;
             return Ok(());
         }
@@ -83,9 +83,9 @@ impl Machine<'_> {
 
     /// The routes from before the release. What they refer to stays: the step may be tried again.
     fn plan_first_routes(&self) -> Turn<Vec<RouteWrite>> {
-        let mut writes = routes::plan_restore(&self.snap.networks, &self.snap.engine)?;
+        let mut writes = routes::plan_restore(&self.networks, &self.snap.engine)?;
         writes.retain(|write| !write.is_definition);
-        if let Some(ingress) = &self.snap.ingress {
+        if let Some(ingress) = &self.ingress {
             writes.extend(ingress.plan_restore(&owner_reference(&self.snap.rollout))?);
         }
         writes.retain(RouteWrite::is_needed);

@@ -20,6 +20,7 @@ use crate::{
         object::{self, ObjectRef},
         v1beta1::{CanaryStatus, Rollout, RolloutStatus},
     },
+    traffic::{ingress::Ingress, routes::Network},
     workload::{Change, Revision, Style, Workload, canary::canary_name, deployment},
 };
 
@@ -50,6 +51,10 @@ pub(super) struct Machine<'a> {
     /// The extra Deployment of canary style.
     pub(super) canary: Option<Workload>,
     pub(super) scope: Result<Scope, SpecError>,
+    /// The objects that route, each with the text of its script that serves it.
+    pub(super) networks: Vec<Network>,
+    /// The Ingress beside which a canary stands, the same.
+    pub(super) ingress: Option<Ingress>,
     effects: Vec<Effect>,
     events: Vec<Event>,
     asks: Vec<Ask>,
@@ -75,6 +80,8 @@ impl<'a> Machine<'a> {
             workload: snap.workload.as_ref().zip(kind).map(|(w, kind)| (kind.read)(w, &surroundings)),
             canary: canary.map(|c| deployment::read(c, &surroundings)),
             scope,
+            networks: snap.networks.clone(),
+            ingress: snap.ingress.clone(),
             effects: Vec::new(),
             events: Vec::new(),
             asks: Vec::new(),
@@ -221,6 +228,7 @@ impl<'a> Machine<'a> {
     }
 
     fn progress(&mut self, scope: &Scope, workload: &Workload) -> Turn {
+        self.choose_scripts(scope);
         use super::ending::Ending;
         match self.progressing_reason() {
             reasons::FINALISING => self.finalise(Ending::Success, scope, workload),

@@ -15,6 +15,7 @@ mod machine;
 mod pods;
 mod rolling;
 mod routing;
+mod scripts;
 mod sharing;
 mod turn;
 mod unrouting;

@@ -164,7 +164,7 @@ impl<'a> Machine<'a> {
         strategy: &Strategy,
     ) -> Turn<Vec<RouteWrite>> {
         let context = self.context(traffic, release);
-        let mut writes = routes::plan_step(&self.snap.networks, &context, strategy)?;
+        let mut writes = routes::plan_step(&self.networks, &context, strategy)?;
         writes.extend(self.plan_ingress(&context, strategy)?);
         writes.retain(RouteWrite::is_needed);
         Ok(writes)
@@ -173,7 +173,7 @@ impl<'a> Machine<'a> {
     /// Whether a strategy could be put in place.
     pub(super) fn check_routes(&self, traffic: &Traffic, release: &Release, strategy: &Strategy) -> Turn {
         let context = self.context(traffic, release);
-        routes::check_step(&self.snap.networks, &context, strategy)?;
+        routes::check_step(&self.networks, &context, strategy)?;
         self.plan_ingress(&context, strategy).map(|_| ())
     }
 
@@ -182,7 +182,7 @@ impl<'a> Machine<'a> {
     }
 
     fn plan_ingress(&self, context: &Context<'_>, strategy: &Strategy) -> Turn<Option<RouteWrite>> {
-        let Some(ingress) = &self.snap.ingress else { return Ok(None) };
+        let Some(ingress) = &self.ingress else { return Ok(None) };
         if let Some(name) = self.canary_ingress_that_goes() {
             return Err(Wait::on(format!("waiting for Ingress {name} to go, to make it anew")));
         }

@@ -46,8 +46,8 @@ impl Machine<'_> {
     pub(super) fn restore_routes(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         let (definitions, mut routes): (Vec<_>, Vec<_>) =
-            routes::plan_restore(&self.snap.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
-        if let Some(ingress) = &self.snap.ingress {
+            routes::plan_restore(&self.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
+        if let Some(ingress) = &self.ingress {
             routes.extend(ingress.plan_restore(&owner_reference(&self.snap.rollout))?);
         }
         if !routes.is_empty() {

@@ -187,6 +187,7 @@ mod tests {
             object: Ok(Arc::new(json!({"apiVersion": "g.io/v1", "kind": "Route", "status": status, "spec": {},
                 "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}}))),
             script: Err(not_found),
+            working: None,
             acceptance: Some(Script::new("accepted.lua", "return obj.status", Origin::BuiltIn)),
         }
     }

@@ -55,6 +55,8 @@ pub struct Ingress {
     pub canary: Result<Arc<Value>, Missing>,
     /// The script of its class, or where it was looked for.
     pub script: Result<Script, NotFound>,
+    /// As [`Network::working`](super::routes::Network::working).
+    pub working: Option<Script>,
     /// `spec.controller` of its IngressClass, where it is known.
     pub controller: Option<String>,
 }

@@ -32,10 +32,17 @@ const STEPS: usize = 200;
 /// Bytes that all groups may need, about.
 const BYTES: usize = 48 << 20;
 
-/// Groups by their objects.
+/// Texts of scripts that are remembered at most: those in use, and some that people have just changed.
+const TEXTS: usize = 256;
+/// Bytes that they may need.
+const TEXT_BYTES: usize = 8 << 20;
+
+/// Groups by their objects, and texts of scripts by their version.
 #[derive(Debug, Default)]
 pub struct Memory {
     groups: Mutex<Groups>,
+    /// Those used last come last.
+    texts: Mutex<Vec<(String, Script)>>,
     work: [AtomicU64; 3],
 }
 
@@ -69,6 +76,36 @@ impl Memory {
     /// The memory that lives in an engine.
     pub fn of(engine: &Engine) -> Arc<Memory> {
         engine.memory()
+    }
+
+    /// Remembers the text of a script; gives its version.
+    pub fn keep(&self, script: &Script) -> String {
+        let version = script.version();
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.retain(|(known, _)| *known != version);
+        texts.push((version.clone(), script.clone()));
+        let mut bytes: usize = texts.iter().map(|(_, s)| s.source.len()).sum();
+        while texts.len() > TEXTS || (bytes > TEXT_BYTES && texts.len() > 1) {
+            let (_, gone) = texts.remove(0);
+            bytes -= gone.source.len();
+        }
+        version
+    }
+
+    /// The text of this version, if it is remembered.
+    pub fn text(&self, version: &str) -> Option<Script> {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = texts.iter().position(|(known, _)| known == version)?;
+        let found = texts.remove(at);
+        let script = found.1.clone();
+        texts.push(found);
+        Some(script)
+    }
+
+    /// Texts of scripts that are remembered, and their bytes.
+    pub fn texts(&self) -> (usize, usize) {
+        let texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        (texts.len(), texts.iter().map(|(_, s)| s.source.len()).sum())
     }
 
     /// What planning has cost so far.
@@ -261,5 +298,39 @@ fn weight(value: &Value) -> usize {
         Value::Array(items) => items.iter().map(weight).sum(),
         Value::Object(map) => map.iter().map(|(k, v)| NODE + k.len() + weight(v)).sum(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::lua::{Limits, Origin};
+
+    fn script(source: String) -> Script {
+        let origin = Origin::ConfigMap { namespace: String::new(), name: "c".into(), key: "k".into() };
+        Script::new("c/k", source, origin)
+    }
+
+    /// A hundred edits of a script, of 200 KiB each, with and without mistakes.
+    #[test]
+    fn edits_of_a_script_do_not_pile_up() {
+        let limits = Limits { compiled: 16, results: 16, ..Limits::default() };
+        let engine = Engine::with_limits(1, limits);
+        let memory = Memory::of(&engine);
+        let comment = format!("-- {}\n", "x".repeat(200 << 10));
+        let serving = memory.keep(&script("return obj".to_owned()));
+        for edit in 0..100 {
+            let text = if edit % 2 == 0 { "return {n = " } else { "retrun {n = " };
+            let edited = script(format!("{comment}{text} {edit}}}"));
+            memory.keep(&edited);
+            assert_eq!(engine.run(&edited, &json!({})).is_ok(), edit % 2 == 0, "{edit}");
+            assert!(memory.text(&serving).is_some(), "{edit}");
+        }
+        let (compiled, results) = engine.kept();
+        let (texts, bytes) = memory.texts();
+        assert!(compiled <= 16 && results <= 16, "{compiled} {results}");
+        assert!(texts <= TEXTS && bytes <= TEXT_BYTES, "{texts} {bytes}");
     }
 }

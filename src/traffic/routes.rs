@@ -41,6 +41,8 @@ pub struct Network {
     pub object: Result<Arc<Value>, Missing>,
     /// The script of its kind, or where it was looked for.
     pub script: Result<Script, NotFound>,
+    /// The text of the script that has served it in this release, where it is known and another one than `script`.
+    pub working: Option<Script>,
     /// The script that reads its status, for kinds that report.
     pub acceptance: Option<Script>,
 }
@@ -170,6 +172,25 @@ pub fn version(networks: &[Network], context: &Context<'_>, strategy: &Strategy)
         let scripts = networks.iter().filter_map(|n| n.script.as_ref().ok()).map(Script::hash);
         Ok(object::digest(&json!([asked, objects.collect::<Vec<_>>(), scripts.collect::<Vec<_>>()])))
     })
+}
+
+/// What the scripts make of the objects in a step. Nothing is remembered: for texts of scripts that are on trial.
+///
+/// # Errors
+/// As [`plan_step`].
+pub fn results(networks: &[Network], context: &Context<'_>, strategy: &Strategy) -> Result<Vec<Parts>, RouteError> {
+    let memory = Memory::default();
+    let mut group = memory.take(networks);
+    let key = StepKey { names: context.names.clone(), patch: context.patch.cloned(), strategy: strategy.clone() };
+    let step = verify(&mut group, &memory, networks, context, key)?;
+    let results = group.objects.iter().zip(step.results.iter());
+    Ok(results
+        .map(|(known, result)| Parts {
+            spec: result.spec(&known.reading.original),
+            labels: result.labels.clone(),
+            annotations: result.annotations.clone(),
+        })
+        .collect())
 }
 
 fn remembering<T>(

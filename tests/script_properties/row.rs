@@ -291,6 +291,7 @@ pub fn finishing_restores(row: &Row) {
             namespace: "shop".to_owned(),
             object: Ok(Arc::new(live.clone())),
             script: Ok(row.script()),
+            working: None,
             acceptance: None,
         };
         let apply = |live: &mut Value, change: &Change| {
