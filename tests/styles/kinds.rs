@@ -482,6 +482,33 @@ fn a_clone_set_that_is_scaled_up_in_blue_green_says_how_to_go_on() {
     });
 }
 
+/// The template of the stable version comes from what the workload's own controller keeps of it.
+async fn a_late_step_is_rolled_back(kind: &Kind, mut strategy: Value) {
+    strategy["stepDeadlineSeconds"] = json!(120);
+    strategy["onStepFailure"] = json!("Rollback");
+    let stage = kind.stage(&strategy).await;
+    let before = stage.workload();
+    let broken = json!({"spec": {"template": {"metadata": {"annotations": {"tidegate.test/never-ready": "true"}},
+        "spec": {"volumes": [{"name": "nginx-config", "configMap": {"name": "nginx-configmap-broken"}}]}}}});
+    stage.patch_workload(broken).await;
+    stage.until("taken back", |s| s.workload()["spec"]["template"] == before["spec"]["template"]).await;
+    stage.ends_with("10 base").await;
+    kind.assert_kept_enough(&stage);
+    assert_restored(&stage, &before);
+    let conditions = stage.rollout()["status"]["conditions"].as_array().cloned().unwrap();
+    let succeeded = conditions.iter().find(|c| c["type"] == "Succeeded").unwrap();
+    assert_eq!((&succeeded["status"], &succeeded["reason"]), (&json!("False"), &json!("StepFailed")), "{succeeded}");
+}
+
+#[test]
+fn a_step_that_fails_is_rolled_back_to_the_template_of_the_stable_version() {
+    play(async {
+        each(false, async |kind| a_late_step_is_rolled_back(kind, steps()).await).await;
+        let whole = json!({"blueGreen": {"steps": [{"replicas": "100%"}]}});
+        each_blue_green(async |kind| a_late_step_is_rolled_back(kind, whole.clone()).await).await;
+    });
+}
+
 #[test]
 fn nodes_come_and_go_during_a_step() {
     play(async {
