@@ -56,6 +56,7 @@ fn kept_by(step: &ReleaseStep, replicas: i32) -> String {
         rollout: "r",
         style: Style::Partition,
         target: new,
+        kept: 0,
         wanted: &step.replicas,
         needed: new,
         surroundings,

@@ -47,6 +47,12 @@ pub const TRAFFIC_ROUTING_FINALIZER: &str = "rollouts.kruise.io/trafficrouting";
 /// Finalizers on a TrafficRouting, each followed by the name of a Rollout: while there is one, the routes are changed.
 pub const PROGRESSING_FINALIZER: &str = "progressing.rollouts.kruise.io/";
 
+/// Annotation on a Rollout: with `true`, a release without traffic that is rolled back goes back step by step.
+pub const ROLLBACK_IN_BATCH: &str = "rollouts.kruise.io/rollback-in-batch";
+
+/// Label on a pod that had the stable template when its release began to go back in batches; value: the release's id.
+pub const NO_NEED_UPDATE: &str = "rollouts.kruise.io/no-need-update";
+
 /// Annotation on a Rollout: name of the TrafficRouting it shares.
 pub const TRAFFIC_ROUTING: &str = "rollouts.kruise.io/trafficrouting";
 

@@ -117,6 +117,9 @@ impl Machine<'_> {
 
     /// Sets the template back, in the write that shuts the workload as well: requests leave the new pods before they go.
     pub(super) fn roll_back(&mut self, workload: &Workload, reason: &'static str, why: String) -> Turn {
+        if self.goes_back_in_batches(workload) {
+            return Err(Wait::stall(reason, format!("{why}. The workload is on its way back already; mend its pods")));
+        }
         let stable = self.sub().stable_revision.clone();
         let gate = workload.kind.gate;
         let Some(template) = gate.template_of(workload, &self.snap.surroundings(), &stable) else {

@@ -156,6 +156,7 @@ impl Machine<'_> {
                     if let Some(workload) = workload {
                         self.tidy(workload)?;
                     }
+                    self.unmark_kept_pods()?;
                 }
             }
         }

@@ -121,7 +121,8 @@ impl<'a> Machine<'a> {
         // A template that went back to the stable one brings no new pods, and one that is refused is not the release's.
         let is_its =
             self.canary.is_some() || self.workload.clone().is_some_and(|workload| self.is_of_release(&workload));
-        let new = self.new_revision().filter(|new| new.hash != sub.stable_revision && is_its);
+        let goes_back = self.workload.as_ref().is_some_and(|workload| self.goes_back_in_batches(workload));
+        let new = self.new_revision().filter(|new| is_its && (goes_back || new.hash != sub.stable_revision));
         let pods = match &self.canary {
             Some(canary) => Some((canary.existing, canary.ready)),
             None => new.as_ref().map(|new| (new.existing, new.ready)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
+    going_back::is_kept,
     machine::Machine,
     plan::{Effect, Purpose},
     release::{Release, ReleaseStep, Scope, owner_reference},
@@ -72,13 +73,14 @@ impl Machine<'_> {
     }
 
     fn next_move(&self, scope: &Scope, workload: &Workload, release: &Release, step: &ReleaseStep) -> Move {
-        let target = step.target(scope.style, workload.replicas);
+        let (target, kept) = self.target(scope, workload, step);
         workload.kind.gate.open(
             workload,
             &Goal {
                 rollout: self.rollout_name(),
                 style: scope.style,
                 target,
+                kept,
                 wanted: &step.replicas,
                 needed: needed(release, target),
                 surroundings: self.snap.surroundings(),
@@ -142,7 +144,7 @@ impl Machine<'_> {
         release: &Release,
         step: &ReleaseStep,
     ) -> Turn<bool> {
-        let target = step.target(scope.style, workload.replicas);
+        let (target, _) = self.target(scope, workload, step);
         let pods = match scope.style {
             Style::Canary => {
                 self.canary.as_ref().filter(|c| !object::is_deleting(c.object())).map_or(-1, |c| c.replicas)
@@ -171,9 +173,10 @@ impl Machine<'_> {
     pub(super) fn label_pods(&mut self, scope: &Scope, workload: &Workload, release: &Release) -> Turn {
         let (Some(id), Some(new)) = (workload.rollout_id(), self.new_revision()) else { return Ok(()) };
         let steps = usize::try_from(self.sub().current_step_index).unwrap_or(0);
-        let targets: Vec<i32> =
-            release.steps.iter().take(steps).map(|step| step.target(scope.style, workload.replicas)).collect();
-        let missing = batches::labels(&self.snap.pods, &new.pods, id, &targets);
+        let steps = release.steps.iter().take(steps).map(|step| self.target(scope, workload, step));
+        let targets: Vec<i32> = steps.map(|(all, kept)| all - kept).collect();
+        let pods: Vec<Arc<Value>> = self.snap.pods.iter().filter(|pod| !is_kept(pod)).cloned().collect();
+        let missing = batches::labels(&pods, &new.pods, id, &targets);
         let is_written = !missing.is_empty();
         for Labelling { pod, operations } in missing {
             let target = ObjectRef::new("v1", "Pod", object::namespace(&pod), object::name(&pod));

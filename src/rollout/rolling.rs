@@ -27,7 +27,8 @@ const MOST_WORDS: usize = 50;
 impl Machine<'_> {
     pub(super) fn rolling(&mut self, scope: &Scope, workload: &Workload) -> Turn {
         let stable = self.sub().stable_revision.clone();
-        if workload.is_at(&stable) {
+        let goes_back = self.goes_back_in_batches(workload);
+        if workload.is_at(&stable) && !goes_back {
             self.sub().finalising_step = String::new();
             self.sub().canary_revision = stable;
             self.set_progressing(
@@ -40,6 +41,9 @@ impl Machine<'_> {
         // Also after a template that came while winding up: the workload may have been opened by then.
         self.keep_held(workload)?;
         let release = self.release()?;
+        if goes_back {
+            self.begin_going_back(workload, &release);
+        }
         if self.is_of_another_template(workload, &release) {
             self.check_one_version(scope, workload)?;
             return self.restart(scope, workload, &release);
@@ -71,7 +75,8 @@ impl Machine<'_> {
 
     /// Whatever opened the workload before its time, without the admission policy or around it: it is shut again.
     pub(super) fn keep_held(&mut self, workload: &Workload) -> Turn {
-        if workload.kind.gate.is_kept(workload) || workload.is_at(&self.sub().stable_revision.clone()) {
+        let is_at_stable = workload.is_at(&self.sub().stable_revision.clone());
+        if workload.kind.gate.is_kept(workload) || (is_at_stable && !self.goes_back_in_batches(workload)) {
             return Ok(());
         }
         self.hold_late(workload)
@@ -199,7 +204,11 @@ impl Machine<'_> {
         match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
             StepState::BeforeStepUpgrade => {
                 self.check_everything(scope, workload, release)?;
-                self.wait_for_window(&format!("step {index} of {}", release.count()), release)?;
+                // The way back waits for nobody's hours.
+                if !self.goes_back_in_batches(workload) {
+                    self.wait_for_window(&format!("step {index} of {}", release.count()), release)?;
+                }
+                self.mark_kept_pods(workload)?;
                 self.before_upgrade(scope, traffic, routed.is_some(), workload)?;
                 self.event(reasons::STEP_STARTED, format!("step {index} of {} begins", release.count()));
                 self.set_state(StepState::StepUpgrade);

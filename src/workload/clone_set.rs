@@ -48,6 +48,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition, Style::BlueGreen],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    goes_back_in_batches: true,
     holds: &[
         rule(
             "tidegate-hold-kruise-clonesets-v1beta1",
@@ -318,6 +319,7 @@ mod tests {
             rollout: "r",
             style: Style::Partition,
             target,
+            kept: 0,
             wanted: &wanted,
             needed: target,
             surroundings,

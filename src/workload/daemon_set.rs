@@ -32,6 +32,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    goes_back_in_batches: false,
     holds: &[Rule {
         policy: "tidegate-hold-daemonsets",
         group: "apps",

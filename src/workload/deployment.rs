@@ -26,6 +26,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Canary, Style::Partition, Style::BlueGreen],
     revisions: ("apps/v1", "ReplicaSet"),
     counts_pods: false,
+    goes_back_in_batches: false,
     holds: &[Rule {
         policy: "tidegate-hold-deployments",
         group: "apps",

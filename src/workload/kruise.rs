@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Kind, Style, Surroundings, Workload, daemon_set,
     hold::{By, Field, Rule, field::Scalar},
-    partition::{Partition, by_count, refusal},
+    partition::{Partition, by_count, by_ordinal, refusal},
     revisions::CONTROLLER_REVISION,
     stateful_set,
 };
@@ -45,6 +45,7 @@ pub const STATEFUL_SET: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    goes_back_in_batches: true,
     holds: &[
         rule(
             "tidegate-hold-kruise-statefulsets-v1beta1",
@@ -60,7 +61,7 @@ pub const STATEFUL_SET: Kind = Kind {
         ),
     ],
     read: |object, surroundings| stateful_set::ordinals(&STATEFUL_SET_ROW, object, surroundings),
-    gate: &Partition { at: by_count, refusal, stuck: stateful_set::stuck },
+    gate: &Partition { at: by_ordinal, refusal, stuck: stateful_set::stuck },
 };
 
 static STATEFUL_SET_ROW: Kind = STATEFUL_SET;
@@ -75,6 +76,7 @@ pub const DAEMON_SET: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    goes_back_in_batches: false,
     holds: &[
         rule(
             "tidegate-hold-kruise-daemonsets-v1beta1",

@@ -53,6 +53,8 @@ pub struct Kind {
     pub revisions: (&'static str, &'static str),
     /// Its versions are counted by its pods: nothing can be decided during a release before these are known.
     pub counts_pods: bool,
+    /// Its pods may go back to the stable version step by step.
+    pub goes_back_in_batches: bool,
     /// How the API server holds it, in each version that it is known in.
     pub holds: &'static [hold::Rule],
     /// Reads the view.
@@ -113,7 +115,7 @@ pub struct Surroundings<'a> {
 
 impl<'a> Surroundings<'a> {
     /// Pods that a workload controls and that are not going.
-    pub fn pods_of(&self, workload: &Value) -> impl Iterator<Item = &'a Arc<Value>> {
+    pub fn pods_of(&self, workload: &Value) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
         let uid = object::uid(workload).to_owned();
         let is_its = move |pod: &&Arc<Value>| object::controller_uid(pod) == Some(&uid) && !object::is_deleting(pod);
         self.pods.iter().filter(is_its)
@@ -326,6 +328,8 @@ pub struct Goal<'a> {
     pub style: Style,
     /// As many in all.
     pub target: i32,
+    /// Those among them that had the present template before the first step.
+    pub kept: i32,
     /// As the step says it.
     pub wanted: &'a IntOrString,
     /// So many of them ready are enough to go on.

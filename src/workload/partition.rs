@@ -58,6 +58,15 @@ pub(super) fn by_count(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
     IntOrString::Int((workload.replicas - goal.target).max(0))
 }
 
+/// So many pods from the first one stay as they are: those that had the present template before are among them, because
+/// the last ones go first.
+pub(super) fn by_ordinal(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
+    let rolling = object::at(workload.object(), &["spec", "updateStrategy", "rollingUpdate"]);
+    let is_unordered = rolling.and_then(|r| r.get("unorderedUpdate")).is_some_and(Value::is_object);
+    let kept = if is_unordered { 0 } else { goal.kept };
+    IntOrString::Int((workload.replicas - goal.target + kept).max(0))
+}
+
 /// A workload whose pods are replaced by whoever deletes them is not released step by step.
 pub(super) fn refusal(workload: &Workload) -> Option<String> {
     let (path, by_hand) = field(workload.kind, workload.object()).filter(|f| !f.rolls(workload.object()))?.by_hand?;

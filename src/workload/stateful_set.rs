@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Kind, Style, Surroundings, Workload, count,
     hold::{By, Field, Rule, field::Scalar},
-    partition::{Partition, by_count, refusal},
+    partition::{Partition, by_ordinal, refusal},
     pods::is_ready,
     replicas::{Round, scaled},
     revisions::{CONTROLLER_REVISION, revisions},
@@ -30,6 +30,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    goes_back_in_batches: true,
     holds: &[Rule {
         policy: "tidegate-hold-statefulsets",
         group: "apps",
@@ -41,7 +42,7 @@ pub const KIND: Kind = Kind {
         by: By::Field(HELD_BY),
     }],
     read,
-    gate: &Partition { at: by_count, refusal, stuck },
+    gate: &Partition { at: by_ordinal, refusal, stuck },
 };
 
 static ROW: Kind = KIND;

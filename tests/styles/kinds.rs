@@ -510,6 +510,47 @@ fn a_step_that_fails_is_rolled_back_to_the_template_of_the_stable_version() {
 }
 
 #[test]
+fn a_rollback_in_batches_goes_through_the_steps() {
+    let kept = |s: &Stage| {
+        let pods = pods(&s.view);
+        pods.iter().filter(|p| !p["metadata"]["labels"]["rollouts.kruise.io/no-need-update"].is_null()).count()
+    };
+    play(each(true, async |kind| {
+        let (own, is_bare) = ((kind.own)().to_string(), (kind.own)() == json!({}));
+        if kind.row.kind == "DaemonSet" || !(is_bare || own.contains("reserve") || own.contains("unordered")) {
+            return;
+        }
+        let stage = kind.stage(&partition(json!([{"replicas": "60%"}, {"replicas": "100%"}]))).await;
+        let before = stage.workload();
+        stage
+            .patch_rollout(json!({"metadata": {"annotations": {"rollouts.kruise.io/rollback-in-batch": "true"}}}))
+            .await;
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        assert_eq!(stage.versions(), "4 base + 6 canary");
+        stage.release("base").await;
+        // 60 % of the six that have to go back.
+        stage.until("the first batch is back", |s| s.versions() == "8 base + 2 canary").await;
+        stage.paused_at(1).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!((stage.versions().as_str(), kept(&stage)), ("8 base + 2 canary", 4));
+        // On again, by the steps of a release.
+        stage.release("canary").await;
+        stage.until("asked", |s| s.versions() == "4 base + 6 canary").await;
+        stage.paused_at(1).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!((stage.versions().as_str(), kept(&stage)), ("4 base + 6 canary", 0));
+        stage.release("base").await;
+        stage.until("the first batch is back", |s| s.versions() == "8 base + 2 canary").await;
+        stage.paused_at(1).await;
+        stage.approve().await;
+        stage.ends_with("10 base").await;
+        kind.assert_kept_enough(&stage);
+        assert_restored(&stage, &before);
+    }));
+}
+
+#[test]
 fn nodes_come_and_go_during_a_step() {
     play(async {
         let stage = Stage::of(&DAEMON_SET, 10, &json!({}), &steps()).await;
