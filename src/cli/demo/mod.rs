@@ -1,6 +1,7 @@
 //! `tidegate demo`: plays a story on an in-memory cluster, with the real controller.
 
 mod istio;
+mod kinds;
 mod screen;
 pub mod world;
 
@@ -27,6 +28,16 @@ pub struct Args {
 enum Story {
     /// A canary behind an Istio VirtualService and DestinationRule
     Istio,
+    /// A StatefulSet, from its last pod on
+    Statefulset,
+    /// A DaemonSet, node by node
+    Daemonset,
+    /// OpenKruise's CloneSet, with a full new set beside the old one
+    Cloneset,
+    /// OpenKruise's Advanced StatefulSet, with several pods at a time
+    AdvancedStatefulset,
+    /// OpenKruise's Advanced DaemonSet, whose new pods come before the old ones go
+    AdvancedDaemonset,
 }
 
 /// Runs the command.
@@ -35,8 +46,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Virtual time: the cluster's minutes take no longer than the work that is done in them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     let screen = screen::Screen::new(args.interactive);
-    match args.story {
-        Story::Istio => runtime.block_on(istio::play(screen))?,
-    }
+    let example = match args.story {
+        Story::Istio => {
+            runtime.block_on(istio::play(screen))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Story::Statefulset => kinds::STATEFUL_SET,
+        Story::Daemonset => kinds::DAEMON_SET,
+        Story::Cloneset => kinds::CLONE_SET,
+        Story::AdvancedStatefulset => kinds::ADVANCED_STATEFUL_SET,
+        Story::AdvancedDaemonset => kinds::ADVANCED_DAEMON_SET,
+    };
+    runtime.block_on(kinds::play(&example, screen))?;
     Ok(ExitCode::SUCCESS)
 }
