@@ -60,6 +60,9 @@ struct Case {
     /// How many releases are recorded; none without it.
     #[serde(default)]
     history_limit: Option<usize>,
+    /// How many releases may be in flight; any number without it.
+    #[serde(default)]
+    max_releases_in_flight: Option<usize>,
     /// No webhook says who approves.
     #[serde(default)]
     is_anonymous: bool,
@@ -250,6 +253,7 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
         yaml::from_str_multi(&text)?.into_iter().for_each(|o| world.create(o));
     }
     world.history_limit = case.history_limit.or(world.history_limit);
+    world.max_in_flight = case.max_releases_in_flight.or(world.max_in_flight);
     world.is_anonymous |= case.is_anonymous;
     case.objects.iter().for_each(|o| world.create(o.clone()));
     let kind = |name: &String| name.split_once('/').map(|(g, k)| (g.to_owned(), k.to_owned())).unwrap_or_default();

@@ -341,6 +341,7 @@ impl Story {
             namespace: NAMESPACE.to_owned(),
             config_map_wins: false,
             history_limit: None,
+            max_in_flight: None,
             names_people: false,
             workers: 2,
             script_workers: 1,

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{MicroTime, Time},
+    util::intstr::IntOrString,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -435,6 +438,9 @@ pub struct RolloutStatus {
     /// The release in blue-green style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blue_green_status: Option<BlueGreenStatus>,
+    /// The release's place among those that may be in flight at the same time. Absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
     /// The last time that a person let a release begin steps outside its change windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_window_override: Option<WindowOverride>,
@@ -479,6 +485,17 @@ pub struct RejectedScript {
     pub version: String,
     /// ConfigMap, key, and the error.
     pub message: String,
+}
+
+/// A place among the releases that may be in flight at the same time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    /// Since when the release waits for it; those who came first go first.
+    pub since: MicroTime,
+    /// The release may go on: it counts as being in flight until it has ended.
+    #[serde(default)]
+    pub is_taken: bool,
 }
 
 /// Routes that a gateway did not take.

@@ -45,6 +45,10 @@ pub struct Args {
     /// Newest releases of each Rollout that RolloutHistory keeps
     #[arg(long, value_name = "COUNT", default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
     rollout_history_limit: u16,
+    /// Releases in the whole cluster that may be in flight at the same time; the others wait before their first step
+    /// [default: any number]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    max_releases_in_flight: Option<u16>,
     #[command(flatten)]
     leader: LeaderArgs,
     #[command(flatten)]
@@ -190,6 +194,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         decides_in_place: false,
         namespace: args.pod_namespace,
         config_map_wins: args.config_map_scripts_first,
+        max_in_flight: args.max_releases_in_flight.map(usize::from),
         history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
         names_people: webhooks.is_some(),
         workers: args.workers,

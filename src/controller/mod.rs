@@ -3,6 +3,7 @@
 mod events;
 mod interests;
 pub mod lease;
+mod line;
 mod pass;
 mod queue;
 mod rollout;
@@ -21,6 +22,7 @@ use tracing::Instrument;
 
 use self::{
     interests::Interests,
+    line::LineWatch,
     pass::{Next, Reconciler, Subject, read},
     queue::Queue,
 };
@@ -68,6 +70,8 @@ pub struct Options {
     pub config_map_wins: bool,
     /// How many releases of each Rollout are recorded as RolloutHistory; `None`: none.
     pub history_limit: Option<usize>,
+    /// How many releases may be in flight in the cluster; `None`: any number.
+    pub max_in_flight: Option<usize>,
     /// The webhooks are served, so they say who approves and jumps.
     pub names_people: bool,
     /// Rollouts that are worked on at the same time.
@@ -118,6 +122,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
             script_namespace: options.namespace.clone(),
             config_map_wins: options.config_map_wins,
             history_limit: options.history_limit,
+            max_in_flight: options.max_in_flight,
             names_people: options.names_people,
         },
         clock: options.clock.clone(),
@@ -161,6 +166,7 @@ async fn listen(
 ) {
     let mut interests = Interests::default();
     let mut of_routings = Interests::default();
+    let mut line = LineWatch::default();
     let mut is_ready = false;
     while let Some(Some(change)) = stop.run_until_cancelled(changes.recv()).await {
         let concerned = match &change {
@@ -182,6 +188,7 @@ async fn listen(
                 let mut keys = interests.rivals(&key);
                 note_rollout(&mut interests, &reconciler.cache, target, object);
                 keys.extend(interests.rivals(&key));
+                keys.extend(line.note(&key, reconciler.cache.get(target).ok().as_deref()));
                 keys.push(key);
                 keys
             }

@@ -386,6 +386,13 @@ impl Objects for Cache {
         self.pods.of(rollout, selector)
     }
 
+    fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>> {
+        self.ensure(api_version, kind);
+        let shelves = self.lock();
+        let shelf = shelves.get(&(api_version.to_owned(), kind.to_owned())).filter(|s| s.is_synced)?;
+        Some(shelf.objects.values().cloned().collect())
+    }
+
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {
         self.ensure(api_version, kind);
         let shelves = self.lock();

@@ -22,6 +22,7 @@ use crate::{
         Hold, Snapshot, UnknownKind,
         history::History,
         is_releasing,
+        line::{self, Line, Standing},
         release::{self, Scope, Traffic},
         windows::ForAll,
     },
@@ -42,6 +43,8 @@ use crate::{
 pub trait Objects {
     /// One object.
     fn get(&self, target: &ObjectRef) -> Result<Arc<Value>, Lookup>;
+    /// All objects of a kind in all namespaces; `None` while the kind is being read for the first time.
+    fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>>;
     /// All objects of a kind in a namespace; `None` while the kind is being read for the first time, because a part of
     /// them would be taken for all.
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>>;
@@ -72,6 +75,8 @@ pub struct Settings {
     pub config_map_wins: bool,
     /// How many releases of a Rollout are recorded; `None`: none, and none is read.
     pub history_limit: Option<usize>,
+    /// How many releases may be in flight in the cluster; `None`: any number.
+    pub max_in_flight: Option<usize>,
     /// The webhook says who approves and jumps. Otherwise whatever stands there, anybody may have written.
     pub names_people: bool,
 }
@@ -136,6 +141,7 @@ pub fn collect(
         history: None,
         templates: BTreeMap::new(),
         samples: BTreeMap::new(),
+        line: None,
         windows: Ok(ForAll::default()),
         hold: Hold::InForce,
         engine: engine.clone(),
@@ -150,6 +156,9 @@ pub fn collect(
     snapshot.unknown = unknown_kinds(objects, &scope, &namespace);
 
     snapshot.windows = windows_for_all(objects, settings)?;
+    if let Some(limit) = settings.max_in_flight {
+        snapshot.line = Some(line_of(objects, &snapshot.rollout, limit)?);
+    }
 
     let at = |api_version: &str, kind: &str, name: &str| {
         optional(objects.get(&ObjectRef::new(api_version, kind, &namespace, name)))
@@ -405,6 +414,25 @@ fn ingress(
         working: None,
         controller,
     }))
+}
+
+/// Who is in flight and who waits; all Rollouts are looked at for one that waits only.
+fn line_of(objects: &impl Objects, rollout: &Rollout, limit: usize) -> Option<Line> {
+    let mut line = Line { limit, in_flight: Vec::new(), waiting: Vec::new() };
+    if !rollout.status.as_ref().is_some_and(line::is_waiting) {
+        return Some(line);
+    }
+    for other in objects.list_all("rollouts.kruise.io/v1beta1", "Rollout")? {
+        if Some(object::uid(&other)) == rollout.metadata.uid.as_deref() {
+            continue;
+        }
+        match line::standing(&other) {
+            Some(Standing::InFlight) => line.in_flight.push(line::place(&other)),
+            Some(Standing::Waiting(since)) => line.waiting.push((since, line::place(&other))),
+            None => {}
+        }
+    }
+    Some(line)
 }
 
 /// The administrator's change windows.

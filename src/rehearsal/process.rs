@@ -92,6 +92,7 @@ impl Processes {
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
             history_limit: None,
+            max_in_flight: None,
             names_people: false,
             workers: 2,
             script_workers: 1,

@@ -5,10 +5,20 @@ use super::{
     release::{Release, ReleaseStep},
     turn::Turn,
 };
+use crate::workload::Workload;
 
 impl Machine<'_> {
     /// Whether what follows a step may begin.
-    pub(super) fn wait_for_next(&mut self, index: i32, step: &ReleaseStep, release: &Release) -> Turn {
+    pub(super) fn wait_for_next(
+        &mut self,
+        index: i32,
+        step: &ReleaseStep,
+        workload: &Workload,
+        release: &Release,
+    ) -> Turn {
+        if self.goes_back_in_batches(workload) {
+            return Ok(());
+        }
         let next = release.next(index);
         if next > 0 {
             return self.wait_for_window(&format!("step {next} of {}", release.count()), release);

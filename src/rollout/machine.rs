@@ -62,6 +62,8 @@ pub(super) struct Machine<'a> {
     again: Option<Timestamp>,
     /// Why a person's jump to another step is not followed yet.
     pub(super) barred_jump: Option<Wait>,
+    /// The release waits for one of those in flight to end.
+    pub(super) is_in_line: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -87,6 +89,7 @@ impl<'a> Machine<'a> {
             asks: Vec::new(),
             again: None,
             barred_jump: None,
+            is_in_line: false,
         }
     }
 
@@ -105,6 +108,7 @@ impl<'a> Machine<'a> {
         }
         let requeue = [wait.until, self.again].into_iter().flatten().min();
         self.count_pods();
+        self.leave_line();
         if let Some(sub) = &self.status.canary_status {
             self.status.current_step_index = sub.current_step_index;
             self.status.current_step_state = sub.current_step_state.clone();

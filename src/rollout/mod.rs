@@ -12,6 +12,7 @@ mod going_back;
 pub mod history;
 mod idle;
 mod leave;
+pub mod line;
 mod machine;
 mod pods;
 mod rolling;

@@ -204,9 +204,10 @@ impl Machine<'_> {
         match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
             StepState::BeforeStepUpgrade => {
                 self.check_everything(scope, workload, release)?;
-                // The way back waits for nobody's hours.
+                // The way back waits for nobody's hours, and for no other release.
                 if !self.goes_back_in_batches(workload) {
                     self.wait_for_window(&format!("step {index} of {}", release.count()), release)?;
+                    self.wait_for_slot(index)?;
                 }
                 self.mark_kept_pods(workload)?;
                 self.before_upgrade(scope, traffic, routed.is_some(), workload)?;
@@ -267,7 +268,7 @@ impl Machine<'_> {
                     Some(wait) => Err(wait),
                     None => self
                         .wait_for_pause(index, step, release)
-                        .and_then(|()| self.wait_for_next(index, step, release)),
+                        .and_then(|()| self.wait_for_next(index, step, workload, release)),
                 };
                 // A pause that is over asks for nothing: after a lost status the next step's routes may be there already.
                 if pause.is_err()
@@ -295,7 +296,7 @@ impl Machine<'_> {
                     let by = self.heard(Word::APPROVED, index, None);
                     self.event(reasons::APPROVED, format!("step {index} of {} is approved{by}", release.count()));
                 }
-                if self.wait_for_next(index, step, release).is_err() {
+                if self.wait_for_next(index, step, workload, release).is_err() {
                     // The word is kept, and the step in place, until the next one is let in.
                     self.sub().approved_step_index = Some(index);
                     self.set_state(StepState::StepPaused);

@@ -14,6 +14,7 @@ mod failing;
 mod history;
 mod kinds;
 mod labels;
+mod line;
 mod moments;
 mod stage;
 mod stories;

@@ -34,6 +34,7 @@ pub struct World {
     pub pending: Vec<(String, String)>,
     /// Releases that are recorded.
     pub history_limit: Option<usize>,
+    pub max_in_flight: Option<usize>,
     /// What metrics servers answered.
     pub samples: BTreeMap<String, Sample>,
     /// No webhook says who approves.
@@ -65,6 +66,7 @@ pub fn settings() -> Settings {
         script_namespace: "tidegate-system".into(),
         config_map_wins: false,
         history_limit: None,
+        max_in_flight: None,
         names_people: true,
     }
 }
@@ -111,7 +113,12 @@ impl World {
     }
 
     pub fn snapshot(&self, now: Timestamp, engine: &Engine) -> Option<Snapshot> {
-        let settings = Settings { history_limit: self.history_limit, names_people: !self.is_anonymous, ..settings() };
+        let settings = Settings {
+            max_in_flight: self.max_in_flight,
+            history_limit: self.history_limit,
+            names_people: !self.is_anonymous,
+            ..settings()
+        };
         collect(self, self.rollout()?, now, engine, &settings)
     }
 
@@ -354,6 +361,12 @@ impl Objects for World {
 
     fn samples(&self, _: &(String, String)) -> BTreeMap<String, Sample> {
         self.samples.clone()
+    }
+
+    fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>> {
+        let wanted = (object::group(api_version), kind);
+        let objects = self.objects.iter().filter(|((g, k, ..), _)| (g.as_str(), k.as_str()) == wanted);
+        Some(objects.map(|(_, o)| o.clone()).collect())
     }
 
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {

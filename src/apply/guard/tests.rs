@@ -21,6 +21,10 @@ impl Objects for Cluster {
         self.0.get(target).cloned().ok_or(Lookup::Missing(Missing::Object))
     }
 
+    fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>> {
+        self.list(api_version, kind, "")
+    }
+
     fn list(&self, _: &str, kind: &str, _: &str) -> Option<Vec<Arc<Value>>> {
         Some(self.0.values().filter(|o| text(o, &["kind"]) == kind).cloned().collect())
     }

@@ -54,6 +54,7 @@ pub fn options(cluster: &Cluster) -> Options {
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,
         history_limit: None,
+        max_in_flight: None,
         names_people: false,
         workers: 4,
         script_workers: 1,
