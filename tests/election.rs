@@ -337,6 +337,7 @@ impl Story {
             clock: skewed(&self.cluster, skew),
             decide: Arc::new(decide),
             guard: tidegate::apply::guard::guard(),
+            provider: std::sync::Arc::new(|_| std::sync::Arc::new(tidegate::gather::measures::Nobody)),
             decides_in_place: true,
             namespace: NAMESPACE.to_owned(),
             config_map_wins: false,

@@ -17,6 +17,7 @@ use crate::{
         self, CACHES, Options,
         lease::{ELECTION, Election},
     },
+    gather::measures::{http::Web, login::Logins, prometheus::Servers},
     telemetry::{
         Health, Metrics, health,
         logs::{self, LogArgs},
@@ -49,6 +50,9 @@ pub struct Args {
     /// [default: any number]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
     max_releases_in_flight: Option<u16>,
+    /// Addresses of metrics servers that Rollouts may name, such as http://prometheus.monitoring:9090 [default: any]
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
+    metrics_servers: Vec<String>,
     #[command(flatten)]
     leader: LeaderArgs,
     #[command(flatten)]
@@ -187,9 +191,14 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let server =
         tokio::spawn(health::serve(args.health_addr, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
     let webhooks = args.webhooks.options(&args.pod_namespace, &health, &metrics);
+    let allowed = args.metrics_servers;
     let options = Options {
         clock: Arc::new(system_clock),
         decide: Arc::new(crate::rollout::decide),
+        provider: Arc::new(move |client| {
+            let (http, logins) = (Arc::new(Web::default()), Some(Logins::new(client)));
+            Arc::new(Servers { http, logins, allowed: allowed.clone() })
+        }),
         guard: crate::apply::guard::guard(),
         decides_in_place: false,
         namespace: args.pod_namespace,

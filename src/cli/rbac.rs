@@ -69,6 +69,8 @@ const EVERYWHERE: &[Right] = &[
     // Finalizer and hash are metadata; status is a right of its own.
     right(GROUP, &["rollouts", "trafficroutings"], READ_PATCH),
     right(GROUP, &["rollouts/status", "trafficroutings/status"], &["patch"]),
+    // Kept queries. Secrets of metrics servers are granted one by one, in their namespaces.
+    right(GROUP, &["metrictemplates"], READ),
     // Records of releases, where they are switched on.
     right(GROUP, &["rollouthistories"], OWN),
     right(GROUP, &["rollouthistories/status"], &["patch"]),

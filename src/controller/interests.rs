@@ -12,6 +12,7 @@ use crate::{
         v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
+    gather::collect::{METRIC_TEMPLATE, named_templates},
     rollout::release::{self, Traffic},
     traffic::ingress,
     workload::canary::canary_name,
@@ -47,6 +48,9 @@ impl Interests {
             }
             if let Some(name) = &scope.shared {
                 add("TrafficRouting", name);
+            }
+            for name in named_templates(rollout) {
+                subjects.push((METRIC_TEMPLATE.1.to_owned(), String::new(), name.to_owned()));
             }
         }
         self.put(key, subjects);
@@ -112,6 +116,8 @@ impl Interests {
             },
             kind => (kind, target.name.as_str()),
         };
+        // One of the controller's namespace is for all.
+        let namespace = if kind == METRIC_TEMPLATE.1 { "" } else { namespace };
         let subject = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         self.by_subject.get(&subject).into_iter().flatten().cloned().collect()
     }

@@ -37,6 +37,7 @@ use crate::{
         Cache, Objects, Settings,
         cache::Change,
         collect::{TRAFFIC_ROUTING, hold_of_all},
+        measures::{Means, Provider},
     },
     lua::Engine,
     rollout::{Hold, Plan, Snapshot},
@@ -49,6 +50,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Makes a plan of a snapshot: [`crate::rollout::decide`].
 pub type Decide = Arc<dyn Fn(&Snapshot) -> Plan + Send + Sync>;
 
+/// Makes who answers questions about a release of the client that Secrets are read with.
+pub type MakeProvider = Arc<dyn Fn(Client) -> Arc<dyn Provider> + Send + Sync>;
+
 /// Name of the readiness check that holds once the caches are filled.
 pub const CACHES: &str = "caches";
 
@@ -59,6 +63,8 @@ pub struct Options {
     pub clock: Clock,
     /// Makes the plans.
     pub decide: Decide,
+    /// Who answers questions about a release: metrics servers. They are asked with the cluster's client at hand.
+    pub provider: MakeProvider,
     /// Judges every write: [`crate::apply::guard::guard`].
     pub guard: Guard,
     /// Decide on the runtime's own thread. In virtual time the order of everything is then a function of the seed; a
@@ -109,6 +115,11 @@ pub async fn run_elected(client: Client, options: Options, election: lease::Elec
 
 async fn lead(client: Client, options: Options, fence: Fence, stop: CancellationToken) {
     let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
+    let cache = cache.measuring(Means {
+        provider: (options.provider)(client.clone()),
+        clock: options.clock.clone(),
+        metrics: options.metrics.clone(),
+    });
     let engine = Engine::new(options.script_workers);
     let metrics = options.metrics.clone();
     engine.observe(move |script, ok, took| {
@@ -176,7 +187,7 @@ async fn listen(
             }
             Change::Object(target, _) if target.kind == "Rollout" => of_routings.in_namespace(&target.namespace),
             Change::Object(target, object) => of_routings.of(target, object),
-            Change::Pods(_) => Vec::new(),
+            Change::Pods(_) | Change::Answered(_) => Vec::new(),
             Change::Kind(..) => of_routings.all(),
         };
         for key in concerned {
@@ -193,7 +204,7 @@ async fn listen(
                 keys
             }
             Change::Object(target, object) => interests.of(target, object),
-            Change::Pods(key) => vec![key.clone()],
+            Change::Pods(key) | Change::Answered(key) => vec![key.clone()],
             Change::Kind(..) => interests.all(),
         };
         for key in keys {

@@ -13,6 +13,7 @@ use tracing::Span;
 
 use super::{Clock, Decide, events, queue::Key};
 use crate::{
+    analysis::ask::Ask,
     api::object::{self, ObjectRef},
     apply::{self, Class, Reach, Writer},
     gather::{Cache, Objects, Settings},
@@ -92,6 +93,9 @@ pub(super) trait Subject:
     /// The status that a pass ends with, and whether it was stored now.
     fn decided(&self, status: &Self::Status, is_stored: bool, reconciler: &Reconciler, key: &Key);
 
+    /// What is to be asked of metrics servers from now on.
+    fn ask(_reconciler: &Reconciler, _key: &Key, _asks: Vec<Ask>) {}
+
     /// So many wait for a pass.
     fn queued(_depth: usize, _reconciler: &Reconciler) {}
 
@@ -168,6 +172,7 @@ impl Reconciler {
         let mut events = Vec::new();
         let mut result = Ok(());
         let mut requeue = None;
+        let mut asks = Vec::new();
         let mut is_finished = false;
         for _ in 0..MAX_ROUNDS {
             // Writes take time, and a wait that begins after one must not begin before it.
@@ -181,6 +186,7 @@ impl Reconciler {
             *present.status_mut() = Some(plan.status);
             events.extend(plan.events);
             requeue = plan.requeue;
+            asks = plan.asks;
             is_finished = plan.effects.is_empty();
             if is_finished {
                 break;
@@ -218,6 +224,8 @@ impl Reconciler {
         }
         result?;
         is_stored?;
+        // Only now: an answer that no status has taken in stays at hand.
+        S::ask(self, key, asks);
         if !is_finished {
             // A write that changes nothing would be made for ever.
             tracing::warn!("after {MAX_ROUNDS} rounds of writes there still is something to write");

@@ -8,7 +8,11 @@ use super::{
     queue::Key,
 };
 use crate::{
-    api::v1beta1::{Rollout, RolloutStatus},
+    analysis::ask::Ask,
+    api::{
+        analysis::AnalysisPhase,
+        v1beta1::{Rollout, RolloutStatus},
+    },
     apply::Reach,
     gather::collect,
     rollout::{Event, Plan, Snapshot, is_releasing, plan::stall},
@@ -54,11 +58,16 @@ impl Subject for Rollout {
         }
         let phase = Some(status.phase.as_str()).filter(|p| !p.is_empty());
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), phase);
+        reconciler.metrics.analysis(key, measured(status));
         let old = self.status.as_ref();
         if is_stored && old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
             let (step, state) = (status.current_step_index, status.current_step_state.as_str());
             tracing::info!(phase = status.phase, step, state, "{}", status.message);
         }
+    }
+
+    fn ask(reconciler: &Reconciler, key: &Key, asks: Vec<Ask>) {
+        reconciler.cache.want(key, asks);
     }
 
     fn queued(depth: usize, reconciler: &Reconciler) {
@@ -67,6 +76,21 @@ impl Subject for Rollout {
 
     fn gone(reconciler: &Reconciler, key: &Key) {
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), None);
+        reconciler.metrics.analysis(key, std::iter::empty());
         reconciler.cache.forget_pods(key);
+        reconciler.cache.want(key, Vec::new());
     }
+}
+
+/// Of each metric its analysis, name, last value, and whether it has failed.
+fn measured(status: &RolloutStatus) -> impl Iterator<Item = (&'static str, &str, Option<f64>, bool)> {
+    let sub = status.canary_status.as_ref().and_then(|sub| sub.analysis.as_ref());
+    let analysis = sub.or_else(|| status.blue_green_status.as_ref()?.analysis.as_ref());
+    let runs = analysis.into_iter().flat_map(|a| [("step", a.step.as_ref()), ("background", a.background.as_ref())]);
+    runs.flat_map(|(name, run)| run.into_iter().flat_map(move |run| run.metrics.iter().map(move |m| (name, m)))).map(
+        |(name, metric)| {
+            let value = metric.measurements.iter().rev().find_map(|m| m.value.parse().ok());
+            (name, metric.name.as_str(), value, metric.phase == AnalysisPhase::Failed)
+        },
+    )
 }

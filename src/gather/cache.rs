@@ -27,9 +27,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     collect::{BASE_KINDS, Lookup, Objects, WEBHOOKS},
+    measures::{Means, Measures},
     pods::{self, Pods},
 };
 use crate::{
+    analysis::{Sample, ask::Ask},
     api::{
         keys,
         object::{self, ObjectRef},
@@ -49,6 +51,8 @@ pub enum Change {
     Kind(String, String),
     /// Pods of the release of a Rollout; its namespace and name.
     Pods(pods::Key),
+    /// A metrics server has answered a question about the release of a Rollout; its namespace and name.
+    Answered(pods::Key),
 }
 
 type Kind = (String, String);
@@ -74,6 +78,7 @@ pub struct Cache {
     stop: CancellationToken,
     tasks: TaskTracker,
     pods: Pods,
+    measures: Option<Measures>,
 }
 
 impl Cache {
@@ -93,11 +98,25 @@ impl Cache {
             script_namespace: script_namespace.to_owned(),
             stop,
             tasks,
+            measures: None,
         };
         for (api_version, kind) in BASE_KINDS {
             cache.ensure(api_version, kind);
         }
         (cache, receiver)
+    }
+
+    /// With questions to metrics servers.
+    pub fn measuring(self, means: Means) -> Cache {
+        let measures = Measures::new(means, self.changes.clone(), self.stop.clone(), self.tasks.clone());
+        Cache { measures: Some(measures), ..self }
+    }
+
+    /// What is to be asked of metrics servers about the release of a Rollout; nothing else any more.
+    pub fn want(&self, rollout: &pods::Key, asks: Vec<Ask>) {
+        if let Some(measures) = &self.measures {
+            measures.want(rollout, asks);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Shelf>> {
@@ -380,6 +399,10 @@ impl Objects for Cache {
             None if shelf.is_synced => Err(Lookup::Missing(Missing::Object)),
             None => Err(Lookup::Pending),
         }
+    }
+
+    fn samples(&self, rollout: &pods::Key) -> BTreeMap<String, Sample> {
+        self.measures.as_ref().map(|measures| measures.samples(rollout)).unwrap_or_default()
     }
 
     fn pods(&self, rollout: &pods::Key, selector: &str) -> Option<Vec<Arc<Value>>> {

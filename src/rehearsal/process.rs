@@ -88,6 +88,7 @@ impl Processes {
             clock: Arc::new(move || clock.now() + SignedDuration::from_millis(skew.load(Ordering::Relaxed))),
             decide: self.mind.decide.clone(),
             guard: self.mind.guard.clone(),
+            provider: Arc::new(|_| Arc::new(crate::gather::measures::Nobody)),
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -65,6 +65,14 @@ struct Phase {
     phase: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct Measured {
+    namespace: String,
+    rollout: String,
+    analysis: &'static str,
+    metric: String,
+}
+
 /// Counters, gauges and histograms. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
@@ -83,6 +91,12 @@ struct Inner {
     leader: Gauge,
     webhook_duration: Family<WebhookResult, Histogram, fn() -> Histogram>,
     certificate_end: Family<Certificate, Gauge>,
+    queries: Family<ResultLabel, Counter>,
+    query_duration: Histogram,
+    analysis_value: Family<Measured, Gauge<f64, AtomicU64>>,
+    analysis_failed: Family<Measured, Gauge>,
+    /// What is told of each Rollout.
+    measured: Mutex<HashMap<(String, String), Vec<Measured>>>,
     /// Phase of each Rollout by `namespace/name`.
     phases: Mutex<HashMap<String, String>>,
 }
@@ -146,6 +160,27 @@ impl Metrics {
             Unit::Seconds,
             script_duration.clone(),
         );
+        let queries = Family::<ResultLabel, Counter>::default();
+        let query_duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let analysis_value = Family::<Measured, Gauge<f64, AtomicU64>>::default();
+        let analysis_failed = Family::<Measured, Gauge>::default();
+        registry.register("metric_queries", "Questions to metrics servers, by kind of answer", queries.clone());
+        registry.register_with_unit(
+            "metric_query_duration",
+            "How long a metrics server took to answer",
+            Unit::Seconds,
+            query_duration.clone(),
+        );
+        registry.register(
+            "analysis_value",
+            "Last value of a metric that decides about a release; of the last release when none goes on",
+            analysis_value.clone(),
+        );
+        registry.register(
+            "analysis_failed",
+            "1 when a metric that decides about a release has failed, else 0",
+            analysis_failed.clone(),
+        );
         registry.register("rollouts", "Rollouts by phase", rollouts.clone());
         registry.register("queue_depth", "Rollouts that wait for a reconcile", queue_depth.clone());
         registry.register("leader", "1 while this replica decides, 0 while it stands by", leader.clone());
@@ -178,6 +213,11 @@ impl Metrics {
             leader,
             webhook_duration,
             certificate_end,
+            queries,
+            query_duration,
+            analysis_value,
+            analysis_failed,
+            measured: Mutex::default(),
             phases: Mutex::default(),
         }))
     }
@@ -219,6 +259,40 @@ impl Metrics {
         };
         if let Some(phase) = old {
             self.0.rollouts.get_or_create(&Phase { phase }).dec();
+        }
+    }
+
+    /// A metrics server was asked.
+    pub fn queried(&self, result: &'static str, took: Duration) {
+        self.0.queries.get_or_create(&ResultLabel { result }).inc();
+        self.0.query_duration.observe(took.as_secs_f64());
+    }
+
+    /// What is measured of a Rollout now: of each metric its analysis, name, last value, and whether it has failed.
+    pub fn analysis<'a>(
+        &self,
+        (namespace, rollout): &(String, String),
+        now: impl Iterator<Item = (&'static str, &'a str, Option<f64>, bool)>,
+    ) {
+        let mut all = Vec::new();
+        for (analysis, metric, value, failed) in now {
+            let (namespace, rollout, metric) = (namespace.clone(), rollout.clone(), metric.to_owned());
+            let label = Measured { namespace, rollout, analysis, metric };
+            if let Some(value) = value {
+                self.0.analysis_value.get_or_create(&label).set(value);
+            }
+            self.0.analysis_failed.get_or_create(&label).set(failed.into());
+            all.push(label);
+        }
+        let mut measured = self.0.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.clone(), rollout.clone());
+        let before = measured.remove(&key).unwrap_or_default();
+        for gone in before.iter().filter(|old| !all.contains(old)) {
+            self.0.analysis_value.remove(gone);
+            self.0.analysis_failed.remove(gone);
+        }
+        if !all.is_empty() {
+            measured.insert(key, all);
         }
     }
 

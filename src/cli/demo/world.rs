@@ -50,6 +50,7 @@ pub fn options(cluster: &Cluster) -> Options {
         clock: Arc::new(move || clock.now()),
         decide: Arc::new(rollout::decide),
         guard: crate::apply::guard::guard(),
+        provider: Arc::new(|_| Arc::new(crate::gather::measures::Nobody)),
         decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,

@@ -1,0 +1,124 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::api::analysis::Prometheus;
+
+/// Counts who asks, and takes its time.
+#[derive(Default)]
+struct Server {
+    asked: Mutex<Vec<(String, i64)>>,
+    at_once: AtomicUsize,
+    most: AtomicUsize,
+    takes: Duration,
+}
+
+struct Asked {
+    server: Arc<Server>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl Provider for Asked {
+    fn ask<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Answer> {
+        Box::pin(async {
+            let now = self.server.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            self.server.most.fetch_max(now, Ordering::SeqCst);
+            self.server.asked.lock().unwrap().push((ask.query.clone(), (self.clock)().as_second()));
+            tokio::time::sleep(self.server.takes).await;
+            self.server.at_once.fetch_sub(1, Ordering::SeqCst);
+            Answer::Value(1.0)
+        })
+    }
+}
+
+struct Bench {
+    measures: Measures,
+    changes: mpsc::UnboundedReceiver<Change>,
+    server: Arc<Server>,
+    stop: CancellationToken,
+}
+
+fn bench(takes: Duration) -> Bench {
+    let begun = tokio::time::Instant::now();
+    let clock: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || {
+        let passed = i64::try_from(begun.elapsed().as_millis()).unwrap();
+        Timestamp::from_millisecond(1_800_000_000_000 + passed).unwrap()
+    });
+    let server = Arc::new(Server { takes, ..Server::default() });
+    let provider = Arc::new(Asked { server: server.clone(), clock: clock.clone() });
+    let (sender, changes) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let means = Means { provider, clock, metrics: Metrics::new() };
+    Bench { measures: Measures::new(means, sender, stop.clone(), TaskTracker::new()), changes, server, stop }
+}
+
+fn key(name: &str) -> Key {
+    ("demo".to_owned(), name.to_owned())
+}
+
+/// A question that is due so many seconds after the beginning.
+fn ask(query: &str, after: i64) -> Ask {
+    let provider = Prometheus { address: "http://prometheus".into(), ..Prometheus::default() };
+    Ask::new(&provider, "demo", query, 30, Timestamp::from_second(1_800_000_000 + after).unwrap())
+}
+
+async fn until(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn asks_once_when_it_is_due_and_tells_all_who_want_to_know() {
+    let mut bench = bench(Duration::from_millis(20));
+    for name in ["a", "b"] {
+        bench.measures.want(&key(name), vec![ask("up", 30), ask("down", 40)]);
+    }
+    until(29).await;
+    assert!(bench.server.asked.lock().unwrap().is_empty(), "not before");
+    until(5).await;
+    // Passes for other reasons want the same.
+    bench.measures.want(&key("a"), vec![ask("up", 30), ask("down", 40)]);
+    let up = ask("up", 30).id;
+    assert_eq!(bench.measures.samples(&key("a")).keys().collect::<Vec<_>>(), [&up]);
+    assert_eq!(bench.measures.samples(&key("b"))[&up].answer, Answer::Value(1.0));
+    assert_eq!(bench.measures.samples(&key("c")), BTreeMap::new());
+    until(100).await;
+    let asked = bench.server.asked.lock().unwrap().clone();
+    assert_eq!(asked, [("up".into(), 1_800_000_030), ("down".into(), 1_800_000_040)]);
+    let mut told = Vec::new();
+    while let Ok(Change::Answered((_, name))) = bench.changes.try_recv() {
+        told.push(name);
+    }
+    assert_eq!(told, ["a", "b", "a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_to_know_any_more_is_not_asked() {
+    let bench = bench(Duration::ZERO);
+    bench.measures.want(&key("a"), vec![ask("up", 30), ask("down", 30)]);
+    bench.measures.want(&key("b"), vec![ask("up", 30)]);
+    bench.measures.want(&key("a"), Vec::new());
+    until(60).await;
+    assert_eq!(bench.server.asked.lock().unwrap().len(), 1, "the other still wants to know");
+    bench.measures.want(&key("b"), vec![ask("up", 90)]);
+    bench.stop.cancel();
+    until(60).await;
+    assert_eq!(bench.server.asked.lock().unwrap().len(), 1, "nothing after the end");
+    assert_eq!(bench.measures.lock().questions.len(), 1, "nothing is left of what was asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_holds_up_nobody_for_ever() {
+    let bench = bench(Duration::from_secs(3600));
+    for i in 0..100 {
+        bench.measures.want(&key(&format!("r{i}")), vec![ask(&format!("q{i}"), 0)]);
+    }
+    until(9).await;
+    assert_eq!(bench.server.most.load(Ordering::SeqCst), AT_ONCE);
+    until(2).await;
+    let answers = (0..100).filter(|i| !bench.measures.samples(&key(&format!("r{i}"))).is_empty()).count();
+    assert_eq!(answers, AT_ONCE);
+    let sample = (0..100).find_map(|i| bench.measures.samples(&key(&format!("r{i}"))).into_values().next()).unwrap();
+    assert_eq!(sample.answer, Answer::Unavailable("http://prometheus: no answer within 10 seconds".into()));
+    until(70).await;
+    let answers = (0..100).filter(|i| !bench.measures.samples(&key(&format!("r{i}"))).is_empty()).count();
+    assert_eq!(answers, 100);
+}
