@@ -2,6 +2,7 @@
 
 mod istio;
 mod kinds;
+mod metrics;
 mod screen;
 pub mod world;
 
@@ -38,6 +39,8 @@ enum Story {
     AdvancedStatefulset,
     /// OpenKruise's Advanced DaemonSet, whose new pods come before the old ones go
     AdvancedDaemonset,
+    /// Metrics promote a good version and roll back a bad one
+    Metrics,
 }
 
 /// Runs the command.
@@ -49,6 +52,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let example = match args.story {
         Story::Istio => {
             runtime.block_on(istio::play(screen))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Story::Metrics => {
+            runtime.block_on(metrics::play(screen))?;
             return Ok(ExitCode::SUCCESS);
         }
         Story::Statefulset => kinds::STATEFUL_SET,
