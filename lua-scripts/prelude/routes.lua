@@ -4,7 +4,7 @@ local ipairs = ipairs
 local insert = table.insert
 local is_empty, refuse = tidegate.is_empty, tidegate.refuse
 
--- Splits each of the lists { entries, at }; `done` is told of those of which the canary got a part.
+-- Splits each of the lists { entries, at }, `at` where a gateway refuses weights of 0; `done` is told of those of which the canary got a part.
 function tidegate.split_lists(lists, weight, backend, what, done, split)
   local named, shared = false, false
   split = split or tidegate.split

@@ -13,8 +13,8 @@ local function gcd(a, b)
 end
 
 -- The smallest whole numbers in the ratio of `values`, or multiples of them that sum to `sum` where that is exact;
--- smaller and rounded, but never to nothing, where one would exceed `most` or all together `most_sum`.
-local function reduce(values, sum, most, most_sum)
+-- smaller and rounded, but never to nothing, where one would exceed `most` or all together MOST.
+local function reduce(values, sum, most)
   local divisor, total, largest = 0, 0, 0
   for _, value in ipairs(values) do divisor = gcd(divisor, value) end
   if divisor == 0 then return end
@@ -25,13 +25,16 @@ local function reduce(values, sum, most, most_sum)
   end
   local factor = 1
   if sum % total == 0 then factor = sum / total end
-  if total * factor > most_sum then factor = most_sum / total end
+  if total * factor > MOST then factor = MOST / total end
   if largest * factor > most then factor = most / largest end
+  local at, left = 1, MOST
   for i, value in ipairs(values) do
-    local scaled = floor(value * factor)
-    if value > 0 and scaled < 1 then scaled = 1 end
-    values[i] = scaled
+    values[i] = value > 0 and max(floor(value * factor), 1) or 0
+    if values[i] > values[at] then at = i end
+    left = left - values[i]
   end
+  -- What rounding up to one has taken beyond the largest sum.
+  values[at] = values[at] + min(left, 0)
 end
 
 -- Scales whole numbers to `sum`, rounding so that the errors do not add up.
@@ -60,7 +63,7 @@ end
 
 -- Divides relative weights: `shares` are ours, `others` those of other backends. Returns new weights for the stable
 -- entries, their canaries, and the others.
-local function divide(shares, others, sum, weight, most, most_sum)
+local function divide(shares, others, sum, weight, most)
   local ours, exact, has_one = 0, true, false
   for _, share in ipairs(shares) do
     ours = ours + share
@@ -75,7 +78,7 @@ local function divide(shares, others, sum, weight, most, most_sum)
     for _, share in ipairs(shares) do values[#values + 1] = (100 - weight) * share end
     for _, share in ipairs(shares) do values[#values + 1] = weight * share end
     for _, other in ipairs(others) do values[#values + 1] = 100 * other end
-    reduce(values, sum, most, most_sum)
+    reduce(values, sum, most)
     local stables, canaries, rest = {}, {}, {}
     for i in ipairs(shares) do stables[i], canaries[i] = values[i], values[#shares + i] end
     for i in ipairs(others) do rest[i] = values[2 * #shares + i] end
@@ -165,7 +168,7 @@ local function split(entries, weight, backend, at, divided)
   end
 
   local new_stables, new_canaries, new_others =
-    divided(shares, others, sum, weight, backend.most or MOST, backend.most_sum or MOST)
+    divided(shares, others, sum, weight, backend.most or MOST)
   local canaries = {}
   for n, i in ipairs(sharing) do
     local entry = twin[i] and entries[twin[i]]
@@ -183,7 +186,7 @@ local function split(entries, weight, backend, at, divided)
 end
 
 tidegate.gcd, tidegate.rescale, tidegate.reduce = gcd, rescale, function(values, sum, most)
-  reduce(values, sum, most or MOST, MOST)
+  reduce(values, sum, most or MOST)
 end
 
 function tidegate.split(entries, weight, backend, at)

@@ -74,7 +74,7 @@ local function apply_weight(weight)
           for _, entry in ipairs(list) do entries[#entries + 1] = entry end
         end
       end
-      lists[#lists + 1] = { entries = entries, at = "http[" .. i .. "]", rule = rule, before = #entries }
+      lists[#lists + 1] = { entries = entries, rule = rule, before = #entries }
     end
   end
   tidegate.split_lists(lists, weight, BACKEND, "http rule", function(list)

@@ -58,7 +58,7 @@ local function apply(weight)
     if (entry.weight or 0) % 1 ~= 0 then unit = 100 end
   end
   for _, entry in ipairs(spec.splits) do entry.weight = math.floor((entry.weight or 0) * unit + 0.5) end
-  tidegate.split_lists({ { entries = spec.splits, at = "splits" } }, weight, BACKEND, "split", function(_, canaries)
+  tidegate.split_lists({ { entries = spec.splits } }, weight, BACKEND, "split", function(_, canaries)
     for _, entry in ipairs(canaries) do
       if modifier then
         entry.requestHeaders = entry.requestHeaders or {}

@@ -95,11 +95,10 @@ end
 local function apply_weight(weight)
   if modifier then refuse("MeshHTTPRoute", "requestHeaderModifier beside a weight", "use matches") end
   local lists = {}
-  for i, to in ipairs(spec.to or {}) do
-    for j, rule in ipairs(to.rules or {}) do
+  for _, to in ipairs(spec.to or {}) do
+    for _, rule in ipairs(to.rules or {}) do
       local entries = backends_of(rule)
-      local at = "to[" .. i .. "].rules[" .. j .. "]"
-      if entries then lists[#lists + 1] = { entries = entries, at = at, rule = rule } end
+      if entries then lists[#lists + 1] = { entries = entries, rule = rule } end
     end
   end
   tidegate.split_lists(lists, weight, BACKEND, "rule", function(list)
@@ -124,8 +123,9 @@ local function own_condition(entry)
   return { exact = entry.value }
 end
 
--- Adds the step's conditions; false when they can never hold together with the rule's.
+-- Adds the step's conditions; false when they can never hold together with the rule's. And whether that says more.
 local function add_conditions(result, field, wanted, at, any_case)
+  local says_more = false
   for i, entry in ipairs(wanted or {}) do
     local place = at .. "." .. field .. "[" .. i .. "]"
     local step, found = tidegate.condition(entry, place), nil
@@ -136,17 +136,18 @@ local function add_conditions(result, field, wanted, at, any_case)
     if not found then
       result[field] = result[field] or {}
       table.insert(result[field], added)
+      says_more = true
     elseif found.type == "Absent" then
-      return false
+      return false, false
     elseif found.type == "Present" then
-      found.type, found.value = added.type, added.value
+      found.type, found.value, says_more = added.type, added.value, true
     else
       local both = tidegate.narrow(own_condition(found), step, field .. "." .. entry.name, at)
-      if both == nil then return false end
-      if both == step then found.type, found.value = added.type, added.value end
+      if both == nil then return false, false end
+      if both == step then found.type, found.value, says_more = added.type, added.value, true end
     end
   end
-  return true
+  return true, says_more
 end
 
 local rules_of_to
@@ -176,7 +177,7 @@ local function replaces_prefix(rule)
 end
 
 local function combine(base, match, at, rule)
-  local result = copy(base)
+  local result, says_more = copy(base), false
   if match.path then
     local step = tidegate.path_condition(match.path, at .. ".path")
     -- No slash may end a prefix.
@@ -191,20 +192,17 @@ local function combine(base, match, at, rule)
       end
       local type, value = next(both)
       result.path = { type = TYPES[type], value = value }
+      says_more = true
     end
   end
-  if not add_conditions(result, "headers", match.headers, at, true) then return nil end
-  if not add_conditions(result, "queryParams", match.queryParams, at, false) then return nil end
-  return result
-end
-
-local function key_of(match)
-  local texts = { match.method or "", json.encode(match.path or { type = "PathPrefix", value = "/" }) }
-  for _, field in ipairs({ "headers", "queryParams" }) do
-    for _, entry in ipairs(match[field] or {}) do texts[#texts + 1] = field .. json.encode(entry) end
+  local holds, by_header = add_conditions(result, "headers", match.headers, at, true)
+  if not holds then return nil end
+  local can_hold, by_parameter = add_conditions(result, "queryParams", match.queryParams, at, false)
+  if not can_hold then return nil end
+  if not (says_more or by_header or by_parameter) then
+    refuse("MeshHTTPRoute", "matches: a rule has them already", "give the step others")
   end
-  table.sort(texts)
-  return table.concat(texts, "\n")
+  return result
 end
 
 local function apply_matches(matches)
@@ -213,13 +211,6 @@ local function apply_matches(matches)
     bases = function(rule) return rule.matches end,
     combine = combine,
     add = function(rule, both, backends, into)
-      local known = {}
-      for _, match in ipairs(rule.matches or {}) do known[key_of(match)] = true end
-      for _, match in ipairs(both) do
-        if known[key_of(match)] then
-          refuse("MeshHTTPRoute", "matches: a rule has them already", "give the step others")
-        end
-      end
       local added = copy(rule)
       added.matches = both
       added.default = added.default or {}

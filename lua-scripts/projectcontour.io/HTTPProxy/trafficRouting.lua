@@ -56,14 +56,14 @@ local function apply_weight(weight)
     refuse("HTTPProxy", "requestHeaderModifier of Host beside a weight", "use matches")
   end
   local lists = {}
-  local function add(holder, at)
+  local function add(holder)
     local entries = answering(holder.services)
-    lists[#lists + 1] = { entries = entries, at = at, holder = holder, before = #entries }
+    lists[#lists + 1] = { entries = entries, holder = holder, before = #entries }
   end
-  for i, route in ipairs(spec.routes or {}) do
-    if route.services then add(route, "routes[" .. i .. "]") end
+  for _, route in ipairs(spec.routes or {}) do
+    if route.services then add(route) end
   end
-  if spec.tcpproxy and spec.tcpproxy.services then add(spec.tcpproxy, "tcpproxy") end
+  if spec.tcpproxy and spec.tcpproxy.services then add(spec.tcpproxy) end
   tidegate.split_lists(lists, weight, BACKEND, "route", function(list, canaries)
     if modifier and list.holder == spec.tcpproxy then
       refuse("HTTPProxy", "requestHeaderModifier of tcpproxy: it looks into no request")

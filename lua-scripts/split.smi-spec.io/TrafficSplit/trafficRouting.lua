@@ -33,7 +33,7 @@ local function apply(weight)
   if are_quantities then
     for i, entry in ipairs(backends) do entry.weight = thousandths(tostring(entry.weight or 0), i) end
   end
-  local lists = { { entries = backends, at = "backends" } }
+  local lists = { { entries = backends } }
   tidegate.split_lists(lists, weight, tidegate.references({ lone = true }, "service"), "backend")
   if are_quantities then
     for _, entry in ipairs(backends) do entry.weight = string.format("%dm", entry.weight) end

@@ -106,8 +106,8 @@ end
 
 local function apply_weight(weight)
   local lists = {}
-  for i, route in ipairs(spec.routes or {}) do
-    if route.services then lists[#lists + 1] = { entries = route.services, at = "routes[" .. i .. "]" } end
+  for _, route in ipairs(spec.routes or {}) do
+    if route.services then lists[#lists + 1] = { entries = route.services } end
   end
   tidegate.split_lists(lists, weight, BACKEND, "route")
 end

@@ -29,7 +29,7 @@ local function apply(weight)
   local lists = {}
   for _, field in ipairs({ "weighted", "highestRandomWeight" }) do
     local services = spec[field] and spec[field].services
-    if services then lists[#lists + 1] = { entries = services, at = field } end
+    if services then lists[#lists + 1] = { entries = services } end
   end
   tidegate.split_lists(lists, weight, tidegate.references({ default = 1 }),
     "service of weighted or highestRandomWeight")

@@ -85,11 +85,9 @@ local BACKEND = {
 local function apply_weight(weight)
   if modifier then refuse("RouteGroup", "requestHeaderModifier beside a weight", "use matches") end
   local lists = {}
-  if not is_empty(spec.defaultBackends) then lists[1] = { entries = spec.defaultBackends, at = "defaultBackends" } end
-  for i, route in ipairs(spec.routes or {}) do
-    if not is_empty(route.backends) then
-      lists[#lists + 1] = { entries = route.backends, at = "routes[" .. i .. "]" }
-    end
+  if not is_empty(spec.defaultBackends) then lists[1] = { entries = spec.defaultBackends } end
+  for _, route in ipairs(spec.routes or {}) do
+    if not is_empty(route.backends) then lists[#lists + 1] = { entries = route.backends } end
   end
   tidegate.split_lists(lists, weight, BACKEND, "route")
 end
