@@ -19,8 +19,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    chart, crash, generated, in_memory, leaders, mistakes, operator, plane, policy, schema, script, story, styles,
-    workloads,
+    chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema, script, story,
+    styles, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -88,7 +88,10 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "operator", operator::operator),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ];
-    scenarios.into_iter().chain(rows).collect()
+    let of_kinds = kinds::ROWS
+        .iter()
+        .map(|row| trial(handle, rig, &format!("release_{}", row.1.name), move |rig| kinds::play(rig, row)));
+    scenarios.into_iter().chain(rows).chain(of_kinds).collect()
 }
 
 fn main() -> Result<()> {

@@ -1,7 +1,12 @@
 //! OpenKruise's kinds on the real API server: their definitions, their controllers, and what a kubelet does when a pod's
 //! images change, which kwok does not play.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
@@ -11,7 +16,7 @@ use kube::{
     runtime::watcher::{Config, Event, watcher},
 };
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use super::{cluster::NEVER_READY, objects::Objects};
 
@@ -33,7 +38,7 @@ pub fn definitions(version: &str) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// Runs until it is dropped.
+/// Runs until the last one that uses it has dropped it: two of them would make every pod twice.
 pub struct Kruise {
     tasks: Vec<JoinHandle<()>>,
 }
@@ -45,7 +50,18 @@ impl Drop for Kruise {
 }
 
 impl Kruise {
-    pub async fn start(objects: &Objects) -> Result<Kruise> {
+    pub async fn shared(objects: &Objects) -> Result<Arc<Kruise>> {
+        static SHARED: Mutex<Weak<Kruise>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return Ok(running);
+        }
+        let kruise = Arc::new(Kruise::start(objects).await?);
+        *shared = Arc::downgrade(&kruise);
+        Ok(kruise)
+    }
+
+    async fn start(objects: &Objects) -> Result<Kruise> {
         objects.apply_crds(&definitions("v1beta1")?).await?;
         let now = || jiff::Timestamp::now();
         let controllers = tokio::spawn(tidegate::sim::play_kruise(objects.client.clone(), now));

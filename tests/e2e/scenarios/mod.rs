@@ -4,6 +4,7 @@ pub mod chart;
 pub mod crash;
 pub mod generated;
 pub mod in_memory;
+pub mod kinds;
 pub mod leaders;
 pub mod mistakes;
 pub mod operator;

@@ -16,13 +16,37 @@ use crate::rig::{
     space::{Space, example},
 };
 
-const THIRD: &str = "nginx-configmap-third";
+pub const THIRD: &str = "nginx-configmap-third";
 const NAME: &str = "nginx-deployment";
 const ROLLOUT: (&str, &str, &str) = ("rollouts.kruise.io/v1beta1", "Rollout", "rollouts-demo");
 const REPLICAS: usize = 6;
 
-/// One namespace with a Deployment of six pods, one of which may be surplus and none missing, behind two Services.
+/// What is released.
+pub struct On {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+    /// What its spec has beside selector and template.
+    pub spec: fn() -> Value,
+    pub pods: usize,
+    /// So many of them are Ready at every moment.
+    pub least: usize,
+    /// One pod on each of so many nodes of its own.
+    pub is_on_nodes: bool,
+}
+
+/// Of six pods one may be surplus and none missing.
+const DEPLOYMENT: On = On {
+    api_version: "apps/v1",
+    kind: "Deployment",
+    spec: || json!({"replicas": REPLICAS, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}),
+    pods: REPLICAS,
+    least: REPLICAS,
+    is_on_nodes: false,
+};
+
+/// One namespace with a workload behind two Services.
 struct Play {
+    on: &'static On,
     space: Space,
     load: Steady,
     ledger: Ledger,
@@ -31,15 +55,26 @@ struct Play {
 }
 
 impl Play {
-    async fn begin(rig: &Arc<Rig>, namespace: &str, strategy: Value) -> Result<Play> {
+    async fn begin(rig: &Arc<Rig>, on: &'static On, namespace: &str, strategy: Value) -> Result<Play> {
         let space = rig.space(namespace).await?;
+        let on_nodes =
+            json!({"nodeSelector": {"story": namespace}, "tolerations": [{"key": "story", "operator": "Exists"}]});
+        for i in 0..if on.is_on_nodes { on.pods } else { 0 } {
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("{namespace}-{i}"), "labels": {"story": namespace}},
+                "spec": {"taints": [{"key": "story", "effect": "NoSchedule"}]}});
+            rig.objects.apply(&node).await?;
+        }
         let mut third = None;
         for mut object in example("istio")? {
             match object["kind"].as_str() {
                 Some("Rollout" | "DestinationRule") => continue,
                 Some("Deployment") => {
-                    object["spec"]["replicas"] = json!(REPLICAS);
-                    object["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+                    (object["apiVersion"], object["kind"]) = (json!(on.api_version), json!(on.kind));
+                    object["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+                    json_patch::merge(&mut object["spec"], &(on.spec)());
+                    if on.is_on_nodes {
+                        json_patch::merge(&mut object["spec"]["template"]["spec"], &on_nodes);
+                    }
                 }
                 Some("VirtualService") => {
                     let route = &mut object["spec"]["http"][0]["route"][0]["destination"];
@@ -55,20 +90,26 @@ impl Play {
             space.apply(&object).await?;
         }
         space.apply(&third.unwrap_or_default()).await?;
-        space.complete(NAME).await?;
+        is_rolled_out(&space, on).await?;
         space.gateway().settles("the gateway answers", |_| Ok(())).await?;
         space
             .apply(&json!({"apiVersion": ROLLOUT.0, "kind": ROLLOUT.1, "metadata": {"name": ROLLOUT.2}, "spec": {
-                "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}, "strategy": strategy}}))
+                "workloadRef": {"apiVersion": on.api_version, "kind": on.kind, "name": NAME}, "strategy": strategy}}))
             .await?;
         let load = space.gateway().steady(60);
         let ledger = Ledger::open(&space).await?;
-        let play = Play { before: (Value::Null, Value::Null), load, ledger, space };
-        until("the Deployment is under the hold", SOON, async || {
+        let play = Play { on, before: (Value::Null, Value::Null), load, ledger, space };
+        let api = play.space.rig.objects.api(on.api_version, on.kind, &play.space.name);
+        let dry = PatchParams { dry_run: true, ..Default::default() };
+        let probe = Patch::Merge(json!({"spec": {"template": {"metadata": {"annotations": {"probe": "yes"}}}}}));
+        until("the workload is under the hold", SOON, async || {
             let labels = play.deployment().await?["metadata"]["labels"].clone();
             ensure!(!labels[WORKLOAD_TYPE].is_null(), "labels: {labels}");
             let status = play.status().await?;
             ensure!(status["phase"] == "Healthy", "status: {status}");
+            // The server takes some seconds to act on a policy of a kind that has just come.
+            let answer = serde_json::to_value(api.patch(NAME, &dry, &probe).await?)?;
+            ensure!(!answer["metadata"]["annotations"][IN_PROGRESSING].is_null(), "a write would not be held yet");
             Ok(())
         })
         .await?;
@@ -77,7 +118,7 @@ impl Play {
     }
 
     async fn deployment(&self) -> Result<Value> {
-        self.space.get("apps/v1", "Deployment", NAME).await
+        self.space.get(self.on.api_version, self.on.kind, NAME).await
     }
 
     async fn status(&self) -> Result<Value> {
@@ -90,14 +131,19 @@ impl Play {
     }
 
     async fn mount(&self, version: &str, node_selector: Value) -> Result<()> {
-        let api = self.space.rig.objects.api("apps/v1", "Deployment", &self.space.name);
-        let patch = json!([
-            {"op": "replace", "path": "/spec/template/spec/volumes/0/configMap/name", "value": version},
-            {"op": "add", "path": "/spec/template/spec/nodeSelector", "value": node_selector},
-        ]);
+        let api = self.space.rig.objects.api(self.on.api_version, self.on.kind, &self.space.name);
+        let mut patch =
+            json!([{"op": "replace", "path": "/spec/template/spec/volumes/0/configMap/name", "value": version}]);
+        if let (Some(patch), "Deployment") = (patch.as_array_mut(), self.on.kind) {
+            patch.push(json!({"op": "add", "path": "/spec/template/spec/nodeSelector", "value": node_selector}));
+        }
         let patch = Patch::Json::<()>(serde_json::from_value(patch)?);
         let answer = serde_json::to_value(api.patch(NAME, &PatchParams::default(), &patch).await?)?;
-        ensure!(answer["spec"]["paused"] == true, "the write was not held: {}", answer["spec"]);
+        ensure!(
+            !answer["metadata"]["annotations"][IN_PROGRESSING].is_null(),
+            "the write was not held: {}",
+            answer["spec"]
+        );
         Ok(())
     }
 
@@ -172,7 +218,7 @@ impl Play {
             Has(pods) => self.has(pods).await?,
             Answers(version, share) => self.answers(version, share).await?,
             Deployment(spec) => {
-                self.space.merge("apps/v1", "Deployment", NAME, json!({"spec": spec})).await?;
+                self.space.merge(self.on.api_version, self.on.kind, NAME, json!({"spec": spec})).await?;
             }
             Rollout(operations) => {
                 let api = self.space.rig.objects.api(ROLLOUT.0, ROLLOUT.1, &self.space.name);
@@ -228,11 +274,14 @@ impl Play {
     }
 
     async fn is_as_before(self, version: &str) -> Result<()> {
-        let deployment = self.space.complete(NAME).await?;
-        self.has(&[(version, usize::try_from(deployment["spec"]["replicas"].as_u64().unwrap_or_default())?)]).await?;
+        let deployment = is_rolled_out(&self.space, self.on).await?;
+        let pods = deployment["spec"]["replicas"].as_u64().map_or(Ok(self.on.pods), usize::try_from)?;
+        self.has(&[(version, pods)]).await?;
         let mut before = self.before.0.clone();
         before["template"]["spec"]["volumes"][0]["configMap"]["name"] = json!(version);
-        before["replicas"] = deployment["spec"]["replicas"].clone();
+        if !self.on.is_on_nodes {
+            before["replicas"] = deployment["spec"]["replicas"].clone();
+        }
         ensure!(
             before == deployment["spec"],
             "the Deployment is not as it was\nbefore: {before}\nafter: {}",
@@ -243,15 +292,36 @@ impl Play {
         for set in self.space.rig.objects.list("apps/v1", "ReplicaSet", &self.space.name, "app=nginx").await? {
             ensure!(set["spec"]["minReadySeconds"].as_i64().unwrap_or(0) == 0, "{}", set["spec"]);
         }
-        let moments = self.ledger.capacity_before_traffic(REPLICAS)?;
+        let moments = self.ledger.capacity_before_traffic(self.on.least)?;
         let tally = self.load.stop().await?;
-        eprintln!("e2e: {}: {REPLICAS} pods Ready at each of {moments} moments; steady load: {tally}", self.space.name);
+        eprintln!(
+            "e2e: {}: {} pods Ready at each of {moments} moments; steady load: {tally}",
+            self.space.name, self.on.least
+        );
         tally.none_failed()
     }
 }
 
+/// Waits until every pod of a workload is of its template and available.
+async fn is_rolled_out(space: &Space, on: &On) -> Result<Value> {
+    until(&format!("{} {NAME} has rolled out", on.kind), 2 * SOON, async || {
+        let workload = space.get(on.api_version, on.kind, NAME).await?;
+        let status = &workload["status"];
+        let fields: &[&str] = if on.is_on_nodes {
+            &["currentNumberScheduled", "updatedNumberScheduled", "numberReady", "numberAvailable"]
+        } else {
+            &["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"]
+        };
+        let wanted = workload["spec"]["replicas"].as_u64().unwrap_or(on.pods as u64);
+        let is_current = workload["metadata"]["generation"] == status["observedGeneration"];
+        ensure!(is_current && fields.iter().all(|field| status[field] == wanted), "{status}");
+        Ok(workload.clone())
+    })
+    .await
+}
+
 /// What is done or looked at, in order.
-enum Deed {
+pub enum Deed {
     /// The template mounts another ConfigMap; the write is held.
     Mount(&'static str),
     /// The same, with pods that no node takes.
@@ -284,11 +354,11 @@ use Deed::*;
 /// A release and the strategy of its Rollout.
 pub struct Row {
     pub name: &'static str,
-    strategy: fn() -> Value,
-    deeds: fn() -> Vec<Deed>,
+    pub strategy: fn() -> Value,
+    pub deeds: fn() -> Vec<Deed>,
 }
 
-fn routing(mut strategy: Value) -> Value {
+pub fn routing(mut strategy: Value) -> Value {
     let (api_version, kind, name) = super::story::VIRTUAL_SERVICE;
     for part in ["canary", "blueGreen"] {
         if let Some(part) = strategy.get_mut(part) {
@@ -598,8 +668,13 @@ pub const ROWS: &[Row] = &[
 
 /// Plays one row.
 pub async fn play(rig: Arc<Rig>, row: &'static Row) -> Result<()> {
+    play_on(rig, &DEPLOYMENT, row).await
+}
+
+/// Plays one row with a workload of some kind.
+pub async fn play_on(rig: Arc<Rig>, on: &'static On, row: &'static Row) -> Result<()> {
     let _controller = rig.with_controller().await?;
-    let mut play = Play::begin(&rig, &row.name.replace('_', "-"), (row.strategy)()).await?;
+    let mut play = Play::begin(&rig, on, &row.name.replace('_', "-"), (row.strategy)()).await?;
     for (i, deed) in (row.deeds)().into_iter().enumerate() {
         play = match play.deed(deed).await.with_context(|| format!("deed {}", i + 1))? {
             Some(play) => play,

@@ -451,7 +451,7 @@ fn labelled(version: u32) -> Value {
 /// do.
 pub async fn kruise_kinds_roll_alike(rig: Arc<Rig>) -> Result<()> {
     let _stage = rig.undisturbed().await;
-    let _kruise = Kruise::start(&rig.objects).await?;
+    let _kruise = Kruise::shared(&rig.objects).await?;
     tokio::try_join!(
         told_alike(&rig, kruise_story("cloneset", "CloneSet", json!({"replicas": 3}), None)),
         told_alike(&rig, kruise_story("advanced-sts", "StatefulSet", json!({"replicas": 3}), None)),
