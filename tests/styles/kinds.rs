@@ -242,6 +242,29 @@ fn d_26_an_advanced_daemon_set_knows_its_stable_revision() {
 }
 
 #[test]
+fn d_21_the_stable_revision_of_a_daemon_set_is_the_one_before_the_release() {
+    play(async {
+        let stage = Stage::of(&DAEMON_SET, 10, &json!({}), &steps()).await;
+        let before = stage.workload();
+        let stable = |s: &Stage| s.sub()["stableRevision"].clone();
+        let first = stable(&stage);
+        assert!(first.is_string());
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        // The second newest is not it, once there is a third.
+        stage.release("third").await;
+        stage.until("restarted", |s| s.versions().contains("third")).await;
+        stage.paused_at(1).await;
+        assert_eq!(stable(&stage), first);
+        stage.release("base").await;
+        stage.ends_with("10 base").await;
+        let condition = &stage.rollout()["status"]["conditions"];
+        assert!(condition.to_string().contains("has been canceled"), "an undo is no release: {condition:#}");
+        assert_restored(&stage, &before);
+    });
+}
+
+#[test]
 fn d_23_rollback_before_the_first_pod_is_a_rollback() {
     play(each(false, async |kind| {
         // The first step waits for a Service that is not there.

@@ -664,7 +664,9 @@ fn every_moment_ends_well_in_every_style() {
         for (d, deed) in DEEDS.iter().enumerate() {
             for (i, state) in states.iter().enumerate() {
                 let name = format!("{way} {deed:?} {state}");
-                let is_turn = (d + s) % 2 == 0 && (d + s) % states.len() == i;
+                // Of other kinds a quarter: what a moment does to the state machine shows with Deployments.
+                let turn = if way.row.kind == "Deployment" { 2 } else { 4 };
+                let is_turn = (d + s) % turn == 0 && (d + s) % states.len() == i;
                 if way.gets_stuck(*deed) {
                     continue;
                 }

@@ -190,22 +190,14 @@ impl Play {
         right().await
     }
 
-    /// The share of requests that the new version answers.
+    /// The share of requests that a version answers, once the route has arrived.
     async fn answers(&self, version: &str, share: f64) -> Result<()> {
-        self.space
-            .gateway()
-            .settles("the route arrives", |t| {
-                if share > 0.0 {
-                    ensure!(t.of(version) > 0);
-                    Ok(())
-                } else {
-                    Ok(())
-                }
-            })
-            .await?;
-        let tally = self.space.gateway().send(400).await;
-        eprintln!("e2e: {}: {share} to {version}: {tally}", self.space.name);
-        tally.has_share(version, share)
+        until(&format!("{version} answers {share}"), SOON, async || {
+            let tally = self.space.gateway().send(400).await;
+            eprintln!("e2e: {}: {share} to {version}: {tally}", self.space.name);
+            tally.has_share(version, share)
+        })
+        .await
     }
 
     async fn deed(self, deed: Deed) -> Result<Option<Play>> {
