@@ -45,6 +45,8 @@ pub mod reasons {
     pub const WORKLOAD_NOT_FOUND: &str = "WorkloadNotFound";
     /// The workload is set up to be rolled by nobody but its owner.
     pub const NOT_OURS_TO_ROLL: &str = "NotOursToRoll";
+    /// OpenKruise Rollouts has begun a release that was not taken over yet.
+    pub const NOT_ADOPTED: &str = "NotAdopted";
     /// A Service that a trafficRouting names does not exist.
     pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
     /// A networkRef does not exist, or its kind is not installed.

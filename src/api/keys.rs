@@ -86,6 +86,9 @@ pub const CHANGE_WINDOWS: &str = "change-windows.yaml";
 
 /// Annotation on a Rollout: why the release that is going on may begin steps outside its change windows.
 pub const OVERRIDE_WINDOWS: &str = "rollouts.kruise.io/change-window-override";
+/// Annotation of OpenKruise Rollouts on a workload whose release it has begun. Nobody else touches it until `tidegate
+/// adopt` has taken the release over.
+pub const CONTROL_INFO: &str = "batchrelease.rollouts.kruise.io/control-info";
 
 /// Lease of the one process that decides: the original's, so that both never act at the same time.
 pub const LEASE: &str = "71ddec2c.kruise.io";

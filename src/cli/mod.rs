@@ -4,14 +4,17 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub mod adopt;
 pub mod client;
 pub mod controller;
 pub mod crd;
 pub mod demo;
+pub mod doctor;
 pub mod duration;
 pub mod features;
 pub mod generated;
 pub mod lua;
+pub mod migrate;
 pub mod policy;
 pub mod rbac;
 pub mod rollout;
@@ -38,6 +41,12 @@ enum Command {
     Webhooks(webhooks::Args),
     /// Print the rights that the controller needs.
     Rbac(rbac::Args),
+    /// Take over releases that OpenKruise Rollouts has begun; without --apply only say how.
+    Adopt(adopt::Args),
+    /// Look whether an installation is sound.
+    Doctor(doctor::Args),
+    /// Store every object in the version that is written now.
+    Migrate(migrate::Args),
     /// Play a story on an in-memory cluster.
     Demo(demo::Args),
     /// Rehearse generated releases with people and faults, and judge every write.
@@ -114,6 +123,9 @@ pub fn main() -> ExitCode {
         Command::Policy(args) => policy::run(args),
         Command::Webhooks(args) => webhooks::run(args),
         Command::Rbac(args) => rbac::run(args),
+        Command::Adopt(args) => adopt::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Migrate(args) => migrate::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Lua(command) => lua::run(command),

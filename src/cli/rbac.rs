@@ -27,6 +27,9 @@ pub struct Args {
     /// Namespace that the controller runs in.
     #[arg(long, short, value_name = "NAMESPACE", default_value = "tidegate")]
     namespace: String,
+    /// Print only what another kind that routes needs, such as example.io/Mesh, beside the rest
+    #[arg(long = "for", value_name = "GROUP/KIND", conflicts_with = "dir")]
+    kinds: Vec<String>,
     /// Write the file `clusterrole.yaml` (the roles alone) into this folder instead of printing everything.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -34,6 +37,11 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !args.kinds.is_empty() {
+        let documents: anyhow::Result<Vec<Vec<Value>>> =
+            args.kinds.iter().map(|k| for_kind(k, &args.namespace)).collect();
+        return generated::emit(&[File::of("rbac.yaml", &documents?.concat())?], None);
+    }
     match &args.dir {
         Some(_) => generated::emit(&[roles_file()?], args.dir.as_deref()),
         None => generated::emit(&[File::of("rbac.yaml", &all(&args.namespace))?], None),
@@ -165,6 +173,29 @@ fn role() -> Value {
     })
 }
 
+/// What a script of the administrator's needs: a role for its kind, bound to the controller's account.
+fn for_kind(kind: &str, namespace: &str) -> anyhow::Result<Vec<Value>> {
+    let (group, kind) = kind
+        .rsplit_once('/')
+        .ok_or_else(|| anyhow::anyhow!("--for {kind}: write GROUP/KIND, such as example.io/Mesh"))?;
+    let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "", kind)).plural;
+    let name = format!("{NAME}-{plural}.{group}");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": [{"apiGroups": [group], "resources": [plural], "verbs": READ_PATCH}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
+    });
+    Ok(vec![role, binding])
+}
+
 fn set_namespace(object: &mut Value, namespace: &str) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("namespace".to_owned(), namespace.into());
@@ -192,6 +223,18 @@ fn all(namespace: &str) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::lua::Library;
+
+    #[test]
+    fn another_kind_has_a_role_of_its_own() {
+        let documents = for_kind("example.io/Mesh", "ops").unwrap();
+        assert_eq!(
+            documents[0]["rules"],
+            json!([{"apiGroups": ["example.io"], "resources": ["meshes"], "verbs": READ_PATCH}])
+        );
+        assert_eq!(documents[1]["roleRef"]["name"], documents[0]["metadata"]["name"]);
+        assert_eq!(documents[1]["subjects"][0]["namespace"], "ops");
+        assert!(for_kind("Mesh", "ops").unwrap_err().to_string().contains("write GROUP/KIND"));
+    }
 
     #[test]
     fn the_controller_may_change_what_built_in_scripts_are_for() {

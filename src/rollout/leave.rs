@@ -181,6 +181,26 @@ impl Machine<'_> {
         Err(Wait::stall(reasons::WORKLOAD_NOT_FOUND, message))
     }
 
+    /// A release that OpenKruise Rollouts has begun is held by fields and marks that mean something else here: let go
+    /// or wound up as they are, all old pods could go at once.
+    pub(super) fn check_not_the_originals(&self) -> Turn {
+        let Some(workload) = &self.snap.workload else { return Ok(()) };
+        if object::annotation(workload, keys::CONTROL_INFO).is_none() {
+            return Ok(());
+        }
+        let metadata = &self.snap.rollout.metadata;
+        Err(Wait::stall(
+            reasons::NOT_ADOPTED,
+            format!(
+                "OpenKruise Rollouts has begun to release {}, and nothing touches it until that is taken over: `tidegate adopt -n {} {}` \
+                 says how, and does it with --apply",
+                object::name(workload),
+                metadata.namespace.as_deref().unwrap_or_default(),
+                metadata.name.as_deref().unwrap_or_default()
+            ),
+        ))
+    }
+
     /// What may not be read is not taken for gone: a release stands still until it may be read again.
     pub(super) fn check_readable(&self) -> Turn {
         let rollout = &self.snap.rollout;

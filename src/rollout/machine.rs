@@ -160,6 +160,7 @@ impl<'a> Machine<'a> {
         self.status.observed_generation = rollout.metadata.generation;
         let scope = self.scope.clone();
         self.check_readable()?;
+        self.check_not_the_originals()?;
         self.let_go_of_former()?;
         if rollout.metadata.deletion_timestamp.is_some() {
             return self.terminate(scope);

@@ -19,8 +19,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema, script, story,
-    styles, workloads,
+    adopt, chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema, script,
+    story, styles, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -86,6 +86,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
         trial(handle, rig, "operator", operator::operator),
+        trial(handle, rig, "taken_over_midway", adopt::taken_over_midway),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ];
     let of_kinds = kinds::ROWS

@@ -1,5 +1,6 @@
 //! What is proved, one file a subject.
 
+pub mod adopt;
 pub mod chart;
 pub mod crash;
 pub mod generated;

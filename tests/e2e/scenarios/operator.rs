@@ -1,7 +1,7 @@
 //! What an administrator relies on, on an API server of its own: webhooks, and the commands that look after an
 //! installation. No controllers run there, so nothing is released.
 
-use std::sync::Arc;
+use std::{process::Command, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use kube::{
@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     Rig,
-    controller::{Controller, documents},
+    controller::{BINARY, Controller, NAMESPACE, documents},
     install,
     objects::Objects,
+    pki::CONTROLLER,
     poll::{SOON, until},
     spare::Spare,
 };
@@ -29,17 +30,114 @@ pub async fn operator(rig: Arc<Rig>) -> Result<()> {
     let spare = rig.empty("operator", PORT).await?;
     let objects = &spare.objects;
     install::roles(objects).await?;
-    objects.apply_crds(&documents(&["crd"])?).await?;
+    objects.namespace("shop").await?;
+    migrated(&rig, &spare).await?;
     for object in documents(&["webhooks", "--no-hold", "--url", &format!("https://{WEBHOOKS}")])? {
         objects.apply(&object).await?;
     }
     let args = ["--webhook-addr", WEBHOOKS, "--webhook-host", "127.0.0.1"];
     let controller = Controller::of_spare(&rig, "operator", HEALTH, &args).await?;
-    objects.namespace("shop").await?;
     authority(&rig, &spare).await?;
     approvers(&rig, &spare).await?;
+    doctor(&rig, &spare).await?;
     controller.stop().await?;
     Ok(())
+}
+
+/// A command of the administrator's, and whether it succeeded.
+fn command(rig: &Rig, args: &[&str]) -> Result<(bool, String)> {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(BINARY).args(args).env("KUBECONFIG", rig.dir.join("operator-admin.kubeconfig"));
+    let output = command.output()?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.success(), text))
+}
+
+/// Objects of the time when v1alpha1 was stored are stored as v1beta1, once, and unchanged.
+async fn migrated(rig: &Rig, spare: &Spare) -> Result<()> {
+    const NAME: &str = "rollouts.rollouts.kruise.io";
+    let crds = documents(&["crd"])?;
+    let mut old = crds.clone();
+    let rollouts = old.iter_mut().find(|crd| crd["metadata"]["name"] == NAME).context("no definition of Rollouts")?;
+    for version in rollouts["spec"]["versions"].as_array_mut().context("no versions")? {
+        version["storage"] = json!(version["name"] == "v1alpha1");
+    }
+    spare.objects.apply_crds(&old).await?;
+    let written = until("a Rollout is stored as v1alpha1", SOON, async || {
+        spare.objects.apply(&rollout("old", "old", json!([]))).await
+    })
+    .await?;
+    spare.objects.apply_crds(&crds).await?;
+    let stored = async || -> Result<Value> {
+        let crd = spare.objects.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", NAME).await?;
+        Ok(crd["status"]["storedVersions"].clone())
+    };
+    until("both versions may be stored", SOON, async || {
+        ensure!(stored().await? == json!(["v1alpha1", "v1beta1"]), "{}", stored().await?);
+        Ok(())
+    })
+    .await?;
+    let version = async || -> Result<Value> {
+        Ok(spare.objects.get(ROLLOUT, "Rollout", "shop", "old").await?["metadata"]["resourceVersion"].clone())
+    };
+    let (_, says) = command(rig, &["migrate"])?;
+    ensure!(says.contains("1 objects may be stored as v1alpha1"), "{says}");
+    ensure!(version().await? == written["metadata"]["resourceVersion"], "a dry run has written");
+    // The server writes the other version from a moment after the definition was changed.
+    until("it is stored anew", SOON, async || {
+        let (is_done, says) = command(rig, &["migrate", "--apply"])?;
+        ensure!(is_done, "{says}");
+        ensure!(version().await? != written["metadata"]["resourceVersion"], "as it was: {says}");
+        Ok(())
+    })
+    .await?;
+    ensure!(stored().await? == json!(["v1beta1"]), "{}", stored().await?);
+    let now = spare.objects.get(ROLLOUT, "Rollout", "shop", "old").await?;
+    ensure!(now["spec"] == written["spec"], "changed: {}", now["spec"]);
+    let (_, says) = command(rig, &["migrate", "--apply"])?;
+    ensure!(
+        says.contains("all objects are stored as v1beta1") && version().await? == now["metadata"]["resourceVersion"],
+        "{says}"
+    );
+    spare.objects.kill(ROLLOUT, "Rollout", "shop", "old").await
+}
+
+/// What is sound and what is missing here, as a person reads it.
+async fn doctor(rig: &Rig, spare: &Spare) -> Result<()> {
+    let look = || command(rig, &["doctor", "--controller-namespace", NAMESPACE, "--controller-user", CONTROLLER]);
+    let mesh =
+        json!([{"service": "web", "networkRefs": [{"apiVersion": "example.io/v1", "kind": "Mesh", "name": "web"}]}]);
+    spare.objects.apply(&rollout("sick", "sick", mesh)).await?;
+    let (is_sound, says) = look()?;
+    ensure!(!is_sound, "nothing is wrong: {says}");
+    for line in [
+        "ok    API server: v1.",
+        "ok    definition rollouts.rollouts.kruise.io: as this version has it",
+        "FAIL  hold of changed workloads: nothing holds them",
+        "ok    webhook that validates: configured",
+        "ok    webhook that names approvers: configured",
+        "ok    webhooks answer: ",
+        "ok    serving certificate: good for ",
+        "FAIL  example.io/Mesh (Rollout shop/sick): the API server does not serve this kind",
+        "FAIL  example.io/Mesh (Rollout shop/sick): the controller may not get, list, watch, patch it",
+        "FAIL  example.io/Mesh (Rollout shop/sick): there is no script for this kind",
+        "ok    apps/Deployment (Rollout shop/sick): served, with the rights that it needs",
+    ] {
+        ensure!(says.contains(line), "{line:?} is not said:\n{says}");
+    }
+    for policy in documents(&["policy"])? {
+        spare.objects.apply(&policy).await?;
+    }
+    spare.objects.kill(ROLLOUT, "Rollout", "shop", "sick").await?;
+    until("it is mended", SOON, async || {
+        let (_, says) = look()?;
+        ensure!(says.contains("ok    hold of changed workloads: by ") && !says.contains("example.io"), "{says}");
+        // One replica without a Lease.
+        let wrong: Vec<&str> = says.lines().filter(|l| l.starts_with("FAIL")).collect();
+        ensure!(wrong.len() == 1 && wrong[0].contains("leader: nobody leads"), "{says}");
+        Ok(())
+    })
+    .await
 }
 
 fn rollout(name: &str, workload: &str, routings: Value) -> Value {
@@ -111,7 +209,9 @@ async fn authority(rig: &Rig, spare: &Spare) -> Result<()> {
     // Whoever may delete a Rollout may.
     let free = json!({"metadata": {"finalizers": []}});
     author.merge(ROLLOUT, "Rollout", "shop", "web", free).await?;
-    author.kill(ROLLOUT, "Rollout", "shop", "web").await.context("deletion")
+    author.kill(ROLLOUT, "Rollout", "shop", "web").await.context("deletion")?;
+    author.kill(ROLLOUT, "Rollout", "shop", "api").await?;
+    author.kill("rollouts.kruise.io/v1alpha1", "TrafficRouting", "shop", "shared").await
 }
 
 /// The API server's own name of whoever approves stands in the status, in either version, whatever he writes there himself.
