@@ -46,6 +46,9 @@ fn step(random: &mut Rng) -> Value {
             json!({"set": [{"name": "v", "value": "canary"}], "remove": ["w"]}),
         );
     }
+    if random.chance(0.2) {
+        step.insert("gates".into(), json!([{"name": "load test"}, {"name": "qa"}]));
+    }
     if random.chance(0.4) {
         step.insert("pause".into(), pick(random, &[json!({}), json!({"duration": 0}), json!({"duration": 600})]));
     }

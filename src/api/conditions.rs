@@ -106,6 +106,8 @@ pub mod reasons {
     pub const ANALYSIS_PASSED: &str = "AnalysisPassed";
     /// The change windows for all Rollouts cannot be read, or none of them will ever be open.
     pub const CHANGE_WINDOWS_INVALID: &str = "ChangeWindowsInvalid";
+    /// A gate of a step was passed.
+    pub const GATE_PASSED: &str = "GatePassed";
     /// A step begins outside the change windows because a person said so.
     pub const CHANGE_WINDOW_OVERRIDDEN: &str = "ChangeWindowOverridden";
 

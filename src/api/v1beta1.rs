@@ -205,6 +205,10 @@ pub struct Step {
     /// `analysis`, unless that is a background one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
+    /// What has to be passed before this step is left, each by its name, beside `pause`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub gates: Vec<Gate>,
     /// What to wait for after this step. Absent, or without a duration: a person's approval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -583,6 +587,9 @@ pub struct CanaryStatus {
     /// When the current step began, while it has a deadline and is not in place yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_start_time: Option<Time>,
+    /// The gates of a step that is in place. Whoever passes one sets its `isPassed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
     /// The step that a person has approved, while the next one is not let in yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_step_index: Option<i32>,
@@ -601,6 +608,29 @@ pub struct CanaryStatus {
     /// Who moved this release by hand, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
+}
+
+/// Where a gate of a step stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// Its name in the step.
+    pub name: String,
+    /// The step may be left, as far as this gate is concerned. A person or a tool writes it.
+    #[serde(default)]
+    pub is_passed: bool,
+    /// When the controller saw that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
+
+/// A gate of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gate {
+    /// What has to be found good, such as `load test`.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
 }
 
 /// What a person said to a release.
@@ -696,6 +726,9 @@ pub struct BlueGreenStatus {
     /// When the current step began, while it has a deadline and is not in place yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_start_time: Option<Time>,
+    /// The gates of a step that is in place. Whoever passes one sets its `isPassed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateStatus>,
     /// The step that a person has approved, while the next one is not let in yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_step_index: Option<i32>,

@@ -19,6 +19,8 @@ impl Machine<'_> {
         if self.goes_back_in_batches(workload) {
             return Ok(());
         }
+        self.show_gates(index, step, release);
+        self.wait_for_gates(index, release)?;
         let next = release.next(index);
         if next > 0 {
             return self.wait_for_window(&format!("step {next} of {}", release.count()), release);

@@ -393,6 +393,7 @@ impl<'a> Machine<'a> {
             // What was not taken up by now was said to a step that is left.
             sub.said_by = None;
             sub.approved_step_index = None;
+            sub.gates.clear();
         }
         if state == StepState::BeforeStepUpgrade
             && let Some(analysis) = &mut sub.analysis

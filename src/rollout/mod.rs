@@ -8,6 +8,7 @@ mod clock;
 mod ending;
 mod failing;
 mod finalise;
+mod gates;
 mod going_back;
 pub mod history;
 mod idle;

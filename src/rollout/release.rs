@@ -96,6 +96,8 @@ pub struct ReleaseStep {
     pub strategy: Strategy,
     /// What to wait for.
     pub pause: Pause,
+    /// Names of its gates, each once.
+    pub gates: Vec<String>,
     /// Seconds in which it has to be in place.
     pub deadline: Option<i64>,
     /// What happens when it is not.
@@ -441,7 +443,19 @@ fn release_step(field: &str, step: &Step, of: &RolloutStrategy) -> Result<Releas
     };
     let on_failure = step.on_step_failure.or(of.on_step_failure).unwrap_or_default();
     let analysis = step.analysis.as_ref().map(|a| analysis(&format!("{field}.analysis"), a)).transpose()?;
-    Ok(ReleaseStep { replicas, strategy, pause, deadline, on_failure, analysis })
+    let gates: Vec<String> = step.gates.iter().map(|gate| gate.name.clone()).collect();
+    for (i, name) in gates.iter().enumerate() {
+        if name.is_empty() {
+            return wrong(format!("{field}.gates[{i}].name"), "is empty");
+        }
+        if gates.iter().take(i).any(|other| other == name) {
+            return wrong(
+                format!("{field}.gates[{i}].name"),
+                format!("{name:?} is there twice; give each its own name"),
+            );
+        }
+    }
+    Ok(ReleaseStep { replicas, strategy, pause, gates, deadline, on_failure, analysis })
 }
 
 fn analysis(field: &str, analysis: &api::analysis::Analysis) -> Result<Analysis, SpecError> {
@@ -461,7 +475,7 @@ fn plan_hash(rollout: &Rollout) -> String {
         map.remove("failureThreshold");
         for step in map.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(step) = step.as_object_mut() {
-                for field in ["pause", "stepDeadlineSeconds", "onStepFailure", "analysis"] {
+                for field in ["pause", "gates", "stepDeadlineSeconds", "onStepFailure", "analysis"] {
                     step.remove(field);
                 }
             }

@@ -30,6 +30,8 @@ impl Machine<'_> {
         let goes_back = self.goes_back_in_batches(workload);
         if workload.is_at(&stable) && !goes_back {
             self.sub().finalising_step = String::new();
+            self.sub().approved_step_index = None;
+            self.sub().gates.clear();
             self.sub().canary_revision = stable;
             self.set_progressing(
                 reasons::CANCELLING,
@@ -264,6 +266,10 @@ impl Machine<'_> {
                     }
                 }
                 self.take_shared(scope)?;
+                if !self.goes_back_in_batches(workload) {
+                    // Also while the pause runs: whoever has to pass one need not wait for its end.
+                    self.show_gates(index, step, release);
+                }
                 let pause = match self.barred_jump.take() {
                     Some(wait) => Err(wait),
                     None => self

@@ -97,6 +97,7 @@ impl<'a> Machine<'a> {
             replicas: IntOrString::String("100%".to_owned()),
             strategy: Strategy { weight: Some(100), ..Strategy::default() },
             pause: Pause::Seconds(0),
+            gates: Vec::new(),
             deadline: None,
             on_failure: OnStepFailure::Pause,
             analysis: None,
