@@ -691,3 +691,91 @@ fn a_class_script_is_tested_by_the_canary_ingress_that_it_makes() {
     ]);
     assert_eq!((code, out.as_str()), (2, ""));
 }
+
+/// docs/gateways/features.md has the table of the scripts' headers. `BLESS=1` writes it.
+#[test]
+fn the_features_are_those_of_the_headers() {
+    let (code, table, _) = Place::new(&[]).run(&["list", "-o", "markdown"]);
+    assert_eq!(code, 0);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways/features.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let begin = text.find("| Object |").unwrap();
+    let end = begin + text[begin..].find("\n\n").map_or(text[begin..].len(), |at| at + 1);
+    let made = format!("{}{table}{}", &text[..begin], &text[end..]);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    assert!(text == made || std::env::var_os("BLESS").is_some(), "run BLESS=1 cargo test --test lua_cli:\n{table}");
+}
+
+/// Plays a section of docs/scripts.md to the letter: files that it names are written, commands of tidegate are run in order,
+/// and print what it says.
+#[test]
+fn the_first_script_is_written_as_the_page_says() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scripts.md")).unwrap();
+    let section = page.split("\n## ").find(|s| s.starts_with("Write your own in ten minutes")).unwrap();
+    let place = Place::new(&[]);
+    let (mut before, mut commands) = ("", 0);
+    for (i, part) in section.split("```").enumerate() {
+        if i % 2 == 0 {
+            before = part;
+            continue;
+        }
+        let (kind, text) = part.split_once('\n').unwrap();
+        let named = before.trim_end().lines().last().unwrap_or_default();
+        match kind {
+            "yaml" => {
+                let file = named.split('`').nth(1).unwrap();
+                place.write(file, text);
+            }
+            "console" => {
+                for command in text.split("$ ").filter(|c| c.starts_with("tidegate lua ")) {
+                    let (line, expected) = command.split_once('\n').unwrap();
+                    let args: Vec<&str> = line.split_whitespace().skip(2).collect();
+                    let (code, out, err) = place.run(&args);
+                    let known = |text: &str| {
+                        let words = text.lines().map(|l| l.split(" in ").next().unwrap_or_default().to_owned());
+                        words.collect::<Vec<_>>().join("\n")
+                    };
+                    let (found, wanted) = if line.contains(" init ") {
+                        (out.clone(), expected.to_owned())
+                    } else {
+                        (known(&out), known(expected))
+                    };
+                    assert_eq!(found.trim_end(), wanted.trim_end(), "{line}\n{err}");
+                    assert_eq!(code, 0, "{line}\n{err}");
+                    commands += 1;
+                }
+            }
+            // What is shown of a file that a command has written.
+            "lua" => {
+                let file = named.split('`').nth(1).unwrap();
+                let written = fs::read_to_string(place.0.path().join(file)).unwrap();
+                assert!(written.contains(text), "{file}:\n{written}");
+            }
+            other => panic!("a block of {other}"),
+        }
+    }
+    assert_eq!(commands, 5);
+}
+
+#[test]
+fn init_writes_over_nothing() {
+    let object = "apiVersion: mesh.example.com/v1\nkind: Route\nmetadata: {name: r}\nspec:\n  to: [{host: app.shop.svc, percent: 30}, {host: web, percent: 70}]\n";
+    let place = Place::new(&[
+        ("r.yaml", object),
+        ("bare.yaml", &object.replace(", percent: 30", "").replace(", percent: 70", "")),
+    ]);
+    let (code, out, err) = place.run(&["init", "--from", "r.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.starts_with("Service app in spec.to, by host, share in percent\n"), "{out}");
+    assert_eq!(place.run(&["test"]).0, 0);
+    let case = fs::read_to_string(place.0.path().join("testcases/mesh.example.com/Route/weight.yaml")).unwrap();
+    assert!(case.contains("host: app-canary.shop.svc"), "{case}");
+    let (code, _, err) = place.run(&["init", "--from", "r.yaml"]);
+    assert!(code == 2 && err.contains("is there already; --force"), "{err}");
+    let (code, _, err) = place.run(&["init", "--from", "bare.yaml", "--force"]);
+    assert!(code == 2 && err.contains("name the Service by --service"), "{err}");
+    assert_eq!(place.run(&["init", "--from", "bare.yaml", "--force", "--service", "app"]).0, 0);
+    assert_eq!(place.run(&["test"]).0, 0);
+}

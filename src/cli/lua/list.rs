@@ -22,6 +22,8 @@ enum Output {
     Text,
     /// A JSON list.
     Json,
+    /// The table of docs/gateways/features.md.
+    Markdown,
 }
 
 /// Runs the command.
@@ -32,6 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scripts = Library::list().into_iter().map(with_caps).collect::<anyhow::Result<Vec<_>>>()?;
     let text = match args.output {
         Output::Text => table(&scripts),
+        Output::Markdown => markdown(&scripts),
         Output::Json => {
             let rows = scripts.iter().map(|(script, caps)| {
                 json!({"script": script.name, "hash": script.hash(), "versions": caps.versions,
@@ -62,6 +65,28 @@ fn table(scripts: &[(Script, Caps)]) -> String {
     let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(String::len).max().unwrap_or(0);
     let [a, b, c] = [width(0), width(1), width(2)];
     rows.iter().map(|[w, x, y, z]| format!("{w:a$}  {x:b$}  {y:c$}  {z}\n")).collect()
+}
+
+/// A column for each feature that some script has and another has not; kinds of routes in one.
+fn markdown(scripts: &[(Script, Caps)]) -> String {
+    const ROUTES: [Feature; 5] = [Feature::Http, Feature::Grpc, Feature::Tcp, Feature::Tls, Feature::Udp];
+    let columns: Vec<Feature> = Feature::ALL.into_iter().filter(|f| !ROUTES.contains(f)).collect();
+    let head = columns.iter().map(|f| f.name()).collect::<Vec<_>>().join(" | ");
+    let mut text =
+        format!("| Object | {head} | routes | versions | taken? |\n|---|{}", "---|".repeat(columns.len() + 3));
+    for (script, caps) in scripts {
+        let can = columns.iter().map(|f| if caps.features.contains(f) { "✓" } else { "" });
+        let routes = ROUTES.iter().filter(|f| caps.features.contains(f)).map(|f| f.name());
+        text += &format!(
+            "\n| {} | {} | {} | {} | {:?} |",
+            target(&script.name),
+            can.collect::<Vec<_>>().join(" | "),
+            routes.collect::<Vec<_>>().join(", "),
+            caps.versions.join(", "),
+            caps.accept
+        );
+    }
+    text + "\n"
 }
 
 /// `<group>/<Kind>`, or the class of an Ingress.

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::Value;
 
+mod init;
 mod lint;
 mod list;
 mod mutate;
@@ -31,6 +32,8 @@ pub enum Command {
     Lint(lint::Args),
     /// Change scripts in small ways and tell which changes no test case notices.
     Mutate(mutate::Args),
+    /// Write a script and cases for the kind of an object.
+    Init(init::Args),
     /// Print the built-in scripts and what they can do.
     List(list::Args),
 }
@@ -67,6 +70,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Mutate(args) => mutate::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::List(args) => list::run(&args),
     }
 }
