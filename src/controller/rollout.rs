@@ -11,6 +11,7 @@ use crate::{
     analysis::ask::Ask,
     api::{
         analysis::AnalysisPhase,
+        conditions::{self, types},
         v1beta1::{Rollout, RolloutStatus},
     },
     apply::Reach,
@@ -58,6 +59,8 @@ impl Subject for Rollout {
         }
         let phase = Some(status.phase.as_str()).filter(|p| !p.is_empty());
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), phase);
+        let stalled = conditions::find(&status.conditions, types::STALLED).filter(|c| c.status == "True");
+        reconciler.metrics.rollout_stalled(&format!("{}/{}", key.0, key.1), stalled.map(|c| c.reason.as_str()));
         reconciler.metrics.analysis(key, measured(status));
         let old = self.status.as_ref();
         if is_stored && old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
@@ -76,6 +79,7 @@ impl Subject for Rollout {
 
     fn gone(reconciler: &Reconciler, key: &Key) {
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), None);
+        reconciler.metrics.rollout_stalled(&format!("{}/{}", key.0, key.1), None);
         reconciler.metrics.analysis(key, std::iter::empty());
         reconciler.cache.forget_pods(key);
         reconciler.cache.want(key, Vec::new());

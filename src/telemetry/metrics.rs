@@ -73,6 +73,11 @@ struct Measured {
     metric: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
 /// Counters, gauges and histograms. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
@@ -87,6 +92,7 @@ struct Inner {
     script_calls: Family<ScriptResult, Counter>,
     script_duration: Family<Script, Histogram, fn() -> Histogram>,
     rollouts: Family<Phase, Gauge>,
+    stalled: Family<Reason, Gauge>,
     queue_depth: Gauge,
     leader: Gauge,
     webhook_duration: Family<WebhookResult, Histogram, fn() -> Histogram>,
@@ -99,6 +105,8 @@ struct Inner {
     measured: Mutex<HashMap<(String, String), Vec<Measured>>>,
     /// Phase of each Rollout by `namespace/name`.
     phases: Mutex<HashMap<String, String>>,
+    /// Why each Rollout that needs a person does, by `namespace/name`.
+    reasons: Mutex<HashMap<String, String>>,
 }
 
 /// A script call takes some 20 µs to 300 µs; its budget ends at a second.
@@ -129,6 +137,7 @@ impl Metrics {
         let script_duration =
             Family::<Script, Histogram, fn() -> Histogram>::new_with_constructor(script_buckets as fn() -> Histogram);
         let rollouts = Family::<Phase, Gauge>::default();
+        let stalled = Family::<Reason, Gauge>::default();
         let queue_depth = Gauge::default();
         let leader = Gauge::default();
         let webhook_duration = Family::<WebhookResult, Histogram, fn() -> Histogram>::new_with_constructor(
@@ -182,6 +191,11 @@ impl Metrics {
             analysis_failed.clone(),
         );
         registry.register("rollouts", "Rollouts by phase", rollouts.clone());
+        registry.register(
+            "rollouts_stalled",
+            "Rollouts that wait for a person to mend something, by reason",
+            stalled.clone(),
+        );
         registry.register("queue_depth", "Rollouts that wait for a reconcile", queue_depth.clone());
         registry.register("leader", "1 while this replica decides, 0 while it stands by", leader.clone());
         registry.register_with_unit(
@@ -209,6 +223,7 @@ impl Metrics {
             script_calls,
             script_duration,
             rollouts,
+            stalled,
             queue_depth,
             leader,
             webhook_duration,
@@ -219,6 +234,7 @@ impl Metrics {
             analysis_failed,
             measured: Mutex::default(),
             phases: Mutex::default(),
+            reasons: Mutex::default(),
         }))
     }
 
@@ -246,20 +262,14 @@ impl Metrics {
 
     /// A Rollout (`namespace/name`) is in this phase; `None` when it is gone.
     pub fn rollout_phase(&self, rollout: &str, phase: Option<&str>) {
-        let mut phases = self.0.phases.lock().unwrap_or_else(PoisonError::into_inner);
-        if phases.get(rollout).map(String::as_str) == phase {
-            return;
-        }
-        let old = match phase {
-            Some(phase) => {
-                self.0.rollouts.get_or_create(&Phase { phase: phase.to_owned() }).inc();
-                phases.insert(rollout.to_owned(), phase.to_owned())
-            }
-            None => phases.remove(rollout),
-        };
-        if let Some(phase) = old {
-            self.0.rollouts.get_or_create(&Phase { phase }).dec();
-        }
+        let label = |phase: &str| Phase { phase: phase.to_owned() };
+        move_between(&self.0.phases, &self.0.rollouts, label, rollout, phase);
+    }
+
+    /// A Rollout (`namespace/name`) waits for a person for this reason; `None` when it does not, or is gone.
+    pub fn rollout_stalled(&self, rollout: &str, reason: Option<&str>) {
+        let label = |reason: &str| Reason { reason: reason.to_owned() };
+        move_between(&self.0.reasons, &self.0.stalled, label, rollout, reason);
     }
 
     /// A metrics server was asked.
@@ -325,6 +335,32 @@ impl Metrics {
     }
 }
 
+/// Counts a Rollout under a word, and no longer under the one before.
+fn move_between<L>(
+    words: &Mutex<HashMap<String, String>>,
+    family: &Family<L, Gauge>,
+    label: impl Fn(&str) -> L,
+    rollout: &str,
+    word: Option<&str>,
+) where
+    L: Clone + std::hash::Hash + Eq,
+{
+    let mut words = words.lock().unwrap_or_else(PoisonError::into_inner);
+    if words.get(rollout).map(String::as_str) == word {
+        return;
+    }
+    let old = match word {
+        Some(word) => {
+            family.get_or_create(&label(word)).inc();
+            words.insert(rollout.to_owned(), word.to_owned())
+        }
+        None => words.remove(rollout),
+    };
+    if let Some(old) = old {
+        family.get_or_create(&label(&old)).dec();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,6 +407,13 @@ mod tests {
         assert_eq!(count("Healthy").as_deref(), Some("2"));
         metrics.rollout_phase("a/one", Some("Progressing"));
         assert_eq!((count("Healthy").as_deref(), count("Progressing").as_deref()), (Some("1"), Some("1")));
+        let stalled =
+            |reason: &str| value(&metrics.encode(), &format!("tidegate_rollouts_stalled{{reason={reason:?}}}"));
+        metrics.rollout_stalled("a/one", Some("ScriptFailed"));
+        metrics.rollout_stalled("a/one", Some("WriteRefused"));
+        assert_eq!((stalled("ScriptFailed").as_deref(), stalled("WriteRefused").as_deref()), (Some("0"), Some("1")));
+        metrics.rollout_stalled("a/one", None);
+        assert_eq!(stalled("WriteRefused").as_deref(), Some("0"));
         metrics.rollout_phase("a/one", None);
         metrics.rollout_phase("a/one", None);
         assert_eq!((count("Healthy").as_deref(), count("Progressing").as_deref()), (Some("1"), Some("0")));
