@@ -159,8 +159,8 @@ impl Offer {
                 (Ok(after), Ok(before)) => self.taken(known, script, differences(&before, &after)),
                 (Ok(_), Err(_)) => self.taken(known, script, "the text before failed".to_owned()),
                 (Err(problem), Ok(_)) => self.rejected(known, &script.version(), problem),
-                // Whatever is wrong with the object is no fault of the text's.
-                (Err(_), Err(_)) => Choice { instead: self.working.clone(), ..goes_on() },
+                // Neither works, perhaps because of the object: people have to know what is wrong with the one that they see.
+                (Err(_), Err(_)) => goes_on(),
             },
             (Err(gone), Some(_)) => self.rejected(known, "", gone.to_string()),
         }
