@@ -56,6 +56,10 @@ mutate: compiler ## Which changes of the traffic scripts no test case notices, a
 deny: $(CARGO_DENY) ## Dependencies: licences, sources, duplicates, advisories
 	hack/deny.sh $(CARGO_DENY)
 
+.PHONY: idle
+idle: compiler ## What 200 Rollouts at rest ask of the API server in ten (virtual) minutes (ROLLOUTS=)
+	ROLLOUTS=$(or $(ROLLOUTS),200) $(CARGO) test --locked --test idle -- --nocapture
+
 .PHONY: bench
 bench: compiler ## Benchmarks; figures are under target/criterion
 	$(CARGO) bench --locked
