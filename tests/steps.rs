@@ -59,6 +59,7 @@ fn kept_by(step: &ReleaseStep, replicas: i32) -> String {
         kept: 0,
         wanted: &step.replicas,
         needed: new,
+        stable: "",
         surroundings,
         now: Timestamp::UNIX_EPOCH,
     };

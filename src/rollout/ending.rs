@@ -76,14 +76,22 @@ impl Ending {
                 ResumeWorkload,
                 ReleaseWorkloadControl,
             ],
+            // After a rollback the Service keeps its pin until the canary is gone. Where pods of the new version stay, a
+            // part that comes twice would wait for its grace time again and again.
+            Ending::Disabled | Ending::Deleted if style == Style::Canary => &[
+                RestoreStableService,
+                RouteTrafficToStable,
+                RemoveCanaryService,
+                ResumeWorkload,
+                ReleaseWorkloadControl,
+                RestoreStableService,
+            ],
             Ending::Disabled | Ending::Deleted => &[
                 RestoreStableService,
                 RouteTrafficToStable,
                 RemoveCanaryService,
                 ResumeWorkload,
                 ReleaseWorkloadControl,
-                // After a rollback it waits until the canary is gone.
-                RestoreStableService,
             ],
             Ending::Rollback => &[
                 RouteTrafficToStable,

@@ -83,6 +83,7 @@ impl Machine<'_> {
                 kept,
                 wanted: &step.replicas,
                 needed: needed(release, target),
+                stable: self.status.canary_status.as_ref().map_or("", |s| &s.stable_revision),
                 surroundings: self.snap.surroundings(),
                 now: self.snap.now,
             },
@@ -151,14 +152,14 @@ impl Machine<'_> {
             }
             _ => workload.current().map_or(0, |r| r.replicas),
         };
-        if pods < target {
+        let next = (scope.style != Style::Canary).then(|| self.next_move(scope, workload, release, step));
+        // In place, pods that may be unready are waited for by nobody: those that follow them may be missing for good.
+        if pods < target && next != Some(Move::Done) {
             self.set_state(StepState::StepUpgrade);
             return Ok(false);
         }
-        if scope.style == Style::Canary {
-            return Ok(true);
-        }
-        match self.next_move(scope, workload, release, step) {
+        let Some(next) = next else { return Ok(true) };
+        match next {
             Move::Write(change) => return self.change(Purpose::OpenWorkload, change),
             Move::Replace(pods) => return self.replace_pods(&pods),
             Move::Wait { until: Some(at), .. } => self.look_again(at),

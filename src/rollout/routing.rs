@@ -119,9 +119,10 @@ impl<'a> Machine<'a> {
     /// long.
     fn is_first_route(&mut self, traffic: &Traffic) -> bool {
         let networks = &self.snap.networks;
-        self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
+        let has_no_canary_ingress = self.snap.ingress.as_ref().is_some_and(|ingress| ingress.canary.is_err());
+        self.sub().current_step_state != StepState::StepPaused.as_str()
             && (traffic.has_canary_service() || networks.iter().any(|n| n.is_definition()))
-            && networks.iter().any(|n| !n.is_definition() && !n.is_changed())
+            && (has_no_canary_ingress || networks.iter().any(|n| !n.is_definition() && !n.is_changed()))
     }
 
     fn ensure_canary_service(

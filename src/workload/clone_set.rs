@@ -322,6 +322,7 @@ mod tests {
             kept: 0,
             wanted: &wanted,
             needed: target,
+            stable: "",
             surroundings,
             now: jiff::Timestamp::UNIX_EPOCH,
         };

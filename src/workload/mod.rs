@@ -334,6 +334,8 @@ pub struct Goal<'a> {
     pub wanted: &'a IntOrString,
     /// So many of them ready are enough to go on.
     pub needed: i32,
+    /// The version that is kept for the others.
+    pub stable: &'a str,
     /// What stands around the workload.
     pub surroundings: Surroundings<'a>,
     /// The moment.

@@ -6,6 +6,9 @@ const SERVICE: &str = "istio-service v1alpha1 replicas=5 surge=25% unavailable=2
 
 const PAUSES: &str = "istio-service replicas=2 steps=~11+5,1~exact 1988:template=2";
 
+const IN_PLACE: &str = "partition istio-service replicas=4 grace=2 lags=95/0/0 steps=50%~50,100% 3000:template=2";
+const BOTH_SETS: &str = "blue-green istio-service replicas=2 grace=2 lags=0/0/95 steps=100%~14,100% 3000:template=2";
+
 /// A story: its name, where it plays, and what is done.
 pub struct Story {
     pub name: &'static str,
@@ -63,4 +66,13 @@ stories! {
     "disabled-while-it-rolls-back", SERVICE, "paused@1+500:rollback finalising@0+10:disable";
     "a-status-lost-at-the-end-of-a-pause", PAUSES, "2780:timeout-after=19";
     "approved-after-the-end", SUBSET, "idle@0+4000:approve-blindly";
+    "some-pods-may-be-unready", "partition none replicas=2 threshold=1 steps=2,60%,100%", "3000:template=2";
+    "deleted-in-place", IN_PLACE, "paused@1+500:delete";
+    "disabled-in-place", IN_PLACE, "paused@1+500:disable";
+    "deleted-with-both-sets", BOTH_SETS, "paused@1+500:delete";
+    "third-when-all-are-new", "partition none replicas=2 steps=50%,100%+600 3000:template=2",
+        "paused@2+500:unready=5 paused@2+9000:template=3";
+    "third-in-place", IN_PLACE, "paused@1+500:template=3";
+    "ingress-learns-late", "canary ingress replicas=3 lags=0/0/95 steps=~20 3000:template=2", "";
+    "made-again-at-the-end", BOTH_SETS, "";
 }

@@ -179,6 +179,29 @@ fn before_reopening(
     })
 }
 
+/// A version that took over from an older stable one may have come up in a release itself: its pods have to count as
+/// available again before others may go for those of the next version, or they would be the first to go.
+fn before_replacing(
+    workload: &Workload,
+    goal: &Goal<'_>,
+    mark: &InProgressing,
+    original: &OriginalFields,
+) -> Option<Move> {
+    let is_stable = |set: &&Arc<Value>| object::label(set, POD_TEMPLATE_HASH) == Some(goal.stable);
+    if let Some(stable) = older_sets(workload, &goal.surroundings, true).find(is_stable) {
+        let seconds = original.min_ready_seconds.unwrap_or(0);
+        return Some(Move::Write(change(stable, "ReplicaSet", vec![set("minReadySeconds", seconds)])));
+    }
+    let stable = older_sets(workload, &goal.surroundings, false).find(is_stable)?;
+    let status = |field| int(stable, &["status", field]).unwrap_or(0);
+    let is_counted = object::is_observed(stable)
+        && (status("availableReplicas") > 0 || status("readyReplicas") == 0 || original.min_ready_seconds > Some(0));
+    (!is_counted && mark.was.is_some()).then(|| Move::Wait {
+        reason: "waiting for the pods of the stable revision to be counted as available".to_owned(),
+        until: None,
+    })
+}
+
 impl Gate for Deployment {
     fn is_kept(&self, workload: &Workload) -> bool {
         let Some(mark) = workload.mark() else { return false };
@@ -209,6 +232,12 @@ impl Gate for Deployment {
         }
         let mark = workload.mark().unwrap_or_default();
         let original = originals(workload, &mark);
+        if goal.style == Style::Partition
+            && is_paused(workload)
+            && let Some(step) = before_replacing(workload, goal, &mark, &original)
+        {
+            return step;
+        }
         let ready = ready(workload, goal, original.min_ready_seconds.unwrap_or(0));
         let opening = match goal.style {
             Style::BlueGreen => Opening {
