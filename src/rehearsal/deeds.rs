@@ -15,7 +15,7 @@ use super::{
     judges::{Bench, Originals, Topic, is_winding_up, sit},
     process::{CONTROLLER, Processes},
     run::{Ending, strikes_later},
-    script::{Act, Gateway, Kind, Route, Script, Setup, Step},
+    script::{Act, Gateway, Kind, Managed, Route, Script, Setup, Step, Style},
     world::{self, CANARY, Eyes, NAMESPACE, SERVICE, Version, WORKLOAD, is_ready, name_of},
 };
 use crate::{
@@ -64,6 +64,8 @@ pub struct People {
     /// Until then no controller runs.
     away_until: Option<Instant>,
     has_mended: bool,
+    /// What was refused until the release before is rolled back, and is pushed again then.
+    refused: Option<Version>,
     /// A first new version was pushed.
     pub has_pushed: bool,
     pub originals: Originals,
@@ -76,7 +78,7 @@ const NONE: PatchParams = PatchParams { dry_run: false, force: false, field_mana
 
 impl People {
     pub fn new(cluster: &Cluster, bench: &Bench, processes: &Processes, script: &Script) -> People {
-        let eyes = Eyes::new(cluster);
+        let eyes = Eyes::new(cluster, &script.setup);
         People {
             cluster: cluster.clone(),
             bench: bench.clone(),
@@ -91,6 +93,7 @@ impl People {
             old_read: None,
             away_until: None,
             has_mended: false,
+            refused: None,
             has_pushed: false,
             originals: Originals::now(&eyes),
             eyes,
@@ -128,7 +131,8 @@ impl People {
 
     /// Something other than an approval is still to be done.
     pub fn is_busy(&self) -> bool {
-        self.away_until.is_some_and(|until| Instant::now() < until)
+        self.refused.is_some()
+            || self.away_until.is_some_and(|until| Instant::now() < until)
             || self.agenda.values().any(|t| !matches!(t, Todo::Approve(_)))
     }
 
@@ -137,7 +141,10 @@ impl People {
     }
 
     fn excuse(&self, topics: &[Topic], seconds: i64) {
-        let until = self.cluster.clock().now() + SignedDuration::from_secs(seconds);
+        // While nobody is there who could put things in order, they stay as they are.
+        let away = self.away_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let away = i64::try_from(away.as_secs()).unwrap_or_default();
+        let until = self.cluster.clock().now() + SignedDuration::from_secs(seconds + away);
         let mut court = sit(&self.bench);
         topics.iter().for_each(|t| court.record.excuse(*t, until));
     }
@@ -145,16 +152,18 @@ impl People {
     /// The step that waits for approval.
     fn waiting(&self) -> Option<Waiting> {
         let rollout = self.eyes.rollout()?;
-        let sub = at(&rollout, &["status", "canaryStatus"])?;
+        let sub = world::release(&rollout);
         let index = int(sub, &["currentStepIndex"]).unwrap_or_default();
         let pause = usize::try_from(index - 1).ok().and_then(|i| self.plan.get(i)).and_then(|s| s.pause);
+        // A step that was late waits for a person, whatever it says of its pause.
+        let is_late = int(sub, &["failedStepIndex"]) == Some(index);
         // Who reads the message does not approve what is being wound up, or what passes by itself.
         let waits = text(&rollout, &["status", "phase"]) == "Progressing"
             && text(sub, &["currentStepState"]) == "StepPaused"
-            && pause.is_none()
+            && (pause.is_none() || is_late)
             && !is_winding_up(&rollout)
             && at(&rollout, &["spec", "disabled"]) != Some(&json!(true));
-        waits.then(|| (text(sub, &["canaryRevision"]).to_owned(), index))
+        waits.then(|| (world::revision(&rollout).to_owned(), index))
     }
 
     /// Whether the step at which the Rollout waits has its approval.
@@ -170,6 +179,10 @@ impl People {
                 let thinking = self.rng.duration(&(Duration::from_millis(200)..=Duration::from_secs(8)));
                 self.plan_to(thinking, Todo::Approve(waiting));
             }
+        }
+        self.follow();
+        if self.heed_refusal().await {
+            return true;
         }
         if self.has_mended && self.lacks_pods() {
             self.scale("user", self.setup.replicas).await;
@@ -218,11 +231,55 @@ impl People {
         true
     }
 
+    /// A step that failed was rolled back: that is what is wanted now.
+    fn follow(&mut self) {
+        let wanted = sit(&self.bench).record.wanted.clone();
+        if !self.setup.rolls_back || wanted == self.wanted() {
+            return;
+        }
+        let Some(version) = Version::of(&wanted) else { return };
+        self.say(format!("{wanted} is what is wanted now"));
+        self.version = version;
+        self.approved.clear();
+        let workload = self.eyes.workload();
+        if let Some(template) = workload.as_deref().and_then(|w| at(w, &["spec", "template"])) {
+            self.keep_template(template.clone());
+        }
+    }
+
+    fn keep_template(&mut self, template: Value) {
+        if let Some(slot) = self.originals.workload.pointer_mut("/spec/template") {
+            *slot = template;
+        }
+    }
+
+    /// Does what a Rollout asks for that refuses a version.
+    async fn heed_refusal(&mut self) -> bool {
+        let Some(rollout) = self.eyes.rollout() else { return false };
+        let message = text(&rollout, &["status", "message"]);
+        if let Some(version) = self.refused.take_if(|_| text(&rollout, &["status", "phase"]) != "Progressing") {
+            self.say(format!("{} is pushed again", name_of(&version)));
+            return self.push(version).await;
+        }
+        if self.refused.is_none() && message.ends_with("please rollback first") {
+            let Some(stable) = Version::of(&sit(&self.bench).record.stable.clone()) else { return false };
+            self.say("it is rolled back first");
+            self.refused = Some(self.version.clone());
+            return self.push(stable).await;
+        }
+        if self.has_mended && message.contains("was rolled back because a step failed") {
+            let touched = self.version.touched + 10;
+            self.say("another template is tried");
+            return self.push(Version { touched, ..self.version.clone() }).await;
+        }
+        false
+    }
+
     /// A release that was scaled to nothing says that it waits for pods.
     fn lacks_pods(&self) -> bool {
         let message = self.eyes.rollout().map(|r| text(&r, &["status", "message"]).to_owned()).unwrap_or_default();
-        let replicas = self.eyes.deployment(WORKLOAD).and_then(|w| int(&w, &["spec", "replicas"]));
-        replicas == Some(0) && message.starts_with("waiting for pods of the stable revision")
+        let asks = ["waiting for pods of the stable revision", "waiting for canary endpoints"];
+        self.eyes.replicas() == Some(0) && asks.iter().any(|asks| message.starts_with(asks))
     }
 
     fn create_workload(&mut self) {
@@ -238,6 +295,11 @@ impl People {
         Api::namespaced_with(self.cluster.client(who), NAMESPACE, &resource)
     }
 
+    fn workloads(&self, who: &str) -> Api<DynamicObject> {
+        let (api_version, kind, _) = self.setup.workload.resource();
+        self.api(who, api_version, kind)
+    }
+
     fn rollouts(&self) -> Api<DynamicObject> {
         let version = if self.setup.is_old_api { "v1alpha1" } else { "v1beta1" };
         self.api("user", &format!("rollouts.kruise.io/{version}"), "Rollout")
@@ -250,11 +312,12 @@ impl People {
     }
 
     async fn set_status(&mut self, patch: Value) -> bool {
+        let patch = json!({"status": {self.setup.status_key(): patch}});
         self.rollouts().patch_status(WORKLOAD, &NONE, &Patch::Merge(&patch)).await.is_ok()
     }
 
     async fn say_ready(&mut self) -> bool {
-        self.set_status(json!({"status": {"canaryStatus": {"currentStepState": "StepReady"}}})).await
+        self.set_status(json!({"currentStepState": "StepReady"})).await
     }
 
     /// By the plugin's patch or by a plain one, as the dice fall.
@@ -315,10 +378,11 @@ impl People {
             }
             Kind::Jump => {
                 let steps = i64::try_from(self.plan.len()).unwrap_or_default();
-                arg <= steps && self.set_status(json!({"status": {"canaryStatus": {"nextStepIndex": arg}}})).await
+                arg <= steps && self.set_status(json!({"nextStepIndex": arg})).await
             }
             Kind::AddStep | Kind::RemoveStep | Kind::EditStep => self.edit_plan(kind, arg).await,
             Kind::Scale => self.scale("user", arg).await,
+            Kind::Hpa if self.setup.workload.is_on_nodes() => false,
             Kind::Hpa => {
                 self.plan_to(Duration::ZERO, Todo::Autoscale(Instant::now() + seconds));
                 true
@@ -340,7 +404,7 @@ impl People {
             Kind::WorkloadGone => {
                 self.excuse(&[Topic::Requests, Topic::Pods], arg + 900);
                 self.plan_to(seconds, Todo::CreateWorkload);
-                self.delete("apps/v1", "Deployment", WORKLOAD).await
+                self.workloads("user").delete(WORKLOAD, &DeleteParams::background()).await.is_ok()
             }
             Kind::ServiceGone => {
                 self.excuse(&[Topic::Requests], arg + 60);
@@ -351,7 +415,8 @@ impl People {
             Kind::RouteGone => {
                 self.excuse(&[Topic::Requests], arg + 60);
                 self.plan_to(seconds, Todo::CreateRoute);
-                self.delete("networking.istio.io/v1", "VirtualService", WORKLOAD).await
+                let Some((api_version, kind, _)) = self.setup.gateway.resource() else { return false };
+                self.delete(api_version, kind, WORKLOAD).await
             }
             Kind::EditRoutes => self.edit_routes(arg).await,
             Kind::EditService => {
@@ -361,6 +426,7 @@ impl People {
                 edited.is_ok()
             }
             Kind::Put => self.put().await,
+            Kind::CanaryGone if self.setup.style != Style::Canary => false,
             Kind::CanaryGone => {
                 self.excuse(&[Topic::Requests, Topic::Pods], 90);
                 self.delete("apps/v1", "Deployment", CANARY).await
@@ -368,7 +434,7 @@ impl People {
             Kind::Id => {
                 let patch = json!({"metadata": {"labels": {keys::ROLLOUT_ID: format!("release-{arg}")}}});
                 json_patch::merge(&mut self.originals.workload, &patch);
-                self.api("user", "apps/v1", "Deployment").patch(WORKLOAD, &NONE, &Patch::Merge(&patch)).await.is_ok()
+                self.workloads("user").patch(WORKLOAD, &NONE, &Patch::Merge(&patch)).await.is_ok()
             }
             _ => false,
         }
@@ -387,19 +453,20 @@ impl People {
             json!([{"op": "replace", "path": "/spec/template", "value": self.version.template()}]),
         );
         let Ok(patch) = patch else { return false };
-        let api = self.api("user", "apps/v1", "Deployment");
+        let api = self.workloads("user");
         let Ok(answer) = api.patch(WORKLOAD, &NONE, &Patch::<Value>::Json(patch)).await else { return false };
-        if let (Some(template), Some(slot)) =
-            (answer.data.pointer("/spec/template"), self.originals.workload.pointer_mut("/spec/template"))
-        {
-            slot.clone_from(template);
+        if let Some(template) = answer.data.pointer("/spec/template") {
+            self.keep_template(template.clone());
         }
         true
     }
 
     async fn scale(&mut self, who: &str, replicas: i64) -> bool {
+        if self.setup.workload.is_on_nodes() {
+            return false;
+        }
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        self.api(who, "apps/v1", "Deployment").patch_scale(WORKLOAD, &NONE, &patch).await.is_ok()
+        self.workloads(who).patch_scale(WORKLOAD, &NONE, &patch).await.is_ok()
     }
 
     async fn edit_plan(&mut self, kind: Kind, arg: i64) -> bool {
@@ -407,7 +474,8 @@ impl People {
             Kind::AddStep => {
                 let route = if self.setup.gateway == Gateway::None { Route::None } else { Route::Weight(45) };
                 let at = self.plan.len().saturating_sub(1);
-                self.plan.insert(at, Step { replicas: "50%".to_owned(), route, pause: None });
+                let replicas = if self.setup.style == Style::BlueGreen { "100%" } else { "50%" };
+                self.plan.insert(at, Step { replicas: replicas.to_owned(), route, pause: None });
             }
             Kind::RemoveStep if self.plan.len() < 2 => return false,
             Kind::RemoveStep => {
@@ -422,21 +490,26 @@ impl People {
             }
         }
         let steps = world::steps(&self.plan, self.setup.is_old_api);
-        self.edit_rollout(json!({"spec": {"strategy": {"canary": {"steps": steps}}}})).await;
+        self.edit_rollout(json!({"spec": {"strategy": {self.setup.strategy_key(): {"steps": steps}}}})).await;
         true
     }
 
     async fn edit_routes(&mut self, arg: i64) -> bool {
-        let patch = json!({"metadata": {"labels": {"edited": arg.to_string()}}, "spec": {"exportTo": ["."]}});
-        let mut is_done = false;
-        for (kind, original) in
-            [("VirtualService", &mut self.originals.route), ("DestinationRule", &mut self.originals.rule)]
-        {
-            let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1", kind));
-            let api: Api<DynamicObject> = Api::namespaced_with(self.cluster.client("user"), NAMESPACE, &resource);
-            if api.patch(WORKLOAD, &NONE, &Patch::Merge(&patch)).await.is_ok()
-                && let Some(original) = original
-            {
+        let mut patch = json!({"metadata": {"labels": {"edited": arg.to_string()}}});
+        let more = match self.setup.gateway {
+            Gateway::HttpRoute => json!({"spec": {"hostnames": ["web.example.com"]}}),
+            Gateway::Ingress => json!({}),
+            _ => json!({"spec": {"exportTo": ["."]}}),
+        };
+        json_patch::merge(&mut patch, &more);
+        let Some((api_version, kind, _)) = self.setup.gateway.resource() else { return false };
+        let (cluster, mut is_done) = (self.cluster.clone(), false);
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        for (kind, original) in [(kind, &mut self.originals.route), ("DestinationRule", &mut self.originals.rule)] {
+            let Some(original) = original else { continue };
+            let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            let api: Api<DynamicObject> = Api::namespaced_with(cluster.client("user"), NAMESPACE, &resource);
+            if api.patch(WORKLOAD, &NONE, &Patch::Merge(&patch)).await.is_ok() {
                 json_patch::merge(original, &patch);
                 is_done = true;
             }
@@ -444,17 +517,28 @@ impl People {
         is_done
     }
 
-    /// A tool that knows nothing of us writes the whole Deployment as it has it.
+    /// A tool that knows nothing of us writes the whole workload as it has it.
     async fn put(&mut self) -> bool {
-        let api = self.api("user", "apps/v1", "Deployment");
+        let api = self.workloads("user");
         let Ok(mut object) = api.get(WORKLOAD).await else { return false };
         object.metadata.resource_version = None;
         for map in [&mut object.metadata.labels, &mut object.metadata.annotations].into_iter().flatten() {
             map.retain(|key, _| ![keys::WORKLOAD_TYPE, keys::IN_PROGRESSING].contains(&key.as_str()));
         }
-        json_patch::merge(&mut object.data, &json!({"spec": {"paused": false}}));
-        if let Some(slot) = object.data.pointer_mut("/spec/template") {
-            *slot = self.version.template();
+        let replicas = object.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
+        let manifest = world::workload(&self.setup, &self.version, replicas);
+        if self.setup.style == Style::BlueGreen {
+            // With the user's own bounds, the paused Deployment's controller scales both sets down until they fit.
+            self.excuse(&[Topic::Requests, Topic::Pods], 60);
+        }
+        if self.setup.workload == Managed::Deployment {
+            json_patch::merge(&mut object.data, &json!({"spec": {"paused": false}}));
+        }
+        if let (Some(spec), Some(manifest)) = (
+            object.data.get_mut("spec").and_then(Value::as_object_mut),
+            manifest.get("spec").and_then(Value::as_object),
+        ) {
+            spec.extend(manifest.clone());
         }
         api.replace(WORKLOAD, &PostParams::default(), &object).await.is_ok()
     }
@@ -490,6 +574,7 @@ impl People {
             Kind::Crash => self.cluster.crash_after(CONTROLLER, arg.unsigned_abs()),
             Kind::Away => {
                 self.away_until = Some(Instant::now() + Duration::from_secs(arg.unsigned_abs() * 60 + 1));
+                sit(&self.bench).record.excuse_longer(self.cluster.clock().now(), arg * 60 + 1);
                 self.processes.away.store(arg.unsigned_abs() * 60_000, Ordering::Relaxed);
                 self.cluster.crash_after(CONTROLLER, 0);
             }

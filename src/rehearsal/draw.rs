@@ -2,7 +2,7 @@
 
 use crate::sim::Rng;
 
-use super::script::{ACTS, Act, Event, Gateway, Kind, Route, Row, Script, Setup, State, Step, Style, When};
+use super::script::{ACTS, Act, Event, Gateway, Kind, Managed, Route, Row, Script, Setup, State, Step, Style, When};
 
 /// The script of a number: always the same.
 pub fn draw(seed: u64) -> Script {
@@ -35,32 +35,51 @@ impl Dice {
     }
 
     fn setup(&mut self) -> Setup {
-        let style = Style::ALL.get(self.0.below(Style::ALL.len() as u64) as usize).copied().unwrap_or(Style::Canary);
-        let gateway = match self.0.below(8) {
-            0 => Gateway::None,
-            1..=4 => Gateway::IstioSubset,
-            _ => Gateway::IstioService,
+        let (workload, style) = match self.0.below(20) {
+            0..=6 => (Managed::Deployment, Style::Canary),
+            7..=11 => (Managed::Deployment, Style::Partition),
+            12..=14 => (Managed::Deployment, Style::BlueGreen),
+            15 => (Managed::StatefulSet, Style::Partition),
+            16 => (Managed::DaemonSet, Style::Partition),
+            17 => (Managed::CloneSet, Style::Partition),
+            18 => (Managed::AdvancedStatefulSet, Style::Partition),
+            _ => (Managed::AdvancedDaemonSet, Style::Partition),
+        };
+        let gateway = match (self.0.below(8), style) {
+            (0, _) => Gateway::None,
+            (1..=3, Style::Canary) => Gateway::IstioSubset,
+            (4 | 5, _) => Gateway::IstioService,
+            (1 | 6, _) => Gateway::HttpRoute,
+            (2 | 7, _) => Gateway::Ingress,
+            _ => Gateway::None,
         };
         let replicas = self.pick(&[1, 2, 2, 3, 3, 4, 5, 7]);
         let (surge, unavailable) = self.pick(&[("25%", "25%"), ("1", "0"), ("0", "1"), ("100%", "0"), ("2", "1")]);
         // With one pod, none may be missing, or the user's own strategy fails requests.
         let (surge, unavailable) = if replicas == 1 { ("1", "0") } else { (surge, unavailable) };
-        let steps = self.steps(gateway);
+        let steps = self.steps(style, gateway);
+        let deadline = self.0.chance(0.2).then(|| self.pick(&[45, 90, 200]));
         Setup {
+            workload,
             style,
             gateway,
-            is_old_api: self.0.chance(0.4),
+            // v1alpha1 has no blue-green style.
+            is_old_api: self.0.chance(0.4) && style != Style::BlueGreen,
             replicas,
             surge: surge.to_owned(),
             unavailable: unavailable.to_owned(),
             grace: self.pick(&[None, None, Some(0), Some(1), Some(5)]),
+            lags: [(); 3].map(|()| self.pick(&[0, 0, 45, 95])),
             steps,
             threshold: self.0.chance(0.15).then(|| self.pick(&["1", "50%"]).to_owned()),
             is_slow: self.0.chance(0.1),
+            deadline,
+            rolls_back: deadline.is_some() && self.0.chance(0.5),
+            keeps_history: self.0.chance(0.25),
         }
     }
 
-    fn steps(&mut self, gateway: Gateway) -> Vec<Step> {
+    fn steps(&mut self, style: Style, gateway: Gateway) -> Vec<Step> {
         let count = self.pick(&[1, 2, 2, 3, 3, 4]);
         let mut weight = 0;
         let mut steps = Vec::new();
@@ -80,6 +99,11 @@ impl Dice {
                 (_, 6) => (replicas(), Route::None),
                 (_, 7 | 8) => ("1".to_owned(), Route::Exact),
                 _ => (replicas(), Route::Regex),
+            };
+            let replicas = match style {
+                // The new set is whole before requests go there.
+                Style::BlueGreen => "100%".to_owned(),
+                Style::Canary | Style::Partition => replicas,
             };
             steps.push(Step { replicas, route, pause });
         }

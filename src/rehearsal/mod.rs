@@ -20,9 +20,9 @@ mod world;
 pub use self::{
     draw::draw,
     judges::Violation,
-    process::{CONTROLLER, Mind},
+    process::{CONTROLLER, Mind, Wire},
     run::{Ending, Outcome, rehearse},
-    script::{ACTS, Act, Event, Gateway, Kind, Route, Row, Script, Setup, State, Step, Style, When},
+    script::{ACTS, Act, Event, Gateway, Kind, Managed, Route, Row, Script, Setup, State, Step, Style, When},
     shorten::shorten,
     tally::{Manner, Tally, rehearse_all},
     world::{CANARY, NAMESPACE, SERVICE, WORKLOAD},

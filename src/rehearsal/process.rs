@@ -11,6 +11,7 @@ use std::{
 use http::Request;
 use jiff::SignedDuration;
 use kube::client::Body;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -32,6 +33,9 @@ const WIRE: Duration = Duration::from_millis(1);
 /// Requests of one rehearsal: whoever makes more goes round in circles, and is left to be judged for not ending.
 const MOST_REQUESTS: u64 = 20_000;
 
+/// Changes a request on its way to the API server: its head, and its body as JSON.
+pub type Wire = fn(&mut http::request::Parts, &mut Value);
+
 /// What the controller is made of: its own parts, or those of a deliberate bug.
 #[derive(Clone)]
 pub struct Mind {
@@ -39,13 +43,23 @@ pub struct Mind {
     pub decide: Decide,
     /// Judges the writes before they are made.
     pub guard: Guard,
+    /// What `gather` and `apply` get wrong, as the API server sees it.
+    pub wire: Option<Wire>,
 }
 
 impl Mind {
     /// The controller as it is.
     pub fn real() -> Mind {
-        Mind { decide: Arc::new(rollout::decide), guard: apply::guard::guard() }
+        Mind { decide: Arc::new(rollout::decide), guard: apply::guard::guard(), wire: None }
     }
+}
+
+async fn bend(request: Request<Body>, wire: Wire) -> Request<Body> {
+    let (mut head, body) = request.into_parts();
+    let bytes = body.collect_bytes().await.unwrap_or_default();
+    let Ok(mut value) = serde_json::from_slice(&bytes) else { return Request::from_parts(head, Body::from(bytes)) };
+    wire(&mut head, &mut value);
+    Request::from_parts(head, Body::from(value.to_string().into_bytes()))
 }
 
 /// Starts processes of the controller.
@@ -60,11 +74,13 @@ pub struct Processes {
     pub away: Arc<AtomicU64>,
     /// Requests that were made, watches left out.
     pub requests: Arc<AtomicU64>,
+    /// How many releases are recorded.
+    pub history_limit: Option<usize>,
 }
 
 impl Processes {
     fn client(&self, connection: Connection) -> kube::Client {
-        let (requests, is_over) = (self.requests.clone(), self.is_over.clone());
+        let (requests, is_over, wire) = (self.requests.clone(), self.is_over.clone(), self.mind.wire);
         let service = tower::service_fn(move |request: Request<Body>| {
             let is_watch = request.uri().query().is_some_and(|q| q.contains("watch=true"));
             if !is_watch && requests.fetch_add(1, Ordering::Relaxed) > MOST_REQUESTS {
@@ -76,6 +92,10 @@ impl Processes {
                 if is_over.load(Ordering::Relaxed) {
                     return std::future::pending().await;
                 }
+                let request = match wire {
+                    Some(wire) if !is_watch => bend(request, wire).await,
+                    _ => request,
+                };
                 connection.oneshot(request).await
             }
         });
@@ -92,8 +112,8 @@ impl Processes {
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
-            history_limit: None,
             max_in_flight: None,
+            history_limit: self.history_limit,
             names_people: false,
             workers: 2,
             script_workers: 1,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     api::object::{at, text},
-    sim::Cluster,
+    sim::{Clock, Cluster},
 };
 
 /// A release whose people have done their part ends within this time.
@@ -79,7 +79,7 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
     let began = Instant::now();
     let cluster = world::cluster(script)?;
     let start = cluster.clock().now();
-    let eyes = Eyes::new(&cluster);
+    let eyes = Eyes::new(&cluster, &script.setup);
     let bench = Court::new(eyes.clone(), &script.setup, lines.is_some());
     cluster.on_write(Box::new({
         let bench = bench.clone();
@@ -92,6 +92,7 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         skew: Arc::default(),
         away: Arc::new(AtomicU64::new(0)),
         requests: Arc::default(),
+        history_limit: script.setup.keeps_history.then_some(2),
     };
     let mut tasks = tokio::task::JoinSet::new();
     let mut director = Director {
@@ -108,6 +109,7 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
     };
     director.wait_for_pods().await;
     tasks.spawn(processes.keep_running(script.seed));
+    tasks.spawn(keep_watch(cluster.clock(), bench.clone()));
     let result = director.direct().await;
     tasks.shutdown().await;
     result?;
@@ -118,10 +120,19 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
             *exercised.entry(kind.as_str()).or_default() += count;
         }
     }
-    if script.setup.is_slow {
-        exercised.insert("slow-pods", 1);
-    }
     let court = sit(&bench);
+    let setup = &script.setup;
+    let more = [
+        (setup.is_slow, "slow-pods"),
+        (setup.is_old_api, "v1alpha1"),
+        (court.record.has_failed, "failed-step"),
+        (court.record.has_rolled_back, "failed-step-rolled-back"),
+        (court.record.has_history, "history"),
+    ];
+    let stage = [setup.style.as_str(), setup.gateway.as_str(), setup.workload.as_str()];
+    for name in more.into_iter().filter_map(|(is, name)| is.then_some(name)).chain(stage) {
+        exercised.insert(name, 1);
+    }
     Ok(Outcome {
         violation: court.violation.clone(),
         told: match (&court.writes, lines) {
@@ -134,6 +145,15 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         took: began.elapsed(),
         hash: court.hash,
     })
+}
+
+/// Looks every second while something happens, and whenever the gateway learns of something.
+async fn keep_watch(clock: Clock, bench: Bench) {
+    let news = sit(&bench).news.clone();
+    loop {
+        let next = sit(&bench).look(clock.now());
+        let _ = tokio::time::timeout(next, news.notified()).await;
+    }
 }
 
 /// The kind of a fault that the cluster counts by itself.
@@ -353,14 +373,14 @@ impl Director<'_> {
 pub fn state_of(rollout: Option<&Value>) -> (State, i64) {
     let Some(rollout) = rollout else { return (State::Finalising, 0) };
     let status = |path: &[&str]| at(rollout, &["status"]).map(|s| text(s, path).to_owned()).unwrap_or_default();
-    let step = crate::api::object::int(rollout, &["status", "canaryStatus", "currentStepIndex"]).unwrap_or_default();
+    let step = crate::api::object::int(world::release(rollout), &["currentStepIndex"]).unwrap_or_default();
     match status(&["phase"]).as_str() {
         "Healthy" | "Disabled" => return (State::Idle, 0),
         "Progressing" if !judges::is_winding_up(rollout) => {}
         "" | "Initial" => return (State::Before, 0),
         _ => return (State::Finalising, step),
     }
-    let state = match status(&["canaryStatus", "currentStepState"]).as_str() {
+    let state = match text(world::release(rollout), &["currentStepState"]) {
         "StepUpgrade" => State::Upgrade,
         "StepTrafficRouting" | "StepMetricsAnalysis" => State::Routing,
         "StepPaused" => State::Paused,

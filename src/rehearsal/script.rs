@@ -18,6 +18,8 @@ pub struct Script {
 /// What is there at the start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
+    /// What is released.
+    pub workload: Managed,
     /// How the new version comes up.
     pub style: Style,
     /// What routes requests.
@@ -32,12 +34,20 @@ pub struct Setup {
     pub unavailable: String,
     /// The user's grace period in seconds.
     pub grace: Option<i64>,
+    /// How late the gateway learns of routes, of subsets and of Services, in percent of the grace period.
+    pub lags: [i64; 3],
     /// The plan.
     pub steps: Vec<Step>,
     /// Tolerated unready pods of the new version.
     pub threshold: Option<String>,
     /// Pods take up to 40 seconds to become ready.
     pub is_slow: bool,
+    /// Seconds in which a step has to be in place.
+    pub deadline: Option<i64>,
+    /// A step that is not is rolled back.
+    pub rolls_back: bool,
+    /// Releases are recorded.
+    pub keeps_history: bool,
 }
 
 /// One step.
@@ -90,10 +100,32 @@ macro_rules! names {
 }
 
 names! {
+    /// What is released.
+    Managed {
+        /// `apps/v1` Deployment.
+        Deployment = "deployment",
+        /// `apps/v1` StatefulSet.
+        StatefulSet = "statefulset",
+        /// `apps/v1` DaemonSet; its pods are as many as there are nodes.
+        DaemonSet = "daemonset",
+        /// OpenKruise's CloneSet.
+        CloneSet = "cloneset",
+        /// OpenKruise's StatefulSet.
+        AdvancedStatefulSet = "advanced-statefulset",
+        /// OpenKruise's DaemonSet.
+        AdvancedDaemonSet = "advanced-daemonset",
+    }
+}
+
+names! {
     /// How the new version comes up.
     Style {
         /// An extra Deployment.
         Canary = "canary",
+        /// In place, batch by batch.
+        Partition = "partition",
+        /// A full new set beside the old one.
+        BlueGreen = "blue-green",
     }
 }
 
@@ -106,6 +138,10 @@ names! {
         IstioSubset = "istio-subset",
         /// A VirtualService and a generated canary Service.
         IstioService = "istio-service",
+        /// A Gateway API HTTPRoute.
+        HttpRoute = "http-route",
+        /// An Ingress of ingress-nginx, with a canary Ingress beside it.
+        Ingress = "ingress",
     }
 }
 
@@ -353,7 +389,11 @@ impl FromStr for Event {
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.setup;
-        write!(f, "seed={} {} {}", self.seed, s.style.as_str(), s.gateway.as_str())?;
+        write!(f, "seed={}", self.seed)?;
+        if s.workload != Managed::Deployment {
+            write!(f, " {}", s.workload.as_str())?;
+        }
+        write!(f, " {} {}", s.style.as_str(), s.gateway.as_str())?;
         if s.is_old_api {
             f.write_str(" v1alpha1")?;
         }
@@ -364,8 +404,21 @@ impl fmt::Display for Script {
         if let Some(grace) = s.grace {
             write!(f, " grace={grace}")?;
         }
+        if s.lags != [0; 3] {
+            let [routes, subsets, services] = s.lags;
+            write!(f, " lags={routes}/{subsets}/{services}")?;
+        }
         if let Some(threshold) = &s.threshold {
             write!(f, " threshold={threshold}")?;
+        }
+        if let Some(deadline) = s.deadline {
+            write!(f, " deadline={deadline}")?;
+        }
+        if s.rolls_back {
+            f.write_str(" rolls-back")?;
+        }
+        if s.keeps_history {
+            f.write_str(" history")?;
         }
         let steps: Vec<String> = s.steps.iter().map(Step::to_string).collect();
         write!(f, " steps={}", steps.join(","))?;
@@ -402,16 +455,26 @@ impl FromStr for Script {
                 Some(("surge", value)) => setup.surge = value.to_owned(),
                 Some(("unavailable", value)) => setup.unavailable = value.to_owned(),
                 Some(("grace", value)) => setup.grace = Some(number(value).map_err(wrong)?),
+                Some(("lags", value)) => {
+                    let lags: Vec<i64> = value.split('/').map(number).collect::<Result<_, _>>().map_err(wrong)?;
+                    setup.lags = lags.try_into().map_err(|_| wrong("three numbers are needed".to_owned()))?;
+                }
                 Some(("threshold", value)) => setup.threshold = Some(value.to_owned()),
+                Some(("deadline", value)) => setup.deadline = Some(number(value).map_err(wrong)?),
                 Some(("steps", value)) => {
                     setup.steps = value.split(',').map(str::parse).collect::<Result<_, _>>().map_err(wrong)?;
                 }
                 None if word == "v1alpha1" => setup.is_old_api = true,
                 None if word == "slow-pods" => setup.is_slow = true,
-                None => match (Style::parse(word), Gateway::parse(word)) {
-                    (Ok(style), _) => setup.style = style,
-                    (_, Ok(gateway)) => setup.gateway = gateway,
-                    (Err(style), Err(gateway)) => return Err(format!("{style}, and {gateway}")),
+                None if word == "rolls-back" => setup.rolls_back = true,
+                None if word == "history" => setup.keeps_history = true,
+                None => match (Style::parse(word), Gateway::parse(word), Managed::parse(word)) {
+                    (Ok(style), _, _) => setup.style = style,
+                    (_, Ok(gateway), _) => setup.gateway = gateway,
+                    (_, _, Ok(workload)) => setup.workload = workload,
+                    (Err(style), Err(gateway), Err(workload)) => {
+                        return Err(format!("{style}, and {gateway}, and {workload}"));
+                    }
                 },
                 Some((key, _)) => return Err(format!("{key}: no such word")),
             }
@@ -424,6 +487,7 @@ impl Setup {
     /// The plainest: two steps of a canary behind an Istio subset.
     pub fn plain() -> Setup {
         Setup {
+            workload: Managed::Deployment,
             style: Style::Canary,
             gateway: Gateway::IstioSubset,
             is_old_api: false,
@@ -431,13 +495,51 @@ impl Setup {
             surge: "1".to_owned(),
             unavailable: "0".to_owned(),
             grace: None,
+            lags: [0; 3],
             steps: vec![
                 Step { replicas: String::new(), route: Route::Weight(20), pause: None },
                 Step { replicas: "1".to_owned(), route: Route::Exact, pause: None },
             ],
             threshold: None,
             is_slow: false,
+            deadline: None,
+            rolls_back: false,
+            keeps_history: false,
         }
+    }
+
+    /// The part of a status that tells of the release.
+    pub fn status_key(&self) -> &'static str {
+        if self.style == Style::BlueGreen { "blueGreenStatus" } else { "canaryStatus" }
+    }
+
+    /// The part of a strategy that has the plan.
+    pub fn strategy_key(&self) -> &'static str {
+        if self.style == Style::BlueGreen { "blueGreen" } else { "canary" }
+    }
+
+    /// A Service of its own leads to the pods of the new version.
+    pub fn has_canary_service(&self) -> bool {
+        !matches!(self.gateway, Gateway::None | Gateway::IstioSubset)
+    }
+}
+
+impl Managed {
+    /// API version, kind and plural.
+    pub fn resource(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Managed::Deployment => ("apps/v1", "Deployment", "deployments"),
+            Managed::StatefulSet => ("apps/v1", "StatefulSet", "statefulsets"),
+            Managed::DaemonSet => ("apps/v1", "DaemonSet", "daemonsets"),
+            Managed::CloneSet => ("apps.kruise.io/v1beta1", "CloneSet", "clonesets"),
+            Managed::AdvancedStatefulSet => ("apps.kruise.io/v1beta1", "StatefulSet", "statefulsets"),
+            Managed::AdvancedDaemonSet => ("apps.kruise.io/v1beta1", "DaemonSet", "daemonsets"),
+        }
+    }
+
+    /// One pod a node.
+    pub fn is_on_nodes(self) -> bool {
+        matches!(self, Managed::DaemonSet | Managed::AdvancedDaemonSet)
     }
 }
 

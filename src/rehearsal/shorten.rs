@@ -1,6 +1,6 @@
 //! The shortest schedule that still shows a violation.
 
-use super::script::{Gateway, Script};
+use super::script::{Gateway, Script, Style};
 
 /// Takes away events, and makes the setup plainer, as long as `shows` says that the violation is still seen. At most
 /// `tries` rehearsals are made.
@@ -38,15 +38,21 @@ pub fn shorten(script: &Script, tries: usize, mut shows: impl FnMut(&Script) -> 
             (true, _) => size = size.min(best.events.len().div_ceil(2).max(1)),
         }
     }
-    let simpler: [fn(&mut Script); 8] = [
+    let simpler: [fn(&mut Script); 11] = [
         |s| s.setup.is_slow = false,
         |s| s.setup.threshold = None,
         |s| s.setup.is_old_api = false,
         |s| s.setup.grace = None,
+        |s| s.setup.lags = [0; 3],
+        |s| (s.setup.deadline, s.setup.rolls_back) = (None, false),
+        |s| s.setup.keeps_history = false,
         |s| (s.setup.surge, s.setup.unavailable) = ("1".to_owned(), "0".to_owned()),
         |s| s.setup.replicas = 1,
         |s| s.setup.replicas = 2,
-        |s| s.setup.gateway = Gateway::IstioSubset,
+        |s| {
+            let by_subset = s.setup.style == Style::Canary;
+            s.setup.gateway = if by_subset { Gateway::IstioSubset } else { Gateway::None };
+        },
     ];
     for change in simpler {
         let mut candidate = best.clone();

@@ -11,7 +11,7 @@ use super::{
     judges::Violation,
     process::Mind,
     run::rehearse,
-    script::{ACTS, Script},
+    script::{ACTS, Gateway, Managed, Script, Style},
     shorten::shorten,
 };
 
@@ -26,13 +26,16 @@ pub struct Tally {
     pub virtual_time: Duration,
     /// Wall time.
     pub took: Duration,
-    /// Moments and faults that happened.
+    /// Moments and faults that happened, and styles, kinds and gateways that were on stage.
     pub exercised: BTreeMap<&'static str, u64>,
     /// The same by the state of the release.
     pub states: BTreeMap<(&'static str, &'static str), u64>,
     /// What went wrong: the script as it was drawn, and what a person reads.
     pub wrong: Vec<(Script, Option<Violation>, String)>,
 }
+
+/// What a setup or a release may have beside its style, kind and gateway.
+pub(super) const MORE: [&str; 5] = ["slow-pods", "v1alpha1", "failed-step", "failed-step-rolled-back", "history"];
 
 /// How to rehearse.
 pub struct Manner<'a> {
@@ -49,9 +52,13 @@ pub struct Manner<'a> {
 }
 
 impl Tally {
-    /// Moments and faults that never happened.
+    /// What never happened, or was never on stage.
     pub fn missing(&self) -> Vec<&'static str> {
-        let all = ACTS.iter().map(|r| r.kind.as_str()).chain(["slow-pods"]);
+        let acts = ACTS.iter().map(|r| r.kind.as_str());
+        let stages = Style::ALL.iter().map(|s| s.as_str());
+        let stages = stages.chain(Gateway::ALL.iter().map(|g| g.as_str()));
+        let stages = stages.chain(Managed::ALL.iter().map(|m| m.as_str()));
+        let all = acts.chain(stages).chain(MORE.iter().copied());
         all.filter(|name| !self.exercised.contains_key(name)).collect()
     }
 }

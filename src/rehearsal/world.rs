@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::script::{Gateway, Route, Script, Setup, Step, Style};
+use super::script::{Gateway, Managed, Route, Script, Setup, Step, Style};
 use crate::{
     api::{
         keys,
-        object::{self, at, text},
+        object::{self, at, int, text},
     },
     cli::demo::world::install,
     sim::{Builder, Cluster, Delays, Gvr, NEVER_READY, View},
@@ -16,7 +16,7 @@ use crate::{
 
 /// Where everything is.
 pub const NAMESPACE: &str = "default";
-/// Name of the workload, and of the Rollout, the VirtualService and the DestinationRule.
+/// Name of the workload, and of the Rollout and of the objects that route.
 pub const WORKLOAD: &str = "web";
 /// Name of the canary Deployment.
 pub const CANARY: &str = "web-canary";
@@ -24,6 +24,8 @@ pub const CANARY: &str = "web-canary";
 pub const SERVICE: &str = "web";
 /// Name of the generated canary Service.
 pub const CANARY_SERVICE: &str = "web-canary";
+/// Name of the generated canary Ingress.
+pub const CANARY_INGRESS: &str = "web-canary";
 /// A Service that other rules route to.
 pub const NEIGHBOUR: &str = "other";
 
@@ -103,11 +105,27 @@ pub fn name_of(version: &Version) -> String {
 
 /// The workload of a setup with a version.
 pub fn workload(setup: &Setup, version: &Version, replicas: i64) -> Value {
-    json!({"apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": WORKLOAD, "labels": {"app": WORKLOAD}, "annotations": {"team": "web"}},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": WORKLOAD}}, "template": version.template(),
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {
-                "maxSurge": int_or_text(&setup.surge), "maxUnavailable": int_or_text(&setup.unavailable)}}}})
+    let (api_version, kind, _) = setup.workload.resource();
+    let bounds = json!({"maxSurge": int_or_text(&setup.surge), "maxUnavailable": int_or_text(&setup.unavailable)});
+    let numbered = json!({"replicas": replicas, "serviceName": SERVICE});
+    let own = match setup.workload {
+        Managed::Deployment => {
+            json!({"replicas": replicas, "strategy": {"type": "RollingUpdate", "rollingUpdate": bounds}})
+        }
+        Managed::CloneSet => {
+            let mut rolling = bounds;
+            json_patch::merge(&mut rolling, &json!({"podUpdatePolicy": "ReCreate"}));
+            json!({"replicas": replicas, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}})
+        }
+        Managed::StatefulSet | Managed::AdvancedStatefulSet => numbered,
+        Managed::DaemonSet | Managed::AdvancedDaemonSet => {
+            json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}})
+        }
+    };
+    let mut spec = json!({"selector": {"matchLabels": {"app": WORKLOAD}}, "template": version.template()});
+    json_patch::merge(&mut spec, &own);
+    json!({"apiVersion": api_version, "kind": kind,
+        "metadata": {"name": WORKLOAD, "labels": {"app": WORKLOAD}, "annotations": {"team": "web"}}, "spec": spec})
 }
 
 /// The Service of the workload.
@@ -118,18 +136,36 @@ pub fn service() -> Value {
 
 /// The object that routes, if the setup has one.
 pub fn route(setup: &Setup) -> Option<Value> {
-    let destination = match setup.gateway {
+    let (api_version, kind, _) = setup.gateway.resource()?;
+    let spec = match setup.gateway {
         Gateway::None => return None,
-        Gateway::IstioSubset => json!({"host": SERVICE, "subset": "base"}),
-        Gateway::IstioService => json!({"host": SERVICE}),
+        Gateway::IstioSubset | Gateway::IstioService => {
+            let mut destination = json!({"host": SERVICE});
+            if setup.gateway == Gateway::IstioSubset {
+                json_patch::merge(&mut destination, &json!({"subset": "base"}));
+            }
+            json!({"hosts": ["*"], "gateways": ["gate"], "http": [
+                {"match": [{"uri": {"prefix": "/other"}}], "timeout": "5s", "route": [
+                    {"destination": {"host": NEIGHBOUR}, "weight": 30},
+                    {"destination": {"host": "third"}, "weight": 70}]},
+                {"route": [{"destination": destination}]}]})
+        }
+        Gateway::HttpRoute => json!({"parentRefs": [{"name": "gate"}], "rules": [
+            {"matches": [{"path": {"type": "PathPrefix", "value": "/other"}}], "backendRefs": [
+                {"name": NEIGHBOUR, "port": 80, "weight": 30}, {"name": "third", "port": 80, "weight": 70}]},
+            {"matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "timeouts": {"request": "10s"},
+                "backendRefs": [{"name": SERVICE, "port": 80}]}]}),
+        Gateway::Ingress => {
+            let path = |path: &str, service: &str| {
+                json!({"path": path, "pathType": "Prefix",
+                    "backend": {"service": {"name": service, "port": {"number": 80}}}})
+            };
+            json!({"ingressClassName": "nginx", "rules": [
+                {"http": {"paths": [path("/other", NEIGHBOUR), path("/", SERVICE)]}}]})
+        }
     };
-    Some(json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-        "metadata": {"name": WORKLOAD, "labels": {"team": "web"}},
-        "spec": {"hosts": ["*"], "gateways": ["gate"], "http": [
-            {"match": [{"uri": {"prefix": "/other"}}], "timeout": "5s", "route": [
-                {"destination": {"host": NEIGHBOUR}, "weight": 30},
-                {"destination": {"host": "third"}, "weight": 70}]},
-            {"route": [{"destination": destination}]}]}}))
+    Some(json!({"apiVersion": api_version, "kind": kind,
+        "metadata": {"name": WORKLOAD, "labels": {"team": "web"}}, "spec": spec}))
 }
 
 /// The subsets, if the setup has any.
@@ -178,31 +214,41 @@ pub fn steps(steps: &[Step], is_old_api: bool) -> Value {
     steps.iter().map(|s| step(s, is_old_api)).collect()
 }
 
+/// What routes, as a Rollout refers to it.
+fn traffic(setup: &Setup) -> Option<Value> {
+    let (api_version, kind, _) = setup.gateway.resource()?;
+    let mut routing = json!({"service": SERVICE});
+    if let Some(grace) = setup.grace {
+        json_patch::merge(&mut routing, &json!({"gracePeriodSeconds": grace}));
+    }
+    let network = |kind: &str| json!({"apiVersion": api_version, "kind": kind, "name": WORKLOAD});
+    let refs = if setup.is_old_api { "networkRefs" } else { "customNetworkRefs" };
+    let reference = match setup.gateway {
+        Gateway::None => return None,
+        Gateway::IstioSubset => json!({refs: [network(kind), network("DestinationRule")]}),
+        Gateway::IstioService => json!({refs: [network(kind)]}),
+        Gateway::HttpRoute => json!({"gateway": {"httpRouteName": WORKLOAD}}),
+        Gateway::Ingress => json!({"ingress": {"name": WORKLOAD, "classType": "nginx"}}),
+    };
+    json_patch::merge(&mut routing, &reference);
+    if setup.is_old_api {
+        json_patch::merge(&mut routing, &json!({"createCanaryService": setup.gateway != Gateway::IstioSubset}));
+    }
+    Some(routing)
+}
+
 /// The Rollout of a setup with a plan.
 pub fn rollout(setup: &Setup, plan: &[Step]) -> Value {
-    let workload = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": WORKLOAD});
-    let mut canary = json!({"steps": steps(plan, setup.is_old_api)});
-    let mut merge = |patch: Value| json_patch::merge(&mut canary, &patch);
+    let (api_version, kind, _) = setup.workload.resource();
+    let workload = json!({"apiVersion": api_version, "kind": kind, "name": WORKLOAD});
+    let mut style = json!({"steps": steps(plan, setup.is_old_api)});
+    let mut merge = |patch: Value| json_patch::merge(&mut style, &patch);
     if let Some(threshold) = &setup.threshold {
         merge(json!({"failureThreshold": int_or_text(threshold)}));
     }
-    let network = |kind: &str| json!({"apiVersion": "networking.istio.io/v1", "kind": kind, "name": WORKLOAD});
-    let (networks, makes_service) = match setup.gateway {
-        Gateway::None => (Vec::new(), true),
-        Gateway::IstioSubset => (vec![network("VirtualService"), network("DestinationRule")], false),
-        Gateway::IstioService => (vec![network("VirtualService")], true),
-    };
-    if !networks.is_empty() {
-        let mut routing = json!({"service": SERVICE});
-        if let Some(grace) = setup.grace {
-            json_patch::merge(&mut routing, &json!({"gracePeriodSeconds": grace}));
-        }
-        let refs = if setup.is_old_api { "networkRefs" } else { "customNetworkRefs" };
-        json_patch::merge(&mut routing, &json!({refs: networks}));
-        if setup.is_old_api {
-            json_patch::merge(&mut routing, &json!({"createCanaryService": makes_service}));
-        } else {
-            merge(json!({"disableGenerateCanaryService": !makes_service}));
+    if let Some(routing) = traffic(setup) {
+        if !setup.is_old_api {
+            merge(json!({"disableGenerateCanaryService": setup.gateway == Gateway::IstioSubset}));
         }
         merge(json!({"trafficRoutings": [routing]}));
     }
@@ -216,20 +262,67 @@ pub fn rollout(setup: &Setup, plan: &[Step]) -> Value {
     };
     let mut annotations = json!({});
     match (setup.style, setup.is_old_api) {
-        (Style::Canary, true) => annotations = json!({keys::ROLLING_STYLE: "canary"}),
+        (Style::Canary | Style::Partition, true) => {
+            annotations = json!({keys::ROLLING_STYLE: setup.style.as_str()});
+        }
         (Style::Canary, false) => merge(json!({"enableExtraWorkloadForCanary": true})),
+        (Style::Partition, false) => merge(json!({"enableExtraWorkloadForCanary": false})),
+        (Style::BlueGreen, _) => {}
     }
-    let mut spec = json!({"strategy": {"canary": canary}});
+    let mut strategy = json!({setup.strategy_key(): style});
+    if let Some(deadline) = setup.deadline {
+        json_patch::merge(&mut strategy, &json!({"stepDeadlineSeconds": deadline}));
+        if setup.rolls_back {
+            json_patch::merge(&mut strategy, &json!({"onStepFailure": "Rollback"}));
+        }
+    }
+    let mut spec = json!({"strategy": strategy});
     json_patch::merge(&mut spec, &reference);
     json!({"apiVersion": format!("rollouts.kruise.io/{version}"), "kind": "Rollout",
         "metadata": {"name": WORKLOAD, "annotations": annotations}, "spec": spec})
 }
 
-/// What every cluster has, whatever the script.
-fn stage() -> anyhow::Result<Builder> {
+/// A kind of OpenKruise's, without a schema.
+fn kruise(workload: Managed) -> Option<Value> {
+    let (api_version, kind, plural) = workload.resource();
+    let (group, version) = api_version.split_once('/')?;
+    let mut subresources = json!({"status": {}});
+    if !workload.is_on_nodes() {
+        let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.labelSelector"});
+        json_patch::merge(&mut subresources, &json!({"scale": scale}));
+    }
+    (group == "apps.kruise.io").then(|| {
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": "Namespaced",
+                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind,
+                    "listKind": format!("{kind}List")},
+                "versions": [{"name": version, "served": true, "storage": true, "subresources": subresources,
+                    "schema": {"openAPIV3Schema": {
+                        "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}})
+    })
+}
+
+/// What every cluster of a setup has, whatever the script.
+fn stage(setup: &Setup) -> anyhow::Result<Builder> {
     let mut builder = install(Cluster::builder())?.namespace("kruise-rollout");
-    for (plural, kind) in [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule")] {
-        builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
+    match setup.gateway {
+        Gateway::IstioSubset | Gateway::IstioService => {
+            for (plural, kind) in [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule")] {
+                builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
+            }
+        }
+        Gateway::HttpRoute => {
+            builder = builder.kind("gateway.networking.k8s.io", &["v1", "v1beta1"], "httproutes", "HTTPRoute", true);
+        }
+        Gateway::None | Gateway::Ingress => {}
+    }
+    if let Some(definition) = kruise(setup.workload) {
+        builder = builder.definition(definition);
+    }
+    if setup.workload.is_on_nodes() {
+        builder = builder.nodes(u32::try_from(setup.replicas)?);
     }
     Ok(builder.object(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NEIGHBOUR},
         "spec": {"selector": {"app": NEIGHBOUR}, "ports": [{"port": 80}]}})))
@@ -238,7 +331,7 @@ fn stage() -> anyhow::Result<Builder> {
 /// The cluster of a script, without the Rollout.
 pub fn cluster(script: &Script) -> anyhow::Result<Cluster> {
     let setup = &script.setup;
-    let mut builder = stage()?.seed(script.seed);
+    let mut builder = stage(setup)?.seed(script.seed);
     if setup.is_slow {
         let (low, high) = (std::time::Duration::from_secs(10), std::time::Duration::from_secs(40));
         builder = builder.delays(Delays { pod_ready: low..=high, ..Delays::default() });
@@ -248,6 +341,41 @@ pub fn cluster(script: &Script) -> anyhow::Result<Cluster> {
         builder = builder.object(object);
     }
     builder.build().map_err(|status| anyhow::anyhow!("the cluster refuses what it is made of: {}", status.message))
+}
+
+impl Gateway {
+    /// API version, kind and plural of the object that routes.
+    pub fn resource(self) -> Option<(&'static str, &'static str, &'static str)> {
+        match self {
+            Gateway::None => None,
+            Gateway::IstioSubset | Gateway::IstioService => {
+                Some(("networking.istio.io/v1", "VirtualService", "virtualservices"))
+            }
+            Gateway::HttpRoute => Some(("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")),
+            Gateway::Ingress => Some(("networking.k8s.io/v1", "Ingress", "ingresses")),
+        }
+    }
+}
+
+/// The part of a Rollout's status that tells of the release, in whatever style.
+pub fn release(rollout: &Value) -> &Value {
+    let sub = |key: &str| at(rollout, &["status", key]).filter(|sub| sub.is_object());
+    sub("canaryStatus").or_else(|| sub("blueGreenStatus")).unwrap_or(&Value::Null)
+}
+
+/// The version that a Rollout's status releases, as the status names it.
+pub fn revision(rollout: &Value) -> &str {
+    let sub = release(rollout);
+    match text(sub, &["canaryRevision"]) {
+        "" => text(sub, &["updatedRevision"]),
+        revision => revision,
+    }
+}
+
+/// The plan of a Rollout, as it is written.
+pub fn strategy(rollout: &Value) -> &Value {
+    let style = |key: &str| at(rollout, &["spec", "strategy", key]);
+    style("canary").or_else(|| style("blueGreen")).unwrap_or(&Value::Null)
 }
 
 /// A resource by its API version and plural.
@@ -262,26 +390,34 @@ pub struct Eyes {
     /// Reads without keeping the cluster alive.
     pub view: View,
     rollouts: Gvr,
+    workloads: Gvr,
     deployments: Gvr,
-    replica_sets: Gvr,
+    /// Objects that keep the templates of the workload's versions.
+    revisions: Gvr,
     services: Gvr,
     pods: Gvr,
-    /// VirtualServices.
+    /// What routes: the gateway's objects, or else Services.
     pub routes: Gvr,
     rules: Gvr,
 }
 
 impl Eyes {
     /// Of a cluster.
-    pub fn new(cluster: &Cluster) -> Eyes {
+    pub fn new(cluster: &Cluster, setup: &Setup) -> Eyes {
+        let (api_version, _, plural) = setup.workload.resource();
+        let is_deployment = setup.workload == Managed::Deployment;
         Eyes {
             view: cluster.view(),
             rollouts: gvr("rollouts.kruise.io/v1beta1", "rollouts"),
+            workloads: gvr(api_version, plural),
             deployments: gvr("apps/v1", "deployments"),
-            replica_sets: gvr("apps/v1", "replicasets"),
+            revisions: gvr("apps/v1", if is_deployment { "replicasets" } else { "controllerrevisions" }),
             services: gvr("v1", "services"),
             pods: gvr("v1", "pods"),
-            routes: gvr("networking.istio.io/v1", "virtualservices"),
+            routes: setup
+                .gateway
+                .resource()
+                .map_or_else(|| gvr("v1", "services"), |(api_version, _, plural)| gvr(api_version, plural)),
             rules: gvr("networking.istio.io/v1", "destinationrules"),
         }
     }
@@ -290,12 +426,29 @@ impl Eyes {
         self.view.get(&self.rollouts, NAMESPACE, WORKLOAD)
     }
 
-    pub fn deployment(&self, name: &str) -> Option<Arc<Value>> {
-        self.view.get(&self.deployments, NAMESPACE, name)
+    pub fn workload(&self) -> Option<Arc<Value>> {
+        self.view.get(&self.workloads, NAMESPACE, WORKLOAD)
     }
 
-    pub fn replica_sets(&self) -> Vec<Arc<Value>> {
-        self.view.list(&self.replica_sets, Some(NAMESPACE))
+    /// Pods that the workload wants.
+    pub fn replicas(&self) -> Option<i64> {
+        let workload = self.workload()?;
+        // Of a DaemonSet only its own controller knows.
+        int(&workload, &["spec", "replicas"]).or_else(|| int(&workload, &["status", "desiredNumberScheduled"]))
+    }
+
+    pub fn canary(&self) -> Option<Arc<Value>> {
+        self.view.get(&self.deployments, NAMESPACE, CANARY)
+    }
+
+    /// The version that the server names so; empty if there is none.
+    pub fn version_of(&self, revision: &str) -> String {
+        let full = format!("{WORKLOAD}-{revision}");
+        let template =
+            |o: &Value| at(o, &["spec", "template"]).or_else(|| at(o, &["data", "spec", "template"])).map(version);
+        let objects = self.view.list(&self.revisions, Some(NAMESPACE));
+        let found = objects.iter().find(|o| [revision, &full].contains(&object::name(o)));
+        found.and_then(|o| template(o)).unwrap_or_default()
     }
 
     pub fn service(&self, name: &str) -> Option<Arc<Value>> {
@@ -303,7 +456,11 @@ impl Eyes {
     }
 
     pub fn route(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.routes, NAMESPACE, WORKLOAD)
+        self.view.get(&self.routes, NAMESPACE, WORKLOAD).filter(|_| self.routes.resource != "services")
+    }
+
+    pub fn canary_ingress(&self) -> Option<Arc<Value>> {
+        self.view.get(&gvr("networking.k8s.io/v1", "ingresses"), NAMESPACE, CANARY_INGRESS)
     }
 
     pub fn rule(&self) -> Option<Arc<Value>> {

@@ -100,7 +100,7 @@ impl Cluster {
 
     /// A way to read that does not keep the cluster alive: for judges.
     pub fn view(&self) -> View {
-        View { core: Arc::downgrade(&self.core) }
+        View { core: Arc::downgrade(&self.core), past: Arc::default() }
     }
 
     /// Calls a function after every committed write. It must not write; it reads through a [`View`].
@@ -223,17 +223,39 @@ impl Cluster {
 #[derive(Clone)]
 pub struct View {
     core: Weak<Core>,
+    past: Arc<Past>,
 }
 
+/// Objects as they once were, by group, resource, namespace and name; `None` were not there.
+pub type Past = BTreeMap<(String, String, String, String), Option<Arc<Value>>>;
+
 impl View {
+    /// The same, but with some objects as they once were: for who learns late.
+    pub fn with_past(&self, past: Past) -> View {
+        View { core: self.core.clone(), past: Arc::new(past) }
+    }
+
     /// As [`Cluster::get`].
     pub fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        get(&*self.core.upgrade()?, gvr, namespace, name)
+        let is_it = |(group, resource, of, named): &(String, String, String, String)| {
+            (group, resource, of.as_str(), named.as_str()) == (&gvr.group, &gvr.resource, namespace, name)
+        };
+        match self.past.iter().find(|(key, _)| is_it(key)) {
+            Some((_, then)) => then.clone(),
+            None => get(&*self.core.upgrade()?, gvr, namespace, name),
+        }
     }
 
     /// As [`Cluster::list`].
     pub fn list(&self, gvr: &Gvr, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        self.core.upgrade().map(|core| list(&core, gvr, namespace)).unwrap_or_default()
+        let mut objects = self.core.upgrade().map(|core| list(&core, gvr, namespace)).unwrap_or_default();
+        for ((group, resource, of, name), then) in self.past.iter() {
+            if (group, resource) == (&gvr.group, &gvr.resource) && namespace.is_none_or(|n| n == of) {
+                objects.retain(|o| json::namespace(o) != of || json::name(o) != name);
+                objects.extend(then.clone());
+            }
+        }
+        objects
     }
 }
 

@@ -1,14 +1,15 @@
-//! Deliberate bugs around `decide`, and the judges that must see them.
+//! Deliberate bugs around `gather`, `decide` and `apply`, and the judges that must see them.
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tidegate::{
     api::{keys, object::ObjectRef},
     apply::{Guard, guard::guard},
-    rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD},
+    rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD, Wire},
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
     traffic::routes::Change,
 };
@@ -16,11 +17,21 @@ use tidegate::{
 /// A deliberate bug.
 pub struct Mutant {
     pub name: &'static str,
-    /// The number of a generated release in which it shows.
+    /// The number of a generated release from which on it shows soon.
     pub seed: u64,
     /// Which judge sees it there.
     pub judge: &'static str,
     decide: fn(&Snapshot) -> Plan,
+    wire: Option<Wire>,
+}
+
+const fn mutant(name: &'static str, seed: u64, judge: &'static str, decide: fn(&Snapshot) -> Plan) -> Mutant {
+    Mutant { name, seed, judge, decide, wire: None }
+}
+
+/// One around `gather` and `apply`, as the API server sees it.
+const fn on_the_wire(name: &'static str, seed: u64, judge: &'static str, wire: Wire) -> Mutant {
+    Mutant { name, seed, judge, decide, wire: Some(wire) }
 }
 
 impl Mutant {
@@ -29,7 +40,7 @@ impl Mutant {
     pub fn mind(&self) -> Mind {
         let blind: Guard = Arc::new(|_, _, _| Ok(()));
         let guard = if self.judge == "write guard" { guard() } else { blind };
-        Mind { decide: Arc::new(self.decide), guard }
+        Mind { decide: Arc::new(self.decide), guard, wire: self.wire }
     }
 }
 
@@ -40,49 +51,37 @@ pub fn find(name: &str) -> &'static Mutant {
 
 /// All of them.
 pub static MUTANTS: &[Mutant] = &[
-    Mutant { name: "skips-the-grace-time", seed: 0, judge: "1 drained before removal", decide: skips_the_grace_time },
-    Mutant {
-        name: "deletes-the-canary-first",
-        seed: 0,
-        judge: "1 drained before removal",
-        decide: deletes_the_canary_first,
-    },
-    Mutant {
-        name: "routes-before-pods-are-ready",
-        seed: 0,
-        judge: "1 capacity before traffic",
-        decide: routes_before_pods_are_ready,
-    },
-    Mutant { name: "loses-a-tenth", seed: 1, judge: "2 traffic adds up", decide: loses_a_tenth },
-    Mutant { name: "labels-the-route", seed: 0, judge: "3 only our leaves", decide: labels_the_route },
-    Mutant { name: "forgets-one-restore", seed: 0, judge: "4 restore is exact", decide: forgets_one_restore },
-    Mutant {
-        name: "opens-the-workload-early",
-        seed: 0,
-        judge: "6 no uncontrolled release",
-        decide: opens_the_workload_early,
-    },
-    Mutant { name: "forgets-the-pin", seed: 5, judge: "6 the right share", decide: forgets_the_pin },
-    Mutant { name: "approves-by-itself", seed: 0, judge: "6 the right share", decide: approves_by_itself },
-    Mutant { name: "drops-an-approval", seed: 0, judge: "liveness", decide: drops_an_approval },
-    Mutant { name: "carries-an-approval-on", seed: 0, judge: "8 a person's word", decide: carries_an_approval_on },
-    Mutant { name: "touches-a-neighbour", seed: 0, judge: "10 nothing hijacked", decide: touches_a_neighbour },
-    Mutant { name: "says-nothing", seed: 0, judge: "11 every wait has a reason", decide: says_nothing },
-    Mutant { name: "is-restless", seed: 0, judge: "12 idle costs nothing", decide: is_restless },
-    Mutant { name: "never-rolls-back", seed: 0, judge: "liveness", decide: never_rolls_back },
-    Mutant { name: "loses-a-tenth-guarded", seed: 1, judge: "write guard", decide: loses_a_tenth },
-    Mutant { name: "labels-the-route-guarded", seed: 0, judge: "write guard", decide: labels_the_route },
-    Mutant { name: "forgets-one-restore-guarded", seed: 0, judge: "write guard", decide: forgets_one_restore },
-    Mutant { name: "touches-a-neighbour-guarded", seed: 0, judge: "write guard", decide: touches_a_neighbour },
-    Mutant {
-        name: "routes-before-the-subset",
-        seed: 0,
-        judge: "1 capacity before traffic",
-        decide: routes_before_the_subset,
-    },
-    Mutant { name: "never-unpins", seed: 4, judge: "liveness", decide: never_unpins },
-    Mutant { name: "leaves-its-mark", seed: 0, judge: "liveness", decide: leaves_its_mark },
-    Mutant { name: "cuts-pauses-short", seed: 2, judge: "8 a person's word", decide: cuts_pauses_short },
+    mutant("skips-the-grace-time", 11, "1 drained before removal", skips_the_grace_time),
+    mutant("deletes-the-canary-first", 1, "1 drained before removal", deletes_the_canary_first),
+    mutant("routes-before-pods-are-ready", 1, "1 capacity before traffic", routes_before_pods_are_ready),
+    mutant("loses-a-tenth", 1, "2 traffic adds up", loses_a_tenth),
+    mutant("labels-the-route", 1, "3 only our leaves", labels_the_route),
+    mutant("forgets-one-restore", 1, "4 restore is exact", forgets_one_restore),
+    mutant("opens-the-workload-early", 1, "6 no uncontrolled release", opens_the_workload_early),
+    mutant("forgets-the-pin", 5, "6 the right share", forgets_the_pin),
+    mutant("approves-by-itself", 1, "6 the right share", approves_by_itself),
+    mutant("drops-an-approval", 4, "liveness", drops_an_approval),
+    mutant("carries-an-approval-on", 0, "8 a person's word", carries_an_approval_on),
+    mutant("touches-a-neighbour", 0, "10 nothing hijacked", touches_a_neighbour),
+    mutant("says-nothing", 0, "11 every wait has a reason", says_nothing),
+    mutant("is-restless", 3, "12 idle costs nothing", is_restless),
+    mutant("never-rolls-back", 3, "liveness", never_rolls_back),
+    mutant("loses-a-tenth-guarded", 1, "write guard", loses_a_tenth),
+    mutant("labels-the-route-guarded", 1, "write guard", labels_the_route),
+    mutant("forgets-one-restore-guarded", 1, "write guard", forgets_one_restore),
+    mutant("touches-a-neighbour-guarded", 0, "write guard", touches_a_neighbour),
+    mutant("routes-before-the-subset", 3, "1 capacity before traffic", routes_before_the_subset),
+    mutant("never-unpins", 4, "liveness", never_unpins),
+    mutant("leaves-its-mark", 0, "liveness", leaves_its_mark),
+    mutant("cuts-pauses-short", 0, "8 a person's word", cuts_pauses_short),
+    mutant("opens-a-pod-too-far", 5, "6 no uncontrolled release", opens_a_pod_too_far),
+    mutant("forgets-an-overtaken-version", 30, "1 drained before removal", forgets_an_overtaken_version),
+    mutant("switches-to-pods-that-are-not-ready", 24, "1 capacity before traffic", switches_too_early),
+    mutant("lets-the-old-set-go", 2, "1 capacity before traffic", lets_the_old_set_go),
+    mutant("keeps-what-it-read-first", 4, "liveness", keeps_what_it_read_first),
+    on_the_wire("writes-over-a-persons-word", 2, "liveness", writes_over_a_persons_word),
+    on_the_wire("reports-a-pin-that-was-not", 4, "liveness", reports_a_pin_that_was_not),
+    on_the_wire("reports-a-deletion-that-was-not", 1, "liveness", reports_a_deletion_that_was_not),
 ];
 
 fn skips_the_grace_time(snapshot: &Snapshot) -> Plan {
@@ -366,5 +365,128 @@ fn never_rolls_back(snapshot: &Snapshot) -> Plan {
     match plan.effects.first().map(Effect::purpose) {
         Some(Purpose::RestoreRoutes) => Plan { effects: Vec::new(), ..plan },
         _ => plan,
+    }
+}
+
+/// Makes room for one more pod of the new version than the step asks for.
+fn opens_a_pod_too_far(snapshot: &Snapshot) -> Plan {
+    let mut plan = decide(snapshot);
+    for effect in &mut plan.effects {
+        if let Effect::Patch { purpose: Purpose::OpenWorkload, operations, .. } = effect {
+            for operation in operations.iter_mut().filter(|o| o["path"] == "/spec/strategy") {
+                let surge = &mut operation["value"]["rollingUpdate"]["maxSurge"];
+                if let Some(pods) = surge.as_i64() {
+                    *surge = json!(pods + 1);
+                }
+            }
+        }
+    }
+    plan
+}
+
+/// Takes no time for requests to leave a version that a newer template overtakes before its first pod.
+fn forgets_an_overtaken_version(snapshot: &Snapshot) -> Plan {
+    let mut hasty = snapshot.clone();
+    let status = hasty.rollout.status.as_mut();
+    let restarts = status
+        .as_ref()
+        .is_some_and(|s| s.conditions.iter().any(|c| c.r#type == "Progressing" && c.reason == "Initializing"));
+    if let Some(settling) = status.and_then(|s| s.canary_status.as_mut()).and_then(|s| s.settling.as_mut())
+        && restarts
+        && settling.what == "requests leave the canary"
+    {
+        settling.since = Some(Time(snapshot.now - SignedDuration::from_hours(1)));
+    }
+    decide(&hasty)
+}
+
+/// Takes every pod of the newest set for ready, and for an endpoint.
+fn switches_too_early(snapshot: &Snapshot) -> Plan {
+    let mut snapshot = snapshot.clone();
+    let newest = snapshot.revisions.iter_mut().max_by_key(|set| {
+        let number = set["metadata"]["annotations"][keys::DEPLOYMENT_REVISION].as_str().unwrap_or_default();
+        number.parse::<i64>().unwrap_or_default()
+    });
+    let Some(set) = newest else { return decide(&snapshot) };
+    let set = Arc::make_mut(set);
+    set["status"]["readyReplicas"] = set["spec"]["replicas"].clone();
+    let (name, pods) = (set["metadata"]["name"].clone(), set["spec"]["replicas"].as_i64().unwrap_or_default());
+    for slice in &mut snapshot.endpoint_slices {
+        if let Some(endpoints) = Arc::make_mut(slice)["endpoints"].as_array_mut() {
+            endpoints.extend((0..pods).map(|n| {
+                let name = format!("{}-fake{n}", name.as_str().unwrap_or_default());
+                json!({"conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": name}})
+            }));
+        }
+    }
+    decide(&snapshot)
+}
+
+/// Lets the workload roll on at the first pause of a blue-green release.
+fn lets_the_old_set_go(snapshot: &Snapshot) -> Plan {
+    let mut plan = decide(snapshot);
+    let waits = plan.status.blue_green_status.as_ref().is_some_and(|s| s.current_step_state == "StepPaused");
+    if waits
+        && plan.effects.is_empty()
+        && let Some(workload) = snapshot.workload.as_ref().filter(|w| w["spec"]["minReadySeconds"] != 0)
+    {
+        let path = format!("/metadata/annotations/{}", keys::IN_PROGRESSING.replace('/', "~1"));
+        plan.effects.push(Effect::Patch {
+            purpose: Purpose::ResumeWorkload,
+            target: ObjectRef::new("apps/v1", "Deployment", NAMESPACE, WORKLOAD),
+            resource_version: workload["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned(),
+            operations: vec![
+                json!({"op": "add", "path": path, "value": r#"{"rolloutName":"web","released":true}"#}),
+                json!({"op": "add", "path": "/spec/minReadySeconds", "value": 0}),
+            ],
+        });
+    }
+    plan
+}
+
+/// Once the stable Service was read, it is not read again.
+fn keeps_what_it_read_first(snapshot: &Snapshot) -> Plan {
+    thread_local! {
+        static FIRST: std::cell::RefCell<Option<(String, Arc<Value>)>> = const { std::cell::RefCell::new(None) };
+    }
+    let mut stale = snapshot.clone();
+    let uid = snapshot.rollout.metadata.uid.clone().unwrap_or_default();
+    FIRST.with_borrow_mut(|first| match (first.as_ref(), &mut stale.stable_service) {
+        (Some((of, known)), Some(service)) if *of == uid => *service = known.clone(),
+        (_, Some(service)) => *first = Some((uid, service.clone())),
+        _ => {}
+    });
+    decide(&stale)
+}
+
+/// Stores the status, whatever became of the Rollout since it was read.
+fn writes_over_a_persons_word(_: &mut Parts, body: &mut Value) {
+    if body.get("status").is_some()
+        && let Some(metadata) = body["metadata"].as_object_mut()
+    {
+        metadata.remove("resourceVersion");
+    }
+}
+
+/// Asks for a dry run instead, whose answer is that of the write.
+fn only_try(head: &mut Parts) {
+    let uri = head.uri.to_string();
+    let sign = if uri.contains('?') { '&' } else { '?' };
+    head.uri = format!("{uri}{sign}dryRun=All").parse().unwrap();
+}
+
+fn reports_a_pin_that_was_not(head: &mut Parts, body: &mut Value) {
+    if head.method == "PATCH"
+        && head.uri.path().ends_with("/services/web")
+        && body.to_string().contains("/spec/selector/")
+        && body.to_string().contains("\"add\"")
+    {
+        only_try(head);
+    }
+}
+
+fn reports_a_deletion_that_was_not(head: &mut Parts, body: &mut Value) {
+    if head.method == "DELETE" {
+        body["dryRun"] = json!(["All"]);
     }
 }

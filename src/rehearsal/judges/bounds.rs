@@ -8,7 +8,12 @@ use crate::{
         keys,
         object::{self, at, int, text},
     },
-    rehearsal::world::{CANARY, CANARY_SERVICE, NAMESPACE, SERVICE, WORKLOAD, is_canary, is_ready, version},
+    rehearsal::{
+        script::{Managed, Style},
+        world::{
+            CANARY, CANARY_INGRESS, CANARY_SERVICE, NAMESPACE, SERVICE, WORKLOAD, is_canary, is_ready, release, version,
+        },
+    },
 };
 
 /// The controller writes only objects that the Rollout names or that carry its owner reference.
@@ -18,30 +23,42 @@ pub fn ours(sight: &Sight<'_>) -> Result<(), String> {
     }
     let object = if sight.after().is_null() { sight.before() } else { sight.after() };
     let (resource, name) = (sight.resource(), sight.write.name.as_str());
-    let named = [
-        ("rollouts", WORKLOAD),
-        ("deployments", WORKLOAD),
-        ("services", SERVICE),
-        ("virtualservices", WORKLOAD),
-        ("destinationrules", WORKLOAD),
-    ];
-    let owners = at(object, &["metadata", "ownerReferences"]).and_then(Value::as_array);
-    let is_named = named.contains(&(resource, name)) && !sight.before().is_null();
-    let is_owned = [("deployments", CANARY), ("services", CANARY_SERVICE)].contains(&(resource, name))
-        && owners.is_some_and(|o| {
-            o.iter().any(|o| {
-                text(o, &["kind"]) == "Rollout"
-                    && text(o, &["name"]) == WORKLOAD
-                    && o.get("controller") == Some(&json!(true))
-            })
-        });
+    let named = [("rollouts", WORKLOAD), ("services", SERVICE), ("destinationrules", WORKLOAD)];
+    let is_route = resource == sight.eyes.routes.resource && name == WORKLOAD;
+    let is_named =
+        (named.contains(&(resource, name)) || is_route || sight.is_of_workload()) && !sight.before().is_null();
+    let made = [("deployments", CANARY), ("services", CANARY_SERVICE), ("ingresses", CANARY_INGRESS)];
+    let is_record = resource == "rollouthistories" && sight.setup.keeps_history;
+    let is_owned = (made.contains(&(resource, name)) || is_record) && is_owned_by(object, "Rollout");
+    // What the workload owns is its controller's, but for what says of a version whether its pods are to be counted, or
+    // what step brought them.
+    let is_inner = is_inner(sight, object);
     let is_event = resource == "events";
-    let goes = sight.after().is_null() && resource != "rollouts" && !is_owned;
-    if sight.write.namespace != NAMESPACE || goes || !(is_named || is_owned || is_event) {
+    let goes = sight.after().is_null() && resource != "rollouts" && !is_owned && !is_inner;
+    if sight.write.namespace != NAMESPACE || goes || !(is_named || is_owned || is_inner || is_event) {
         let verb = sight.write.verb.as_str();
         return Err(format!("{verb} {resource}/{name} in namespace {:?}", sight.write.namespace));
     }
     Ok(())
+}
+
+fn is_owned_by(object: &Value, kind: &str) -> bool {
+    let owners = at(object, &["metadata", "ownerReferences"]).and_then(Value::as_array);
+    owners.is_some_and(|o| {
+        o.iter().any(|o| {
+            text(o, &["kind"]) == kind && text(o, &["name"]) == WORKLOAD && o.get("controller") == Some(&json!(true))
+        })
+    })
+}
+
+/// ReplicaSets and pods of the workload, in a style that opens it.
+fn is_inner(sight: &Sight<'_>, object: &Value) -> bool {
+    let opens = sight.setup.style != Style::Canary;
+    match sight.resource() {
+        "replicasets" => opens && is_owned_by(object, "Deployment"),
+        "pods" => true,
+        _ => false,
+    }
 }
 
 /// The controller changes only the fields that it has to.
@@ -51,15 +68,26 @@ pub fn leaves(sight: &Sight<'_>) -> Result<(), String> {
     }
     let pointers: &[&str] = match (sight.resource(), sight.write.name.as_str()) {
         ("rollouts", _) => &["/status", "/metadata/finalizers"],
-        ("deployments", WORKLOAD) => &["/spec/paused"],
-        ("services", SERVICE) => &["/spec/selector/pod-template-hash"],
+        ("deployments", WORKLOAD) if sight.setup.style == Style::Canary => &["/spec/paused"],
+        ("deployments", WORKLOAD) => {
+            &["/spec/paused", "/spec/strategy", "/spec/minReadySeconds", "/spec/progressDeadlineSeconds"]
+        }
+        _ if sight.is_of_workload() => &["/spec/updateStrategy"],
+        ("replicasets", _) => &["/spec/minReadySeconds"],
+        ("pods", _) => &["/metadata/labels"],
+        ("httproutes", WORKLOAD) => &["/spec/rules"],
+        ("services", SERVICE) => match sight.setup.workload {
+            Managed::Deployment | Managed::CloneSet => &["/spec/selector/pod-template-hash"],
+            _ => &["/spec/selector/controller-revision-hash"],
+        },
         ("virtualservices", WORKLOAD) => &["/spec/http"],
         ("destinationrules", WORKLOAD) => &["/spec/subsets"],
         _ => return Ok(()),
     };
+    let is_rollback = sight.is_of_workload() && rolls_back(sight)?;
     let rest = |object: &Value| {
         let mut object = plain(object);
-        for pointer in pointers {
+        for pointer in pointers.iter().chain(is_rollback.then_some(&"/spec/template")) {
             remove(&mut object, pointer);
         }
         object
@@ -70,14 +98,33 @@ pub fn leaves(sight: &Sight<'_>) -> Result<(), String> {
     unrelated(sight)
 }
 
+/// Whether the controller sets the template back, and may: a step has failed that is to be rolled back.
+fn rolls_back(sight: &Sight<'_>) -> Result<bool, String> {
+    let template = |o: &Value| at(o, &["spec", "template"]).map(version).unwrap_or_default();
+    let (before, after) = (template(sight.before()), template(sight.after()));
+    if before == after {
+        return Ok(false);
+    }
+    let may_roll_back = sight.eyes.rollout().is_some_and(|rollout| {
+        let sub = release(&rollout);
+        int(sub, &["failedStepIndex"]).is_some() && sight.eyes.version_of(text(sub, &["stableRevision"])) == after
+    });
+    if may_roll_back && sight.setup.rolls_back {
+        return Ok(true);
+    }
+    Err(format!("the template goes from {before} to {after}, and no step has failed that would be rolled back"))
+}
+
 /// Rules and subsets that are not the workload's stay equal, in their order.
 fn unrelated(sight: &Sight<'_>) -> Result<(), String> {
     let list = |object: &Value, field: &str| at(object, &["spec", field]).and_then(Value::as_array).cloned();
     let rules = |object: &Value| -> Vec<Value> {
-        let rules = list(object, "http").unwrap_or_default();
-        let host = |r: &Value| r.pointer("/route/0/destination/host").and_then(Value::as_str) == Some(SERVICE);
-        let other = |r: &Value| r.pointer("/route/0/destination/host").and_then(Value::as_str) == Some(CANARY_SERVICE);
-        rules.into_iter().filter(|r| !host(r) && !other(r)).collect()
+        let rules = list(object, "http").or_else(|| list(object, "rules")).unwrap_or_default();
+        let first = |r: &Value| {
+            let host = r.pointer("/route/0/destination/host").or_else(|| r.pointer("/backendRefs/0/name"));
+            host.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        rules.into_iter().filter(|r| ![SERVICE, CANARY_SERVICE].contains(&first(r).as_str())).collect()
     };
     let subsets = |object: &Value| -> Vec<Value> {
         let subsets = list(object, "subsets").unwrap_or_default();
@@ -122,7 +169,17 @@ pub fn plain(object: &Value) -> Value {
         remove(&mut object, pointer);
     }
     for (map, keys) in [
-        ("/metadata/annotations", &[keys::ORIGINAL_SPEC, keys::IN_PROGRESSING, keys::DEPLOYMENT_REVISION][..]),
+        (
+            "/metadata/annotations",
+            &[
+                keys::ORIGINAL_SPEC,
+                keys::IN_PROGRESSING,
+                keys::DEPLOYMENT_REVISION,
+                "deprecated.daemonset.template.generation",
+                keys::ORIGINAL_PARTITION,
+                keys::ORIGINAL_STRATEGY_TYPE,
+            ][..],
+        ),
         ("/metadata/labels", &[keys::WORKLOAD_TYPE][..]),
     ] {
         if let Some(map) = object.pointer_mut(map).and_then(Value::as_object_mut) {
@@ -135,29 +192,46 @@ pub fn plain(object: &Value) -> Value {
     object
 }
 
-/// No ReplicaSet of the workload grows with a template whose steps are not approved.
+/// No more pods of the workload than the steps allow have a template whose steps are not all approved.
 pub fn held(sight: &Sight<'_>) -> Result<(), String> {
-    if sight.resource() != "replicasets" {
-        return Ok(());
-    }
     let after = sight.after();
     let owner = after.pointer("/metadata/ownerReferences/0/name").and_then(Value::as_str);
+    if owner != Some(WORKLOAD) || object::is_deleting(after) {
+        return Ok(());
+    }
     let replicas = |o: &Value| int(o, &["spec", "replicas"]).unwrap_or_default();
-    if owner != Some(WORKLOAD) || replicas(after) <= replicas(sight.before()) {
-        return Ok(());
+    let (version, pods) = match (sight.setup.workload, sight.resource()) {
+        (Managed::Deployment, "replicasets") if replicas(after) > replicas(sight.before()) => {
+            (version(at(after, &["spec", "template"]).unwrap_or(&Value::Null)), replicas(after))
+        }
+        (Managed::Deployment, _) => return Ok(()),
+        (_, "pods") if version(after) != version(sight.before()) => {
+            let new = version(after);
+            let is_its = |p: &Value| !object::is_deleting(p) && version(p) == new;
+            let pods = sight.eyes.pods().iter().filter(|p| is_its(p)).count();
+            (new, i64::try_from(pods).unwrap_or(i64::MAX))
+        }
+        _ => return Ok(()),
+    };
+    // Pods that ran before the word was taken back are scaled with the others; and who scales while pods are replaced
+    // has them shared out by the Deployment's own controller.
+    // Pods that come behind the partition of a StatefulSet are new ones.
+    let is_numbered = matches!(sight.setup.workload, Managed::StatefulSet | Managed::AdvancedStatefulSet);
+    let was_there = (replicas(sight.before()) > 0 || is_numbered)
+        && (sight.record.revoked.contains_key(&version) || sight.is_excused(Topic::Pods));
+    let most = match sight.setup.style {
+        Style::Canary if sight.record.may_run(&version) => None,
+        Style::Canary => Some(0),
+        Style::Partition | Style::BlueGreen => routes::most(sight, &version),
+    };
+    match most.filter(|most| pods > *most && !was_there) {
+        Some(most) => Err(format!(
+            "{} {} of version {version} makes {pods} pods of it; the steps that may be executed allow {most}",
+            sight.resource(),
+            sight.write.name
+        )),
+        None => Ok(()),
     }
-    let version = version(at(after, &["spec", "template"]).unwrap_or(&Value::Null));
-    // Pods that ran before the word was taken back are scaled with the others.
-    let was_there = replicas(sight.before()) > 0 && sight.record.revoked.contains_key(&version);
-    if sight.record.may_run(&version) || was_there {
-        return Ok(());
-    }
-    Err(format!(
-        "ReplicaSet {} of version {version} grows from {} to {} pods before its steps are approved",
-        sight.write.name,
-        replicas(sight.before()),
-        replicas(after)
-    ))
 }
 
 /// Ready pods of the workload never fall below replicas − maxUnavailable while it is held. What rolls natively is the
@@ -167,11 +241,23 @@ pub fn ready(sight: &Sight<'_>) -> Result<(), String> {
     if !falls || is_canary(sight.before()) || sight.is_excused(Topic::Pods) {
         return Ok(());
     }
-    let is_held = sight.eyes.deployment(WORKLOAD).is_some_and(|w| at(&w, &["spec", "paused"]) == Some(&json!(true)));
+    let is_held = sight.eyes.workload().is_some_and(|w| match object::annotation(&w, keys::IN_PROGRESSING) {
+        Some(mark) => !mark.contains(r#""released":true"#),
+        None => at(&w, &["spec", "paused"]) == Some(&json!(true)),
+    });
     if !is_held {
         return Ok(());
     }
-    let ready = sight.eyes.pods().iter().filter(|p| is_ready(p) && !is_canary(p)).count();
+    let pods = sight.eyes.pods();
+    let ready = pods.iter().filter(|p| is_ready(p) && !is_canary(p)).count();
+    // The Deployment's own controller cannot tell ready pods of an overtaken version from those that never became ready.
+    let is_overtaken = |p: &Value| {
+        let version = version(p);
+        version != sight.record.wanted && version != sight.record.stable && !is_ready(p) && !is_canary(p)
+    };
+    if pods.iter().any(|p| is_overtaken(p) && !object::is_deleting(p)) {
+        return Ok(());
+    }
     let least = routes::least(sight);
     if i64::try_from(ready).unwrap_or(i64::MAX) < least {
         let name = object::name(sight.before());

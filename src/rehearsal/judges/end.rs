@@ -6,18 +6,18 @@ use super::bounds::plain;
 use crate::{
     api::{
         keys,
-        object::{self, at, int, text},
+        object::{self, at, text},
     },
     rehearsal::{
         run::Ending,
-        world::{CANARY, CANARY_SERVICE, Eyes, SERVICE, WORKLOAD, is_ready, version},
+        world::{CANARY_SERVICE, Eyes, SERVICE, is_ready, release, version},
     },
 };
 
 /// The objects that must be as they were, with what people changed in them.
 #[derive(Clone, Debug)]
 pub struct Originals {
-    /// The VirtualService.
+    /// What routes.
     pub route: Option<Value>,
     /// The DestinationRule.
     pub rule: Option<Value>,
@@ -35,7 +35,7 @@ impl Originals {
             route: of(eyes.route()),
             rule: of(eyes.rule()),
             service: of(eyes.service(SERVICE)).unwrap_or_default(),
-            workload: of(eyes.deployment(WORKLOAD)).unwrap_or_default(),
+            workload: of(eyes.workload()).unwrap_or_default(),
         }
     }
 }
@@ -44,7 +44,7 @@ impl Originals {
 pub fn is_over(eyes: &Eyes, ending: Ending, wanted: &str) -> Result<(), String> {
     let rollout = eyes.rollout();
     let phase = rollout.as_ref().map(|r| text(r, &["status", "phase"])).unwrap_or_default();
-    let state = rollout.as_ref().map(|r| text(r, &["status", "canaryStatus", "currentStepState"])).unwrap_or_default();
+    let state = rollout.as_ref().map(|r| text(release(r), &["currentStepState"])).unwrap_or_default();
     let reached = match ending {
         Ending::Gone => rollout.is_none(),
         Ending::Disabled => phase == "Disabled",
@@ -53,11 +53,11 @@ pub fn is_over(eyes: &Eyes, ending: Ending, wanted: &str) -> Result<(), String> 
     if !reached {
         return Err(format!("the Rollout's phase is {phase:?}, its step {state:?}"));
     }
-    let workload = eyes.deployment(WORKLOAD).ok_or("the Deployment is gone")?;
+    let workload = eyes.workload().ok_or("the workload is gone")?;
     if at(&workload, &["spec", "paused"]) == Some(&json!(true)) {
-        return Err("the Deployment is paused".to_owned());
+        return Err("the workload is paused".to_owned());
     }
-    let replicas = int(&workload, &["spec", "replicas"]).and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
+    let replicas = eyes.replicas().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
     let pods = eyes.pods();
     match pods.iter().find(|p| !is_ready(p) || version(p) != wanted) {
         Some(pod) => {
@@ -72,7 +72,7 @@ pub fn is_over(eyes: &Eyes, ending: Ending, wanted: &str) -> Result<(), String> 
 pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &str) -> Result<(), String> {
     is_over(eyes, ending, wanted)?;
     for (what, now, before) in [
-        ("VirtualService", eyes.route(), originals.route.as_ref()),
+        ("object that routes", eyes.route(), originals.route.as_ref()),
         ("DestinationRule", eyes.rule(), originals.rule.as_ref()),
         ("Service", eyes.service(SERVICE), Some(&originals.service)),
     ] {
@@ -85,7 +85,7 @@ pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &st
             return Err(format!("the {what} is not what it was: {} instead of {}", plain(&now), plain(before)));
         }
     }
-    let workload = eyes.deployment(WORKLOAD).ok_or("the Deployment is gone")?;
+    let workload = eyes.workload().ok_or("the workload is gone")?;
     let (mut expected, mut now) = (plain(&originals.workload), plain(&workload));
     for object in [&mut expected, &mut now] {
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
@@ -97,7 +97,7 @@ pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &st
         }
     }
     if now != expected {
-        return Err(format!("the Deployment is not what it was: {now} instead of {expected}"));
+        return Err(format!("the workload is not what it was: {now} instead of {expected}"));
     }
     let label = object::label(&workload, keys::WORKLOAD_TYPE).is_some();
     match (ending, label) {
@@ -106,10 +106,10 @@ pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &st
         _ => {}
     }
     if let Some(key) = mark(&workload) {
-        return Err(format!("{key} is left on the Deployment"));
+        return Err(format!("{key} is left on the workload"));
     }
-    if eyes.deployment(CANARY).is_some() || eyes.service(CANARY_SERVICE).is_some() {
-        return Err("the canary Deployment or Service is left".to_owned());
+    if eyes.canary().is_some() || eyes.service(CANARY_SERVICE).is_some() || eyes.canary_ingress().is_some() {
+        return Err("the canary Deployment, Service or Ingress is left".to_owned());
     }
     match eyes.rollout() {
         Some(rollout) if super::words::is_stalled(&rollout) => {

@@ -2,27 +2,36 @@
 
 mod bounds;
 mod end;
+mod proxy;
 mod record;
 mod routes;
 mod words;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use self::record::Record;
 pub use self::{
     end::{Originals, is_over, judge_end},
     record::Topic,
     words::is_winding_up,
 };
-use super::{process::CONTROLLER, script::Setup, timeline::is_telling, world::Eyes};
-use crate::sim::Write;
+use self::{proxy::Proxy, record::Record};
+use super::{
+    process::CONTROLLER,
+    script::Setup,
+    timeline::is_telling,
+    world::{Eyes, WORKLOAD},
+};
+use crate::sim::{View, Write};
 
 /// A broken promise.
 #[derive(Clone, Debug)]
@@ -37,12 +46,39 @@ pub struct Violation {
     pub write: u64,
 }
 
-/// What every judge sees.
-pub struct Sight<'a> {
-    pub write: &'a Write,
+/// What every judge sees at some moment.
+pub struct Scene<'a> {
     pub record: &'a Record,
     pub eyes: &'a Eyes,
     pub setup: &'a Setup,
+    pub now: Timestamp,
+    /// The cluster as the gateway knows it, where that is not how it is.
+    pub known: Option<View>,
+}
+
+impl Scene<'_> {
+    pub fn is_excused(&self, topic: Topic) -> bool {
+        self.record.is_excused(topic, self.now)
+    }
+
+    /// Pods that the workload wants, or wanted a moment ago if that was less.
+    pub fn replicas(&self) -> i64 {
+        self.record.replicas(self.eyes, self.now)
+    }
+}
+
+/// What judges of writes see.
+pub struct Sight<'a> {
+    pub write: &'a Write,
+    scene: Scene<'a>,
+}
+
+impl<'a> std::ops::Deref for Sight<'a> {
+    type Target = Scene<'a>;
+
+    fn deref(&self) -> &Scene<'a> {
+        &self.scene
+    }
 }
 
 impl Sight<'_> {
@@ -62,8 +98,9 @@ impl Sight<'_> {
         self.write.after.as_deref().unwrap_or(&Value::Null)
     }
 
-    pub fn is_excused(&self, topic: Topic) -> bool {
-        self.record.is_excused(topic, self.write.time)
+    /// It writes the workload itself.
+    pub fn is_of_workload(&self) -> bool {
+        self.resource() == self.setup.workload.resource().2 && self.write.name == WORKLOAD
     }
 }
 
@@ -91,10 +128,19 @@ const JUDGES: &[(&str, Judge)] = &[
     ("write guard", words::guard),
 ];
 
+type JudgeOfMoments = fn(&Scene<'_>) -> Result<(), String>;
+
+/// What must hold at every moment, also when nothing is written.
+const MOMENTS: &[(&str, JudgeOfMoments)] = &[("1 capacity before traffic", routes::requests)];
+
+/// Nothing was written for so long: one look a minute will do.
+const SETTLED: Duration = Duration::from_secs(15);
+
 /// Judges the writes of one rehearsal.
 pub struct Court {
     eyes: Eyes,
     setup: Setup,
+    proxy: Proxy,
     pub record: Record,
     /// The story, if it is to be told.
     pub writes: Option<Vec<Write>>,
@@ -105,6 +151,8 @@ pub struct Court {
     pub is_over: Arc<AtomicBool>,
     /// Rung when a Rollout was written.
     pub bell: Arc<Notify>,
+    /// Rung when there is something for the gateway to learn.
+    pub news: Arc<Notify>,
     /// Identity, verb, object and moment of every write so far.
     pub hash: u64,
 }
@@ -126,12 +174,14 @@ impl Court {
         Arc::new(Mutex::new(Court {
             eyes,
             setup: setup.clone(),
+            proxy: Proxy::new(setup),
             record: Record::default(),
             writes: tells.then(Vec::new),
             counts: (0, 0),
             violation: None,
             is_over: Arc::default(),
             bell: Arc::default(),
+            news: Arc::default(),
             hash: 0xcbf2_9ce4_8422_2325,
         }))
     }
@@ -148,8 +198,14 @@ impl Court {
             writes.push(write.clone());
         }
         self.record.listen(write, &self.setup);
+        self.proxy.hear(write);
+        self.proxy.learn(write.time);
+        if self.proxy.next().is_some() {
+            self.news.notify_one();
+        }
         if self.violation.is_none() {
-            let sight = Sight { write, record: &self.record, eyes: &self.eyes, setup: &self.setup };
+            let scene = self.scene(write.time);
+            let sight = Sight { write, scene };
             for (judge, verdict) in JUDGES {
                 if let Err(what) = verdict(&sight) {
                     self.violation = Some(Violation { judge, what, time: write.time, write: write.n });
@@ -167,6 +223,30 @@ impl Court {
         if write.gvr.resource == "rollouts" || self.violation.is_some() {
             self.bell.notify_one();
         }
+    }
+
+    fn scene(&self, now: Timestamp) -> Scene<'_> {
+        let known = self.proxy.view(&self.eyes.view);
+        Scene { record: &self.record, eyes: &self.eyes, setup: &self.setup, now, known }
+    }
+
+    /// Looks at a moment. When to look again.
+    pub fn look(&mut self, now: Timestamp) -> Duration {
+        self.proxy.learn(now);
+        if !self.record.is_open || self.violation.is_some() {
+            return SETTLED;
+        }
+        let scene = self.scene(now);
+        let wrong = MOMENTS.iter().find_map(|(judge, verdict)| verdict(&scene).err().map(|what| (*judge, what)));
+        if let Some((judge, what)) = wrong {
+            self.accuse(judge, what, now);
+            self.bell.notify_one();
+        }
+        let since = |at: Timestamp| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        let last = self.record.last_cause.max(self.record.last_write).map_or(SETTLED, since);
+        let calm = if last < SETTLED { Duration::from_secs(1) } else { Duration::from_secs(60) };
+        let next = self.proxy.next().and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        next.map_or(calm, |next| next.min(calm))
     }
 
     /// Something that no single write shows.

@@ -16,8 +16,8 @@ use crate::{
         object::{self, at, digest, int, text},
     },
     rehearsal::{
-        script::{Gateway, Setup},
-        world::{Eyes, WORKLOAD, version},
+        script::{Gateway, Setup, Style},
+        world::{Eyes, WORKLOAD, release, revision, strategy, version},
     },
     sim::Write,
 };
@@ -36,6 +36,8 @@ pub enum Topic {
 /// A step, as judges need it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStep {
+    /// Pods of the new version.
+    pub replicas: Replicas,
     /// Percent of plain requests.
     pub weight: i64,
     /// Whether requests with the header are routed.
@@ -45,6 +47,13 @@ pub struct PlannedStep {
     /// It passes by itself: after seconds, or because it is the last with all pods.
     pub pause: Option<i64>,
     pub is_free: bool,
+}
+
+/// Pods, as a step asks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replicas {
+    Count(i64),
+    Percent(i64),
 }
 
 /// What has happened so far.
@@ -85,8 +94,15 @@ pub struct Record {
     /// When anybody but the controller last wrote, and when the controller did.
     pub last_cause: Option<Timestamp>,
     pub last_write: Option<Timestamp>,
-    /// The fewest pods that the workload wanted lately, and until when that counts.
+    /// The fewest and the most pods that the workload wanted lately, and until when that counts.
     pub fewest: Option<(i64, Timestamp)>,
+    pub most: Option<(i64, Timestamp)>,
+    /// Versions of which a release has begun.
+    pub begun: BTreeSet<String>,
+    /// A step was not in place in time; it was rolled back for that; a release was recorded.
+    pub has_failed: bool,
+    pub has_rolled_back: bool,
+    pub has_history: bool,
     excuses: BTreeMap<Topic, Timestamp>,
 }
 
@@ -95,6 +111,13 @@ impl Record {
     pub fn excuse(&mut self, topic: Topic, until: Timestamp) {
         let excuse = self.excuses.entry(topic).or_insert(until);
         *excuse = until.max(*excuse);
+    }
+
+    /// Nobody is there who could put things in order: what is excused stays so for longer.
+    pub fn excuse_longer(&mut self, now: Timestamp, seconds: i64) {
+        for until in self.excuses.values_mut().filter(|until| now <= **until) {
+            *until += SignedDuration::from_secs(seconds);
+        }
     }
 
     pub fn is_excused(&self, topic: Topic, now: Timestamp) -> bool {
@@ -106,14 +129,37 @@ impl Record {
         if let Some((_, version)) = self.free_from.take_if(|(from, _)| *from <= write.time) {
             self.free.insert(version);
         }
-        if by_controller(write) {
-            return;
-        }
         let null = Value::Null;
         let (before, after) = (write.before.as_deref().unwrap_or(&null), write.after.as_deref().unwrap_or(&null));
+        let is_workload = write.gvr.resource == setup.workload.resource().2 && write.name == WORKLOAD;
+        if write.gvr.resource == "controllerrevisions" {
+            // Such a workload's own controller names its versions.
+            let version = at(after, &["data", "spec", "template"]).map(version).unwrap_or_default();
+            if let Some(hash) = object::label(after, keys::CONTROLLER_REVISION_HASH) {
+                self.revisions.insert(hash.to_owned(), version.clone());
+            }
+            let suffix = write.name.strip_prefix(WORKLOAD).and_then(|rest| rest.strip_prefix('-'));
+            self.revisions.extend(suffix.map(|suffix| (suffix.to_owned(), version.clone())));
+            self.revisions.insert(write.name.clone(), version);
+        }
+        if by_controller(write) {
+            if is_workload && let Some(template) = at(after, &["spec", "template"]) {
+                // A step that failed is rolled back.
+                let wanted = version(template);
+                self.has_rolled_back |= wanted != self.wanted;
+                self.wanted = wanted;
+            }
+            return;
+        }
         match (&*write.identity, write.gvr.resource.as_str()) {
-            ("user" | "hpa", "deployments") if write.name == WORKLOAD => {
-                self.hear_of_workload(before, after, write.time)
+            ("user" | "hpa", _) if is_workload => {
+                let replicas = |o: &Value| int(o, &["spec", "replicas"]);
+                if setup.style != Style::Canary && replicas(after) < replicas(before) {
+                    // In place, its own controller may take every pod that requests are restricted to.
+                    let seconds = if setup.is_slow { 60 } else { 15 };
+                    self.excuse(Topic::Requests, write.time + SignedDuration::from_secs(seconds));
+                }
+                self.hear_of_workload(before, after, write.time);
             }
             ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
             _ => {}
@@ -127,6 +173,8 @@ impl Record {
         {
             let fewest = self.fewest(now).map_or(old.min(new), |n| n.min(old).min(new));
             self.fewest = Some((fewest, now + SignedDuration::from_secs(20)));
+            let most = self.most.filter(|(_, until)| now <= *until).map_or(old.max(new), |(n, _)| n.max(old).max(new));
+            self.most = Some((most, now + SignedDuration::from_secs(60)));
             // Scaling while pods are replaced shares out pods without a look at who is ready.
             self.excuse(Topic::Pods, now + SignedDuration::from_secs(60));
         }
@@ -164,18 +212,17 @@ impl Record {
             self.plan = plan_of(after, setup);
             self.is_plan_new = true;
         }
-        let sub = |o: &Value| at(o, &["status", "canaryStatus"]).cloned().unwrap_or_default();
-        let (old, new) = (sub(before), sub(after));
-        let index = int(&new, &["currentStepIndex"]).unwrap_or_default();
+        let (old, new) = (release(before), release(after));
+        let index = int(new, &["currentStepIndex"]).unwrap_or_default();
         let state = |s: &Value| text(s, &["currentStepState"]).to_owned();
-        let next = int(&new, &["nextStepIndex"]).unwrap_or_default();
-        if int(&old, &["nextStepIndex"]) != Some(next) {
+        let next = int(new, &["nextStepIndex"]).unwrap_or_default();
+        if int(old, &["nextStepIndex"]) != Some(next) {
             self.jumps.insert(next);
         }
         // Who writes the word at another moment has approved nothing.
-        let was_asked = state(&old) == "StepPaused" || int(&old, &["pausedStepIndex"]) == Some(index);
-        if state(&new) == "StepReady" && was_asked && !is_winding_up(before) {
-            let revision = text(&new, &["canaryRevision"]).to_owned();
+        let was_asked = state(old) == "StepPaused" || int(old, &["pausedStepIndex"]) == Some(index);
+        if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
+            let revision = revision(after).to_owned();
             self.approvals.insert((self.release, revision.clone(), index));
             if self.is_last(index, &revision)
                 && let Some(version) = self.releasing(after).cloned()
@@ -196,11 +243,14 @@ impl Record {
         let is_ours = by_controller(write);
         if is_ours {
             self.last_write = Some(write.time);
+            self.has_history |= write.gvr.resource == "rollouthistories";
+            let failed = |o: &Value| int(release(o), &["failedStepIndex"]).is_some();
+            self.has_failed |= write.gvr.resource == "rollouts" && write.after.as_deref().is_some_and(failed);
         } else {
             self.last_cause = Some(write.time);
         }
-        if routes::concerns(write) {
-            let seen = routes::look(self, eyes, setup);
+        if routes::concerns(write, setup) {
+            let seen = routes::look(self, eyes);
             if seen.leads_to_canary || self.seen.leads_to_canary {
                 self.last_routed = Some(write.time);
             }
@@ -213,11 +263,12 @@ impl Record {
         let before = write.before.as_deref().unwrap_or(&null);
         if starts_release(before, after) {
             self.release += 1;
+            self.begun.extend(self.releasing(after).cloned());
             self.paused_since = None;
             self.jumps.clear();
         }
-        let sub = |o: &Value, field: &str| text(o, &["status", "canaryStatus", field]).to_owned();
-        let index = |o: &Value| int(o, &["status", "canaryStatus", "currentStepIndex"]);
+        let sub = |o: &Value, field: &str| text(release(o), &[field]).to_owned();
+        let index = |o: &Value| int(release(o), &["currentStepIndex"]);
         if index(before) != index(after) {
             self.jumps.clear();
         }
@@ -234,10 +285,8 @@ impl Record {
         let completed =
             |o: &Value| text(o, &["status", "phase"]) == "Healthy" && sub(o, "currentStepState") == "Completed";
         if completed(after) && (!completed(before) || sub(before, "stableRevision") != sub(after, "stableRevision")) {
-            let name = format!("{WORKLOAD}-{}", sub(after, "stableRevision"));
-            let sets = eyes.replica_sets();
-            if let Some(set) = sets.iter().find(|s| object::name(s) == name) {
-                let now = version(at(set, &["spec", "template"]).unwrap_or(&null));
+            let now = eyes.version_of(&sub(after, "stableRevision"));
+            if !now.is_empty() {
                 // Pods of the version before may still be on their way out.
                 let old = std::mem::replace(&mut self.stable, now);
                 self.free.insert(old);
@@ -247,9 +296,9 @@ impl Record {
 
     /// The present step passes by itself, and no other waits for a person.
     fn expect_end(&mut self, after: &Value, now: Timestamp) {
-        let sub = at(after, &["status", "canaryStatus"]).unwrap_or(&Value::Null);
+        let sub = release(after);
         let index = int(sub, &["currentStepIndex"]).unwrap_or_default();
-        let planned = usize::try_from(index - 1).ok().and_then(|i| self.plan.get(i));
+        let planned = self.planned(index);
         let pause = planned.and_then(|p| p.pause.or(p.is_free.then_some(0)));
         let state = text(sub, &["currentStepState"]);
         // Without a pause it may be left in the pass that ends it.
@@ -259,7 +308,7 @@ impl Record {
             None => return,
         };
         if let (Some(seconds), Some(version)) = (pause, self.releasing(after).cloned())
-            && self.is_last(index, text(sub, &["canaryRevision"]))
+            && self.is_last(index, revision(after))
         {
             self.free_from = Some((since + SignedDuration::from_secs(seconds - 1), version));
         }
@@ -269,15 +318,14 @@ impl Record {
     fn free_what_is_approved(&mut self, after: &Value) {
         let conditions = at(after, &["status", "conditions"]).and_then(Value::as_array);
         let finalises = conditions.into_iter().flatten().any(|c| text(c, &["reason"]) == "Finalising");
-        let revision = text(after, &["status", "canaryStatus", "canaryRevision"]);
-        if let Some(version) = self.revisions.get(revision).filter(|_| finalises) {
+        if let Some(version) = self.revisions.get(revision(after)).filter(|_| finalises) {
             self.free.insert(version.clone());
         }
     }
 
     /// The version that a stored status releases.
     pub fn releasing(&self, rollout: &Value) -> Option<&String> {
-        self.revisions.get(text(rollout, &["status", "canaryStatus", "canaryRevision"]))
+        self.revisions.get(revision(rollout))
     }
 
     fn fewest(&self, now: Timestamp) -> Option<i64> {
@@ -286,8 +334,19 @@ impl Record {
 
     /// Pods that the workload wants, or wanted a moment ago if that was less.
     pub fn replicas(&self, eyes: &Eyes, now: Timestamp) -> i64 {
-        let wanted = eyes.deployment(WORKLOAD).and_then(|w| int(&w, &["spec", "replicas"])).unwrap_or(0);
+        let wanted = eyes.replicas().unwrap_or(0);
         self.fewest(now).map_or(wanted, |n| n.min(wanted))
+    }
+
+    /// Pods that the workload wants, or wanted a moment ago if that was more.
+    pub fn most_replicas(&self, eyes: &Eyes, now: Timestamp) -> i64 {
+        let wanted = eyes.replicas().unwrap_or(0);
+        self.most.filter(|(_, until)| now <= *until).map_or(wanted, |(n, _)| n.max(wanted))
+    }
+
+    /// A step of the plan, by its number.
+    pub fn planned(&self, index: i64) -> Option<&PlannedStep> {
+        usize::try_from(index - 1).ok().and_then(|i| self.plan.get(i))
     }
 
     /// Whether a version may run outside the canary.
@@ -295,9 +354,14 @@ impl Record {
         self.stable == version || self.free.contains(version)
     }
 
+    /// Whether a release of a version has begun, or begins.
+    pub fn was_released(&self, version: &str) -> bool {
+        self.wanted == version || self.begun.contains(version)
+    }
+
     /// Whether a step lets go on without a person.
     pub fn passes(&self, step: i64, revision: &str) -> bool {
-        let planned = usize::try_from(step - 1).ok().and_then(|i| self.plan.get(i));
+        let planned = self.planned(step);
         self.approvals.contains(&(self.release, revision.to_owned(), step))
             || planned.is_none_or(|p| p.pause.is_some() || p.is_free)
     }
@@ -306,32 +370,38 @@ impl Record {
 /// Whether a status begins a release: another revision, or the first of one.
 pub fn starts_release(before: &Value, after: &Value) -> bool {
     let phase = |o: &Value| text(o, &["status", "phase"]).to_owned();
-    let revision = |o: &Value| text(o, &["status", "canaryStatus", "canaryRevision"]).to_owned();
     phase(after) == "Progressing" && (phase(before) != "Progressing" || revision(before) != revision(after))
 }
 
 /// The plan of a Rollout.
 pub fn plan_of(rollout: &Value, setup: &Setup) -> Vec<PlannedStep> {
-    let steps = at(rollout, &["spec", "strategy", "canary", "steps"]).and_then(Value::as_array);
+    let steps = at(strategy(rollout), &["steps"]).and_then(Value::as_array);
     let steps: Vec<&Value> = steps.into_iter().flatten().collect();
     let count = steps.len();
     let routed = setup.gateway != Gateway::None;
+    let percent = |value: &Value| value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok());
     steps
         .into_iter()
         .enumerate()
         .map(|(i, step)| {
-            let percent = text(step, &["traffic"]).trim_end_matches('%').parse().ok();
-            let weight = int(step, &["weight"]).or(percent).unwrap_or(0);
+            let weight = int(step, &["weight"]).or_else(|| percent(step.get("traffic")?));
             let by_header = step.get("matches").is_some();
             let pause = int(step, &["pause", "duration"]);
-            let replicas = text(step, &["replicas"]);
-            let is_all = replicas == "100%" || (step.get("replicas").is_none() && weight == 100);
+            let given = step.get("replicas").map(|v| (v.as_i64(), percent(v)));
+            let replicas = match given {
+                Some((Some(count), _)) => Replicas::Count(count),
+                Some((_, Some(percent))) => Replicas::Percent(percent),
+                _ => Replicas::Percent(weight.unwrap_or(100)),
+            };
+            // A number that happens to be all is no word that nobody need be asked.
+            let is_all = replicas == Replicas::Percent(100);
             PlannedStep {
-                weight: if routed { weight } else { 0 },
+                replicas,
+                weight: weight.filter(|_| routed).unwrap_or(0),
                 by_header: by_header && routed,
-                is_open: setup.gateway == Gateway::IstioService && !by_header && weight == 0,
+                is_open: setup.has_canary_service() && !by_header && weight.is_none(),
                 pause,
-                is_free: i + 1 == count && pause.is_none() && is_all,
+                is_free: i + 1 == count && pause.is_none() && is_all && setup.style != Style::BlueGreen,
             }
         })
         .collect()
@@ -341,5 +411,21 @@ impl PlannedStep {
     /// Percent of plain and of marked requests.
     pub fn shares(&self) -> (f64, f64) {
         if self.by_header { (0.0, 100.0) } else { (self.weight as f64, self.weight as f64) }
+    }
+
+    /// New pods for a workload of so many: in place, a share below all of them leaves one as it was.
+    pub fn target(&self, style: Style, replicas: i64) -> i64 {
+        match self.replicas {
+            Replicas::Count(count) => count.min(replicas),
+            Replicas::Percent(percent) => {
+                let pods = (percent * replicas + 99) / 100;
+                if style == Style::Partition && replicas > 1 && percent != 100 { pods.min(replicas - 1) } else { pods }
+            }
+        }
+    }
+
+    /// Nothing is left to tell apart.
+    pub fn is_whole(&self, style: Style, replicas: i64) -> bool {
+        style == Style::Partition && self.target(style, replicas) >= replicas
     }
 }

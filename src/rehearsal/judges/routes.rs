@@ -2,15 +2,18 @@
 
 use serde_json::Value;
 
-use super::{Sight, record::Record, words::is_winding_up};
+use super::{Scene, Sight, record::Record, words::is_winding_up};
 use crate::{
     api::object::{self, at, int, text},
     rehearsal::{
-        script::{Gateway, Setup},
-        world::{CANARY, CANARY_SERVICE, Eyes, NAMESPACE, WORKLOAD, gvr, is_canary, is_ready, version},
+        script::{Gateway, Managed, Setup, Style},
+        world::{
+            CANARY, CANARY_SERVICE, Eyes, NAMESPACE, WORKLOAD, is_canary, is_ready, release, revision, strategy,
+            version,
+        },
     },
     sim::{
-        Write,
+        View, Write,
         traffic::{Outcome, Request, route},
     },
 };
@@ -25,9 +28,10 @@ pub struct Seen {
 }
 
 /// Whether a write can change what requests meet.
-pub fn concerns(write: &Write) -> bool {
+pub fn concerns(write: &Write, setup: &Setup) -> bool {
     match write.gvr.resource.as_str() {
-        "virtualservices" | "destinationrules" | "services" | "endpointslices" => true,
+        "destinationrules" | "services" | "endpointslices" => true,
+        resource if is_gateways(resource, setup) => true,
         "pods" => {
             let ready = |o: &Option<std::sync::Arc<Value>>| o.as_ref().is_some_and(|o| is_ready(o));
             write.after.is_none() || ready(&write.before) != ready(&write.after)
@@ -36,53 +40,82 @@ pub fn concerns(write: &Write) -> bool {
     }
 }
 
+/// The gateway's own kind of objects.
+fn is_gateways(resource: &str, setup: &Setup) -> bool {
+    setup.gateway.resource().is_some_and(|(_, _, plural)| plural == resource)
+}
+
 /// A plain request and one with the canary's header.
-fn send(eyes: &Eyes, setup: &Setup) -> (Outcome, Outcome) {
+fn send(eyes: &Eyes) -> (Outcome, Outcome) {
+    send_by(&eyes.view, eyes)
+}
+
+fn send_by(view: &View, eyes: &Eyes) -> (Outcome, Outcome) {
     let plain = Request::get();
     let marked = Request::get().header("version", "canary");
-    let services = gvr("v1", "services");
-    let gateway = if setup.gateway == Gateway::None { &services } else { &eyes.routes };
-    let send = |request: &Request| route(&eyes.view, gateway, NAMESPACE, WORKLOAD, request);
+    let send = |request: &Request| route(view, &eyes.routes, NAMESPACE, WORKLOAD, request);
     (send(&plain), send(&marked))
 }
 
 /// Looks at what requests meet now.
-pub fn look(record: &Record, eyes: &Eyes, setup: &Setup) -> Seen {
-    let (plain, marked) = send(eyes, setup);
+pub fn look(record: &Record, eyes: &Eyes) -> Seen {
+    let (plain, marked) = send(eyes);
     let share = |o: &Outcome| 100.0 * o.share(|pod| !record.may_run(&version(pod)));
     // Not through the Service of all pods: those that stop are no endpoints first.
     let leads = |o: &Outcome| o.hits.iter().any(|h| h.service == CANARY_SERVICE || h.subset == "canary");
     Seen { shares: (share(&plain), share(&marked)), leads_to_canary: leads(&plain) || leads(&marked) }
 }
 
-/// No request fails, and a share is raised only when the step's pods are ready.
-pub fn capacity(sight: &Sight<'_>) -> Result<(), String> {
-    if !concerns(sight.write) || sight.is_excused(super::Topic::Requests) {
+/// No request fails, whether the gateway knows of everything at once or learns of it within its grace time.
+pub fn requests(scene: &Scene<'_>) -> Result<(), String> {
+    if scene.is_excused(super::Topic::Requests) || promised(scene, scene.replicas()) < 1 {
         return Ok(());
     }
-    let replicas = sight.record.replicas(sight.eyes, sight.write.time);
+    let slow = scene.known.as_ref().filter(|_| !scene.is_excused(super::Topic::Grace));
+    for (view, where_from) in
+        [Some((&scene.eyes.view, "")), slow.map(|v| (v, ", by a gateway that learns late"))].into_iter().flatten()
+    {
+        let (plain, marked) = send_by(view, scene.eyes);
+        for (who, outcome) in [("", &plain), (" with the header", &marked)] {
+            if let Some((share, failure)) = outcome.failures.first() {
+                return Err(format!("{:.0} % of requests{who} fail: {failure}{where_from}", 100.0 * share));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No request fails, and a share is raised only when the step's pods are ready.
+pub fn capacity(sight: &Sight<'_>) -> Result<(), String> {
+    if !concerns(sight.write, sight.setup) || sight.is_excused(super::Topic::Requests) {
+        return Ok(());
+    }
+    requests(sight)?;
+    let replicas = sight.replicas();
     if promised(sight, replicas) < 1 {
         return Ok(());
     }
-    let (plain, marked) = send(sight.eyes, sight.setup);
-    for (who, outcome) in [("", &plain), (" with the header", &marked)] {
-        if let Some((share, failure)) = outcome.failures.first() {
-            return Err(format!("{:.0} % of requests{who} fail: {failure}", 100.0 * share));
-        }
-    }
-    if !sight.by_controller() || sight.resource() != "virtualservices" {
+    if !sight.by_controller() || !is_gateways(sight.resource(), sight.setup) {
         return Ok(());
     }
-    let seen = look(sight.record, sight.eyes, sight.setup);
+    let seen = look(sight.record, sight.eyes);
     if seen.shares.0 <= sight.record.seen.shares.0 && seen.shares.1 <= sight.record.seen.shares.1 {
         return Ok(());
     }
-    let ready = sight.eyes.pods().iter().filter(|p| is_canary(p) && is_ready(p)).count();
+    let ready = sight.eyes.pods().iter().filter(|p| is_new(sight, p) && is_ready(p)).count();
     let needed = needed(sight, replicas);
     if i64::try_from(ready).unwrap_or(i64::MAX) < needed {
         return Err(format!("requests are routed to {ready} ready pods of the new version; the step has {needed}"));
     }
     Ok(())
+}
+
+/// Whether a pod is of the version that is being released.
+fn is_new(scene: &Scene<'_>, pod: &Value) -> bool {
+    match scene.setup.style {
+        Style::Canary => is_canary(pod),
+        Style::Partition | Style::BlueGreen => version(pod) == scene.record.wanted,
+    }
 }
 
 /// Pods that the first step which may be executed now asks for, less what may be unready.
@@ -91,21 +124,9 @@ fn needed(sight: &Sight<'_>, replicas: i64) -> i64 {
         return 1;
     }
     let Some(rollout) = sight.eyes.rollout() else { return 1 };
-    let scaled = |value: &Value| match value.as_i64() {
-        Some(count) => Some(count),
-        None => {
-            value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok()).map(|p| (p * replicas + 99) / 100)
-        }
-    };
-    let steps = at(&rollout, &["spec", "strategy", "canary", "steps"]).and_then(Value::as_array);
-    let planned = |index: i64| -> Option<i64> {
-        let step = steps?.get(usize::try_from(index - 1).ok()?)?;
-        let by_weight = || scaled(step.get("traffic")?);
-        let weight = || Some((int(step, &["weight"])? * replicas + 99) / 100);
-        step.get("replicas").and_then(scaled).or_else(weight).or_else(by_weight)
-    };
+    let planned = |index| sight.record.planned(index).map(|p| p.target(sight.setup.style, replicas));
     let target = reachable(sight.record, &rollout).into_iter().filter_map(planned).min().unwrap_or(1).min(replicas);
-    let tolerated = at(&rollout, &["spec", "strategy", "canary", "failureThreshold"]);
+    let tolerated = at(strategy(&rollout), &["failureThreshold"]);
     let tolerated = match tolerated {
         Some(value) => value.as_i64().or_else(|| {
             value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok()).map(|p| (p * target + 99) / 100)
@@ -115,12 +136,30 @@ fn needed(sight: &Sight<'_>, replicas: i64) -> i64 {
     (target - tolerated.unwrap_or(0)).max(target.min(1))
 }
 
+/// The most pods of a version that may run now; `None` if there is no bound.
+pub fn most(scene: &Scene<'_>, version: &str) -> Option<i64> {
+    let record = scene.record;
+    if record.may_run(version) || record.is_plan_new {
+        return None;
+    }
+    if version != record.wanted {
+        return Some(0);
+    }
+    let rollout = scene.eyes.rollout()?;
+    let replicas = record.most_replicas(scene.eyes, scene.now);
+    let steps = reachable(record, &rollout);
+    if steps.iter().any(|step| *step > count(record)) {
+        return None;
+    }
+    steps.into_iter().filter_map(|step| record.planned(step)).map(|p| p.target(scene.setup.style, replicas)).max()
+}
+
 /// Steps that the controller may be executing, whatever it has stored.
 ///
 /// One past the last is the end of the release.
 fn reachable(record: &Record, rollout: &Value) -> Vec<i64> {
-    let sub = |field: &str| int(rollout, &["status", "canaryStatus", field]).unwrap_or(1).max(1);
-    let revision = text(rollout, &["status", "canaryStatus", "canaryRevision"]);
+    let sub = |field: &str| int(release(rollout), &[field]).unwrap_or(1).max(1);
+    let revision = revision(rollout);
     let count = count(record);
     let mut steps = Vec::new();
     let mut from = |first: i64| {
@@ -160,16 +199,22 @@ pub fn share(sight: &Sight<'_>) -> Result<(), String> {
         return Ok(());
     }
     let near = |a: f64, b: f64| (a - b).abs() < 0.5;
-    if concerns(sight.write) {
-        let seen = look(record, sight.eyes, sight.setup).shares;
+    if concerns(sight.write, sight.setup) {
+        let seen = look(record, sight.eyes).shares;
         let before = record.seen.shares;
         let Some(rollout) = sight.eyes.rollout() else { return Ok(()) };
         if seen.0 > before.0 + 0.5 || seen.1 > before.1 + 0.5 {
             let steps = reachable(record, &rollout);
-            let planned = |index: &i64| usize::try_from(index - 1).ok().and_then(|i| record.plan.get(i));
+            let planned = |index: &i64| record.planned(*index);
             let fits = steps.iter().filter_map(planned).map(|p| p.shares());
+            let replicas = sight.replicas();
+            let is_whole = |index: &i64| planned(index).is_some_and(|p| p.is_whole(sight.setup.style, replicas));
+            let is_over = is_over(sight);
             // Between a step that leaves the Service to pods of both and one that does not, endpoints follow a moment later.
-            let may_be_any = record.plan.iter().any(|p| p.is_open) || steps.iter().any(|i| *i > count(record));
+            let may_be_any = record.plan.iter().any(|p| p.is_open)
+                || steps.iter().any(|i| *i > count(record))
+                || steps.iter().any(is_whole)
+                || is_over;
             // What does not rise may be on its way down.
             let fit = |(plain, marked): (f64, f64)| {
                 (near(seen.0, plain) || seen.0 <= before.0 + 0.5) && (near(seen.1, marked) || seen.1 <= before.1 + 0.5)
@@ -190,9 +235,15 @@ pub fn share(sight: &Sight<'_>) -> Result<(), String> {
     waits_with_its_share(sight)
 }
 
+/// In place, no pod of the stable version is left to tell the others from.
+fn is_over(scene: &Scene<'_>) -> bool {
+    scene.setup.style == Style::Partition
+        && !scene.eyes.pods().iter().any(|p| version(p) == scene.record.stable && !object::is_deleting(p))
+}
+
 fn waits_with_its_share(sight: &Sight<'_>) -> Result<(), String> {
     let (record, after) = (sight.record, sight.after());
-    let state = text(after, &["status", "canaryStatus", "currentStepState"]);
+    let state = text(release(after), &["currentStepState"]);
     let waits = sight.resource() == "rollouts"
         && sight.by_controller()
         && state == "StepPaused"
@@ -204,11 +255,12 @@ fn waits_with_its_share(sight: &Sight<'_>) -> Result<(), String> {
     if !waits || record.releasing(after) != Some(&record.wanted) || sight.record.may_run(&record.wanted) {
         return Ok(());
     }
-    let index = int(after, &["status", "canaryStatus", "currentStepIndex"]).unwrap_or_default();
-    let Some(planned) = usize::try_from(index - 1).ok().and_then(|i| record.plan.get(i)) else { return Ok(()) };
+    let index = int(release(after), &["currentStepIndex"]).unwrap_or_default();
+    let Some(planned) = record.planned(index) else { return Ok(()) };
     let (seen, asked) = (record.seen.shares, planned.shares());
     // After a step that leaves the Service to pods of both, its endpoints follow the selector a moment later.
-    if record.plan.iter().any(|p| p.is_open) {
+    if record.plan.iter().any(|p| p.is_open) || planned.is_whole(sight.setup.style, sight.replicas()) || is_over(sight)
+    {
         return Ok(());
     }
     if (seen.0 - asked.0).abs() > 0.5 || (seen.1 - asked.1).abs() > 0.5 {
@@ -223,13 +275,17 @@ fn waits_with_its_share(sight: &Sight<'_>) -> Result<(), String> {
 
 /// Requests reach only versions that a person let them reach.
 pub fn allowed(sight: &Sight<'_>) -> Result<(), String> {
-    if !concerns(sight.write) {
+    if !concerns(sight.write, sight.setup) {
         return Ok(());
     }
-    let (plain, marked) = send(sight.eyes, sight.setup);
+    let (plain, marked) = send(sight.eyes);
     for hit in plain.hits.iter().chain(&marked.hits) {
         let version = version(&hit.pod);
         if sight.record.may_run(&version) || is_canary(&hit.pod) {
+            continue;
+        }
+        // In place, its pods stay until others come for them.
+        if sight.setup.style != Style::Canary && sight.record.was_released(&version) {
             continue;
         }
         // It ran before its word was taken back.
@@ -250,15 +306,18 @@ pub fn allowed(sight: &Sight<'_>) -> Result<(), String> {
 
 /// Where a rule has several destinations, their weights sum to 100.
 pub fn sums(sight: &Sight<'_>) -> Result<(), String> {
-    if sight.resource() != "virtualservices" || !sight.by_controller() {
+    if !is_gateways(sight.resource(), sight.setup) || !sight.by_controller() {
         return Ok(());
     }
-    let rules = at(sight.after(), &["spec", "http"]).and_then(Value::as_array);
-    for (i, rule) in rules.into_iter().flatten().enumerate() {
-        let routes = at(rule, &["route"]).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (rules, destinations) = match sight.setup.gateway {
+        Gateway::HttpRoute => (at(sight.after(), &["spec", "rules"]), "backendRefs"),
+        _ => (at(sight.after(), &["spec", "http"]), "route"),
+    };
+    for (i, rule) in rules.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let routes = at(rule, &[destinations]).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let sum: i64 = routes.iter().map(|r| int(r, &["weight"]).unwrap_or_default()).sum();
         if routes.len() > 1 && sum != 100 {
-            return Err(format!("the weights of http[{i}] sum to {sum}"));
+            return Err(format!("the weights of rule {i} sum to {sum}"));
         }
     }
     Ok(())
@@ -288,11 +347,13 @@ pub fn drained(sight: &Sight<'_>) -> Result<(), String> {
     if !concerned {
         return Ok(());
     }
-    let seen = look(sight.record, sight.eyes, sight.setup);
+    let seen = look(sight.record, sight.eyes);
     if seen.leads_to_canary {
         return Err(format!("{} {name} goes while requests can reach it", sight.resource()));
     }
-    if sight.is_excused(super::Topic::Grace) {
+    // Nobody could have answered, as when an autoscaler took the last pod of the new version.
+    let answers = sight.eyes.pods().iter().any(|p| is_ready(p) && !sight.record.may_run(&version(p)));
+    if sight.is_excused(super::Topic::Grace) || (name == CANARY_SERVICE && !answers) {
         return Ok(());
     }
     let grace = sight.setup.grace.unwrap_or(3) as f64;
@@ -306,8 +367,12 @@ pub fn drained(sight: &Sight<'_>) -> Result<(), String> {
 }
 
 /// Pods that the workload's own strategy promises of so many.
-pub fn promised(sight: &Sight<'_>, replicas: i64) -> i64 {
-    let unavailable = sight.setup.unavailable.as_str();
+pub fn promised(scene: &Scene<'_>, replicas: i64) -> i64 {
+    let unavailable = match scene.setup.workload {
+        Managed::Deployment | Managed::CloneSet => scene.setup.unavailable.as_str(),
+        // One after the other.
+        _ => "1",
+    };
     let unavailable = match unavailable.strip_suffix('%') {
         Some(percent) => percent.parse::<i64>().unwrap_or(0) * replicas / 100,
         None => unavailable.parse().unwrap_or(0),
@@ -316,6 +381,6 @@ pub fn promised(sight: &Sight<'_>, replicas: i64) -> i64 {
 }
 
 /// Ready pods never fall below replicas − maxUnavailable.
-pub fn least(sight: &Sight<'_>) -> i64 {
-    promised(sight, sight.record.replicas(sight.eyes, sight.write.time))
+pub fn least(scene: &Scene<'_>) -> i64 {
+    promised(scene, scene.replicas())
 }

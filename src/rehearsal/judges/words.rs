@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{Sight, record::starts_release};
-use crate::api::object::{at, int, text};
+use crate::{
+    api::object::{at, int, text},
+    rehearsal::world::{release, revision},
+};
 
 /// Without a cause nothing is written for longer than this: grace times, pauses and the slowest pod are shorter.
 const QUIET: f64 = 62.0;
@@ -21,12 +24,12 @@ fn phase(rollout: &Value) -> &str {
 }
 
 fn index(rollout: &Value) -> i64 {
-    int(rollout, &["status", "canaryStatus", "currentStepIndex"]).unwrap_or_default()
+    int(release(rollout), &["currentStepIndex"]).unwrap_or_default()
 }
 
 /// Whether a release is being wound up.
 pub fn is_winding_up(rollout: &Value) -> bool {
-    !["", "END"].contains(&text(rollout, &["status", "canaryStatus", "finalisingStep"]))
+    !["", "END"].contains(&text(release(rollout), &["finalisingStep"]))
         || ["Finalising", "Cancelling"].contains(&progressing(rollout))
 }
 
@@ -46,7 +49,7 @@ pub fn approvals(sight: &Sight<'_>) -> Result<(), String> {
         return Ok(());
     }
     let (record, before, after) = (sight.record, sight.before(), sight.after());
-    let revision = text(after, &["status", "canaryStatus", "canaryRevision"]);
+    let revision = revision(after);
     if starts_release(before, after) {
         let cancelled = progressing(after) == "Cancelling";
         let first = (1..index(after)).all(|step| record.passes(step, revision));
@@ -79,7 +82,7 @@ pub fn approvals(sight: &Sight<'_>) -> Result<(), String> {
 /// A step with a pause is not left before its time, unless somebody says so.
 fn in_time(sight: &Sight<'_>, old: i64, new: i64, finishes: bool) -> Result<(), String> {
     let record = sight.record;
-    let revision = text(sight.after(), &["status", "canaryStatus", "canaryRevision"]);
+    let revision = revision(sight.after());
     let planned = usize::try_from(old - 1).ok().and_then(|i| record.plan.get(i));
     let approved = record.approvals.contains(&(record.release, revision.to_owned(), old));
     if !(new > old || finishes) || approved || record.jumps.contains(&new) || sight.is_excused(super::Topic::Grace) {
@@ -109,12 +112,20 @@ pub fn reasons(sight: &Sight<'_>) -> Result<(), String> {
             return Err(format!("it stalls with {says:?} but its message is {message:?}"));
         }
     }
-    let waits = text(after, &["status", "canaryStatus", "currentStepState"]) == "StepPaused"
+    let waits = text(release(after), &["currentStepState"]) == "StepPaused"
         && phase(after) == "Progressing"
         && !is_stalled(after)
         && !is_winding_up(after);
-    // For a moment it may wait for the cluster instead.
-    let says_why = ["manually confirm", "waiting for", "wait duration", "paused", "giving the gateways"];
+    // For a moment it may wait for the cluster instead, or for a write that fails.
+    let says_why = [
+        "manually confirm",
+        "waiting for",
+        "wait duration",
+        "paused",
+        "giving the gateways",
+        "please rollback first",
+        "ServiceError",
+    ];
     if waits && !says_why.iter().any(|why| message.contains(why)) {
         return Err(format!("step {} waits, but its message is {message:?}", index(after)));
     }
