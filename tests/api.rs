@@ -93,7 +93,7 @@ fn judge(schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
                 wrong.push(format!("{at}: {n} is out of bounds"));
             }
         }
-        ("boolean", Value::Bool(_)) => {}
+        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => {}
         (wanted, _) => wrong.push(format!("{at}: not of type {wanted}: {value}")),
     }
 }

@@ -21,6 +21,11 @@ fn pick<T: Clone>(random: &mut Rng, from: &[T]) -> T {
     from[usize::try_from(below(random, from.len() as u64)).unwrap()].clone()
 }
 
+fn analysis() -> Value {
+    json!({"onFailure": "rollback", "metrics": [{"name": "errors", "template": {"name": "errors", "arguments": {"code": "5.."}},
+        "max": 0.01, "interval": "30s", "onNoData": "fail"}]})
+}
+
 fn step(random: &mut Rng) -> Value {
     let mut step = Map::new();
     let share = below(random, 100) + 1;
@@ -48,6 +53,9 @@ fn step(random: &mut Rng) -> Value {
     }
     if random.chance(0.2) {
         step.insert("gates".into(), json!([{"name": "load test"}, {"name": "qa"}]));
+    }
+    if random.chance(0.2) {
+        step.insert("analysis".into(), analysis());
     }
     if random.chance(0.4) {
         step.insert("pause".into(), pick(random, &[json!({}), json!({"duration": 0}), json!({"duration": 600})]));
@@ -116,6 +124,10 @@ fn rollout(random: &mut Rng) -> Value {
         strategy["enableExtraWorkloadForCanary"] = json!(random.chance(0.5));
     }
     spec["strategy"] = json!({style: strategy, "paused": random.chance(0.2)});
+    if random.chance(0.2) {
+        spec["strategy"]["analysis"] = analysis();
+        spec["strategy"]["analysis"]["background"] = json!(true);
+    }
     for (key, value) in [("disabled", json!(true)), ("rolloutID", json!("r-7"))] {
         if random.chance(0.2) {
             spec[key] = value;

@@ -168,9 +168,9 @@ pub struct Prometheus {
     pub secret_ref: Option<SecretRef>,
 }
 
-/// A Secret with how to reach a server. Its keys, all optional: `ca.crt` (certificates in PEM by which the server's is
-/// judged, instead of the system's), `token` (bearer), `username` and `password` (basic), and `header.<Name>` for any
-/// other header.
+/// A Secret with how to reach a server. Its keys: `ca.crt` (certificates in PEM by which the server's is judged, instead of
+/// the system's), `token` (bearer), `username` and `password` (basic), and `header.<Name>` for any other header; with any
+/// of these but `ca.crt`, `address`: the only address that they are sent to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {

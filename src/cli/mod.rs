@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 pub mod adopt;
+pub mod analysis;
 pub mod client;
 pub mod controller;
 pub mod crd;
@@ -54,6 +55,9 @@ enum Command {
     /// Test and run traffic scripts.
     #[command(subcommand)]
     Lua(lua::Command),
+    /// Try metrics that decide about releases, and list their templates.
+    #[command(subcommand)]
+    Analysis(analysis::Command),
     /// Approve and watch releases.
     Rollout(rollout::Args),
 }
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Lua(command) => lua::run(command),
+        Command::Analysis(command) => analysis::run(command),
         Command::Rollout(args) => rollout::run(args),
     })
 }

@@ -24,6 +24,25 @@ pub struct Login {
     pub ca: Option<String>,
     /// Headers of every request.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The only address that they are sent to. Whoever writes a Rollout need not be allowed to read its Secret, and must
+    /// not be able to have it sent to a server of his own.
+    pub address: Option<String>,
+}
+
+impl Login {
+    /// Whether the headers may be sent there.
+    ///
+    /// # Errors
+    /// When they are for another address, or for none.
+    pub fn check(&self, address: &str) -> Result<(), String> {
+        let is_same = |known: &String| known.trim_end_matches('/') == address.trim_end_matches('/');
+        match &self.address {
+            _ if self.headers.is_empty() => Ok(()),
+            Some(known) if is_same(known) => Ok(()),
+            Some(known) => Err(format!("is for {known} and is not sent elsewhere")),
+            None => Err(format!("does not say where it may be sent; add the key address with {address}")),
+        }
+    }
 }
 
 type Key = (String, String);
@@ -90,6 +109,7 @@ fn read(secret: &Secret) -> Result<Login, String> {
         // What `echo` and editors put at the end.
         let line = text.trim_end_matches(['\r', '\n']);
         match key.as_str() {
+            "address" => login.address = Some(line.trim().to_owned()),
             "ca.crt" => login.ca = Some(text.to_owned()),
             "token" => login.headers.push((AUTHORIZATION, hidden(key, &format!("Bearer {line}"))?)),
             "username" => user = Some(line),
@@ -113,7 +133,7 @@ fn read(secret: &Secret) -> Result<Login, String> {
     if login.headers.iter().filter(|(name, _)| *name == AUTHORIZATION).count() > 1 {
         return Err("it has more than one of token, username and password, and header.Authorization".to_owned());
     }
-    if login == Login::default() {
+    if login.ca.is_none() && login.headers.is_empty() {
         return Err("it has none of ca.crt, token, username, password and header.<Name>".to_owned());
     }
     Ok(login)
@@ -148,6 +168,15 @@ mod tests {
         assert_eq!(headers(&[("header.X-Key", "k"), ("other", "")]), ["x-key: k"]);
         assert_eq!(read(&secret(&[("ca.crt", "PEM\n")])).unwrap().ca.as_deref(), Some("PEM\n"));
         assert!(read(&secret(&[("token", "secret")])).unwrap().headers[0].1.is_sensitive(), "no log shows it");
+    }
+
+    #[test]
+    fn is_sent_to_its_address_only() {
+        let check = |of: &[(&str, &str)]| read(&secret(of)).unwrap().check("http://p:9090/");
+        assert_eq!(check(&[("token", "t"), ("address", "http://p:9090\n")]), Ok(()));
+        assert_eq!(check(&[("ca.crt", "PEM")]), Ok(()), "a certificate is no secret");
+        assert!(check(&[("token", "t"), ("address", "http://q")]).unwrap_err().contains("is for http://q"));
+        assert!(check(&[("token", "t")]).unwrap_err().contains("add the key address with http://p:9090"));
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl Servers {
             (Some(name), Some(logins)) => logins.get(&ask.namespace, name).await?,
             (Some(name), None) => return Err(Failure::Mistake(format!("Secret {name} cannot be read from here"))),
         };
+        login.check(address).map_err(|why| Failure::Mistake(format!("Secret {} {why}", secret.unwrap_or_default())))?;
         let response = self.http.send(request(ask, address, &login)?, login.ca.as_deref()).await?;
         if let (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(name), Some(logins)) =
             (response.status(), secret, &self.logins)

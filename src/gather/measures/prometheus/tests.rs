@@ -258,7 +258,7 @@ async fn a_missing_secret_is_named() {
     assert!(matches!(servers.ask(&ask).await, Answer::Mistake(why) if why.contains("Secret demo/login is missing")));
     assert!(http.asked.lock().unwrap().is_empty(), "nobody is asked without the login");
     *secret.lock().unwrap() = Some(serde_json::json!({"apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "login", "namespace": "demo"}, "data": {"token": "YWJj"}}));
+        "metadata": {"name": "login", "namespace": "demo"}, "data": {"token": "YWJj", "address": "aHR0cDovL3A="}}));
     assert_eq!(servers.ask(&ask).await, Answer::Empty);
     assert_eq!(http.asked.lock().unwrap()[0].headers()["authorization"], "Bearer abc");
 }

@@ -1,0 +1,230 @@
+//! `tidegate analysis`: metrics that decide, before they are trusted with a release.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    analysis::{
+        Answer, Sample, ask,
+        judge::{self, Finding},
+        metric::{Analysis, Metric},
+        templates,
+    },
+    api::{
+        analysis::{AnalysisPhase, MetricStatus},
+        v1beta1::Rollout,
+    },
+    rollout::release,
+    yaml,
+};
+
+/// Metrics that decide about a release.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Judge recorded series by the metrics of a Rollout, and print the verdicts.
+    Test(Args),
+    /// List the built-in templates.
+    Templates,
+}
+
+/// Arguments of `analysis test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file names a Rollout and what was recorded of each metric, oldest first:
+
+  rollout: rollout.yaml            # or the Rollout itself
+  step: 1                          # whose metrics; absent: of the whole release, else of the first step that has some
+  series:
+    success-rate: [0.999, null, NaN, 0.93]     # one a measurement; null: no series
+    latency: range.json            # an answer of /api/v1/query_range
+  expected: {success-rate: Failed, latency: Passed}
+
+Exit code 1: a verdict is not the expected one; without `expected`, a metric has failed or cannot be judged.")]
+pub struct Args {
+    /// Files as below
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recording {
+    rollout: Value,
+    #[serde(default)]
+    step: Option<usize>,
+    series: BTreeMap<String, Value>,
+    #[serde(default)]
+    expected: BTreeMap<String, AnalysisPhase>,
+}
+
+/// Runs the command.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Templates => {
+            for (name, template) in templates::built_in() {
+                println!("{name}\n    {}", template.description);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test(args) => {
+            let mut is_good = true;
+            for file in &args.files {
+                let report = test(file).with_context(|| file.display().to_string())?;
+                println!("{}\n{}", file.display(), report.text);
+                is_good &= report.is_good;
+            }
+            Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+/// What is printed about a file.
+pub struct Report {
+    /// The measurements and the verdicts.
+    pub text: String,
+    /// All is as expected.
+    pub is_good: bool,
+}
+
+/// Judges a file.
+///
+/// # Errors
+/// When it cannot be read, or its Rollout has no such metric.
+pub fn test(file: &Path) -> anyhow::Result<Report> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let read = |name: &str| fs::read_to_string(folder.join(name)).with_context(|| name.to_owned());
+    let recording: Recording = yaml::from_str(&fs::read_to_string(file)?)?;
+    let rollout: Rollout = match &recording.rollout {
+        Value::String(name) => yaml::from_str(&read(name)?).with_context(|| name.to_owned())?,
+        whole => serde_json::from_value(whole.clone()).context("rollout")?,
+    };
+    let (analysis, is_background) = choose(&rollout, recording.step)?;
+    let mut report = Report { text: String::new(), is_good: true };
+    for (name, series) in &recording.series {
+        let Some(metric) = analysis.metrics.iter().find(|m| m.name == *name) else {
+            let known: Vec<&str> = analysis.metrics.iter().map(|m| m.name.as_str()).collect();
+            bail!("series.{name}: the analysis has no such metric; it has {}", known.join(", "));
+        };
+        let answers = match series {
+            Value::String(name) => recorded(&serde_json::from_str(&read(name)?).with_context(|| name.to_owned())?),
+            series => recorded(series),
+        };
+        let verdict =
+            judge_all(metric, &answers.with_context(|| format!("series.{name}"))?, is_background, &mut report.text);
+        let is_good = match recording.expected.get(name) {
+            Some(expected) if *expected == verdict => true,
+            Some(expected) => {
+                report.text.push_str(&format!("  {name}: expected {expected:?}, found {verdict:?}\n"));
+                false
+            }
+            None => matches!(verdict, AnalysisPhase::Passed | AnalysisPhase::Running),
+        };
+        report.is_good &= is_good;
+    }
+    if let Some(name) = recording.expected.keys().find(|name| !recording.series.contains_key(*name)) {
+        bail!("expected.{name}: nothing is recorded of it");
+    }
+    Ok(report)
+}
+
+fn choose(rollout: &Rollout, step: Option<usize>) -> anyhow::Result<(Analysis, bool)> {
+    let release = release::release(rollout)?;
+    let of_step = |n: usize| release.steps.get(n.checked_sub(1)?)?.analysis.clone();
+    if let Some(step) = step {
+        return Ok((of_step(step).with_context(|| format!("step {step} has no analysis"))?, false));
+    }
+    if let Some(background) = release.background.clone() {
+        return Ok((background, true));
+    }
+    let found = release.steps.iter().find_map(|step| step.analysis.clone());
+    Ok((found.context("the Rollout has no analysis")?, false))
+}
+
+/// What was recorded: at its own times, or one a measurement.
+enum Series {
+    Measured(Vec<Answer>),
+    /// By second: the values of all series.
+    Timed(BTreeMap<i64, Vec<f64>>),
+}
+
+fn recorded(value: &Value) -> anyhow::Result<Series> {
+    if let Value::Array(list) = value {
+        return Ok(Series::Measured(list.iter().map(one).collect::<Result<_, _>>()?));
+    }
+    let result = value.pointer("/data/result").and_then(Value::as_array);
+    let series = result.context("is neither a list nor an answer of /api/v1/query_range")?;
+    let mut timed = BTreeMap::<i64, Vec<f64>>::new();
+    for point in series.iter().filter_map(|s| s.get("values")?.as_array()).flatten() {
+        let at = point.get(0).and_then(Value::as_f64).context("a value has no time")?;
+        let value =
+            point.get(1).and_then(Value::as_str).and_then(|v| v.parse().ok()).context("a value is no number")?;
+        #[allow(clippy::cast_possible_truncation)] // Whole seconds are meant.
+        timed.entry(at as i64).or_default().push(value);
+    }
+    Ok(Series::Timed(timed))
+}
+
+fn one(value: &Value) -> anyhow::Result<Answer> {
+    Ok(match value {
+        Value::Null => Answer::Empty,
+        Value::Number(number) => Answer::Value(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => Answer::Value(text.parse().with_context(|| format!("{text:?} is no number"))?),
+        Value::Array(series) => Answer::Several(series.len()),
+        other => bail!("{other} is no measurement: write a number, NaN, or null for no series"),
+    })
+}
+
+/// How far back a server looks for the last value of a series, in seconds.
+const LOOKBACK: i64 = 300;
+
+/// Asks as often as the metric says; prints every answer and the verdict.
+fn judge_all(metric: &Metric, series: &Series, is_background: bool, out: &mut String) -> AnalysisPhase {
+    let mut status = MetricStatus::default();
+    let begun = match series {
+        Series::Measured(_) => 0,
+        Series::Timed(points) => points.keys().next().copied().unwrap_or_default(),
+    };
+    let at = |second: i64| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut due = begun.saturating_add(metric.delay);
+    for count in 0.. {
+        let answer = match series {
+            Series::Measured(answers) => answers.get(count).cloned(),
+            Series::Timed(points) => {
+                let is_over = points.keys().next_back().is_none_or(|last| *last < due);
+                let last = points.range(due.saturating_sub(LOOKBACK)..=due).next_back();
+                let answer = last.map_or(Answer::Empty, |(_, values)| match values.as_slice() {
+                    [value] => Answer::Value(*value),
+                    more => Answer::Several(more.len()),
+                });
+                Some(answer).filter(|_| !is_over)
+            }
+        };
+        let Some(answer) = answer else { break };
+        let sample = Sample { at: at(due), answer };
+        let (finding, text) = judge::take_in(&mut status, metric, &metric.name, &sample);
+        status.phase = judge::phase(&status, metric, is_background);
+        out.push_str(&format!("  {} +{:>5} s  {:<12} {text}\n", metric.name, due - begun, finding.as_str()));
+        if status.phase != AnalysisPhase::Running {
+            break;
+        }
+        // What may pass is asked for later each time, as a release does.
+        let waits = matches!(finding, Finding::Unavailable | Finding::Mistake);
+        let next = ask::next(at(due), metric.interval, &metric.name, if waits { status.without_data } else { 0 });
+        due = if waits { next.as_second() } else { due.saturating_add(metric.interval) };
+    }
+    status.next_time.get_or_insert_with(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(due)));
+    out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
+    status.phase
+}
+
+#[cfg(test)]
+mod tests;

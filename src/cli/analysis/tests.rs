@@ -1,0 +1,73 @@
+use super::*;
+
+const ROLLOUT: &str = "rollout:
+  apiVersion: rollouts.kruise.io/v1beta1
+  kind: Rollout
+  metadata: {name: web}
+  spec:
+    workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+    strategy:
+      analysis:
+        metrics:
+        - {name: success, template: {name: istio/request-success-rate}, min: 0.99, interval: 30s, count: 3}
+      canary: {steps: [{replicas: 1}, {replicas: 100%}]}
+";
+
+fn judged(rest: &str, others: &[(&str, &str)]) -> anyhow::Result<Report> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in others {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let file = folder.path().join("recording.yaml");
+    fs::write(&file, format!("{ROLLOUT}{rest}")).unwrap();
+    test(&file)
+}
+
+#[test]
+fn verdicts_on_lists() {
+    for (series, is_good, says) in [
+        ("[1, 0.995, 0.99]", true, "Passed: metric success passed: 3 measurements"),
+        ("[1, 0.5]", false, "Failed: metric success: value 0.5 is below min 0.99 (1 of 2"),
+        ("[null, NaN, 1]", true, "Running: metric success: 1 of 3 measured"),
+        ("[[1, 2], [1, 2], [1, 2], [1, 2]]", false, "Inconclusive: metric success: the answer has 2 series"),
+    ] {
+        let report = judged(&format!("series: {{success: {series}}}\n"), &[]).unwrap();
+        assert_eq!(report.is_good, is_good, "{series}");
+        assert!(report.text.contains(says), "{series}: {}", report.text);
+    }
+    let report = judged("series: {success: [0]}\nexpected: {success: Failed}\n", &[]).unwrap();
+    assert!(report.is_good);
+    let report = judged("series: {success: [0]}\nexpected: {success: Passed}\n", &[]).unwrap();
+    assert!(!report.is_good && report.text.contains("expected Passed, found Failed"));
+}
+
+#[test]
+fn verdicts_on_an_answer_of_prometheus() {
+    let range = |values: &str| {
+        format!(
+            r#"{{"status":"success","data":{{"resultType":"matrix","result":[{{"metric":{{}},"values":[{values}]}}]}}}}"#
+        )
+    };
+    let good = range(r#"[1000,"1"],[1030,"1"],[1060,"0.992"],[1090.5,"1"]"#);
+    let report = judged("series: {success: good.json}\n", &[("good.json", &good)]).unwrap();
+    assert!(report.text.contains("success +   30 s  Passed"), "{}", report.text);
+    assert!(report.text.contains("Passed: metric success passed"), "{}", report.text);
+    let bad = range(r#"[1000,"1"],[1030,"0.2"]"#);
+    let report = judged("series: {success: bad.json}\n", &[("bad.json", &bad)]).unwrap();
+    assert!(!report.is_good && report.text.contains("value 0.2 is below min 0.99"), "{}", report.text);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    for (rest, says) in [
+        ("series: {latency: [1]}\n", "series.latency: the analysis has no such metric; it has success"),
+        ("series: {success: missing.json}\n", "missing.json"),
+        ("series: {success: {}}\n", "series.success"),
+        ("series: {success: [true]}\n", "series.success"),
+        ("step: 3\nseries: {}\n", "step 3 has no analysis"),
+        ("series: {}\nexpected: {success: Passed}\n", "nothing is recorded"),
+    ] {
+        let error = format!("{:#}", judged(rest, &[]).err().unwrap());
+        assert!(error.contains(says), "{error}");
+    }
+}
