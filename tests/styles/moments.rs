@@ -65,7 +65,7 @@ const WAYS: [Way; 6] = [
 impl Way {
     /// A CloneSet makes no more new pods beside its old ones: that needs a person.
     fn gets_stuck(self, deed: Deed) -> bool {
-        self.style == "blueGreen" && self.row.kind == "CloneSet" && matches!(deed, Scale(5) | Autoscale)
+        self.style == "blueGreen" && self.row.kind == "CloneSet" && matches!(deed, Scale(_) | Autoscale)
     }
 }
 
@@ -287,8 +287,13 @@ impl Play {
         if refused && self.then.is_none() {
             self.then = Some(self.released);
             self.touch(false).await;
-            self.push("base").await;
+            self.push(self.to_roll_back_to()).await;
         }
+    }
+
+    /// The version before the one that waits: the second one, when it has gone through its steps.
+    fn to_roll_back_to(&self) -> &'static str {
+        if self.is_second_free { "canary" } else { "base" }
     }
 
     /// Goes on until this state is stored, approving what waits before it. `false` when the release ended without it.
@@ -553,7 +558,7 @@ impl Play {
             if let Some(then) = self.then
                 && self.stage.rollout()["status"]["phase"] == "Healthy"
                 && self.stage.sub()["currentStepState"] == "Completed"
-                && self.released == "base"
+                && self.released == self.to_roll_back_to()
                 && self.stage.deployment()["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing").is_none()
             {
                 self.then = None;
