@@ -9,7 +9,8 @@
 --
 -- Kuma goes by how specific matches are, not by order, and rules with equal matches are one: a step that would make
 -- such a pair is refused. A path of a step narrows the rule's by whole segments; where a longer path is another
--- rule's, that rule keeps it. A cookie is a header: name `Cookie`, type RegularExpression.
+-- rule's, that rule keeps it. A cookie is a header: name `Cookie`, type RegularExpression. Kuma takes
+-- names of headers in lower case only, so all are written so.
 --
 -- Not expressible: header changes beside a weight; two conditions on one value of which one is a regular expression;
 -- paths that narrow a rule which replaces the prefix that it matched; one Service for both versions.
@@ -33,7 +34,12 @@ local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpressi
 local PATH = { is_path = true, segments = true }
 
 local spec = obj.data.spec
-local modifier = tidegate.modifier()
+local modifier = copy(tidegate.modifier())
+if modifier then
+  for _, list in ipairs({ modifier.set or {}, modifier.add or {} }) do
+    for _, header in ipairs(list) do header.name = string.lower(header.name) end
+  end
+end
 local namespace = obj.serviceNamespace or obj.data.metadata and obj.data.metadata.namespace
 
 -- What follows the Service's name in Kuma's own name for it.
@@ -132,7 +138,8 @@ local function add_conditions(result, field, wanted, at, any_case)
     for _, other in ipairs(result[field] or {}) do
       if other.name == entry.name or any_case and tidegate.same_header(other.name, entry.name) then found = other end
     end
-    local added = { type = step.regex and "RegularExpression" or "Exact", name = entry.name, value = entry.value }
+    local name = any_case and string.lower(entry.name) or entry.name
+    local added = { type = step.regex and "RegularExpression" or "Exact", name = name, value = entry.value }
     if not found then
       result[field] = result[field] or {}
       table.insert(result[field], added)
