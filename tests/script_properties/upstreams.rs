@@ -213,7 +213,7 @@ pub const ROUTE_GROUP: Row = Row {
                 }
                 json!({"hosts": ["a.example.com"], "defaultBackends": default, "routes": routes, "backends": [
                     {"name": "tea", "type": "service", "serviceName": "app", "servicePort": 80},
-                    {"name": "admin", "serviceName": "app", "servicePort": 81},
+                    {"name": "admin", "type": "service", "serviceName": "app", "servicePort": 81},
                     {"name": "coffee", "type": "network", "address": "https://example.com"},
                     {"name": "app-next", "type": "service", "serviceName": "app-canary", "servicePort": 80},
                 ]})
@@ -222,7 +222,7 @@ pub const ROUTE_GROUP: Row = Row {
     },
     big: |count| {
         let route = |i: usize| json!({"path": format!("/{i}"), "backends": [{"backendName": if i == 0 { "tea" } else { "coffee" }}]});
-        json!({"backends": [{"name": "tea", "serviceName": "app", "servicePort": 80}, {"name": "coffee", "type": "shunt"}],
+        json!({"backends": [{"name": "tea", "type": "service", "serviceName": "app", "servicePort": 80}, {"name": "coffee", "type": "shunt"}],
             "routes": (0..count).map(route).collect::<Vec<_>>()})
     },
     take: |spec, _| {

@@ -39,7 +39,7 @@ local backends, twin_of, is_twin, used = {}, {}, {}, {}
 local unused_name = tidegate.names(used)
 
 local function is_of(backend, service)
-  return backend ~= nil and (backend.type == nil or backend.type == "service") and backend.serviceName == service
+  return backend ~= nil and backend.type == "service" and backend.serviceName == service
 end
 
 local function is_stable_backend(name) return is_of(backends[name], obj.stableService) end
