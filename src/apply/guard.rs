@@ -306,9 +306,10 @@ impl Case<'_> {
         let revisions = objects.list(api_version, of_kind, &self.target.namespace).unwrap_or_default();
         let surroundings = Surroundings { revisions: &revisions, pods: &[] };
         let workload = (kind.read)(live, &surroundings);
-        let known = workload.revisions.iter();
-        template.is_some()
-            && known.map(|r| kind.gate.template_of(&workload, &surroundings, &r.hash)).any(|t| t.as_ref() == template)
+        // The workload counts those that have pods; one without any is a revision of it all the same.
+        let known = workload.revisions.iter().map(|r| r.hash.as_str());
+        let mut known = known.chain(revisions.iter().map(|r| object::name(r)));
+        template.is_some() && known.any(|r| kind.gate.template_of(&workload, &surroundings, r).as_ref() == template)
     }
 
     /// ReplicaSets and pods of the workload; that a pod is one is known by its labels alone.

@@ -79,7 +79,7 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("switches-to-pods-that-are-not-ready", 24, "1 capacity before traffic", switches_too_early),
     mutant("lets-the-old-set-go", 2, "1 capacity before traffic", lets_the_old_set_go),
     mutant("keeps-what-it-read-first", 4, "liveness", keeps_what_it_read_first),
-    on_the_wire("writes-over-a-persons-word", 2, "liveness", writes_over_a_persons_word),
+    on_the_wire("writes-over-a-persons-word", 7, "11 every wait has a reason", writes_over_a_persons_word),
     on_the_wire("reports-a-pin-that-was-not", 4, "liveness", reports_a_pin_that_was_not),
     on_the_wire("reports-a-deletion-that-was-not", 1, "liveness", reports_a_deletion_that_was_not),
 ];
@@ -460,8 +460,8 @@ fn keeps_what_it_read_first(snapshot: &Snapshot) -> Plan {
 }
 
 /// Stores the status, whatever became of the Rollout since it was read.
-fn writes_over_a_persons_word(_: &mut Parts, body: &mut Value) {
-    if body.get("status").is_some()
+fn writes_over_a_persons_word(head: &mut Parts, body: &mut Value) {
+    if head.uri.path().ends_with("/rollouts/web/status")
         && let Some(metadata) = body["metadata"].as_object_mut()
     {
         metadata.remove("resourceVersion");

@@ -112,6 +112,35 @@ fn patch(api_version: &str, kind: &str, name: &str, operations: Value) -> Effect
 }
 
 #[test]
+fn a_template_comes_from_any_revision_of_the_workload() {
+    let template = |v: i64| json!({"metadata": {"labels": {"app": "db"}}, "spec": {"v": v}});
+    let revision = |name: &str, of: &str, v: i64| {
+        let more = json!({"metadata": {"ownerReferences": owner(of)}, "data": {"spec": {"template": template(v)}}});
+        object("apps/v1", "ControllerRevision", name, more)
+    };
+    // The first revision has no pods, so that the status names it no more.
+    let status = json!({"replicas": 1, "currentRevision": "db-2", "updateRevision": "db-3"});
+    let objects = [
+        object(
+            "apps/v1",
+            "StatefulSet",
+            "db",
+            json!({"spec": {"replicas": 1, "template": template(3)}, "status": status}),
+        ),
+        revision("db-1", "uid-db", 1),
+        revision("db-2", "uid-db", 2),
+        revision("other-4", "uid-other", 4),
+    ];
+    let cluster = Cluster(objects.into_iter().map(|o| (target(&o), Arc::new(o))).collect());
+    let reach = Reach { workload: Some(ObjectRef::new("apps/v1", "StatefulSet", "shop", "db")), ..reach() };
+    for (v, rule) in [(1, None), (2, None), (4, Some(Rule::Fields))] {
+        let back = json!([{"op": "replace", "path": "/spec/template", "value": template(v)}]);
+        let judged = check(&patch("apps/v1", "StatefulSet", "db", back), &reach, &cluster);
+        assert_eq!(judged.err().map(|violation| violation.rule), rule, "{v}");
+    }
+}
+
+#[test]
 fn patches_keep_to_our_fields_of_what_is_named() {
     let set = |path: &str| json!([{"op": "add", "path": path, "value": "x"}]);
     let ours = "/metadata/annotations/rollouts.kruise.io~1in-progressing";
