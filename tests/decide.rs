@@ -13,6 +13,7 @@
 mod world;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -99,17 +100,20 @@ enum Other {
     Several(usize),
     Unavailable(String),
     Mistake(String),
+    /// By a part of the query; what has none is not answered.
+    Each(BTreeMap<String, Says>),
 }
 
 impl Says {
-    fn answer(&self) -> Answer {
-        match self {
+    fn to(&self, query: &str) -> Option<Answer> {
+        Some(match self {
             Says::Value(value) => Answer::Value(*value),
             Says::Other(Other::Empty) => Answer::Empty,
             Says::Other(Other::Several(count)) => Answer::Several(*count),
             Says::Other(Other::Unavailable(why)) => Answer::Unavailable(why.clone()),
             Says::Other(Other::Mistake(why)) => Answer::Mistake(why.clone()),
-        }
+            Says::Other(Other::Each(each)) => each.iter().find(|(part, _)| query.contains(*part))?.1.to(query)?,
+        })
     }
 }
 
@@ -284,13 +288,13 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
                 world.create(json!({"apiVersion": "v1", "kind": "Pod",
                     "metadata": {"name": pod, "ownerReferences": [owner]}, "status": status}));
             }
-            Patch::Answers(Answers { answers, at }) => world.answer(*at, &answers.answer(), engine),
+            Patch::Answers(Answers { answers, at }) => world.answer(*at, |query| answers.to(query), engine),
             Patch::Measure(Measure { measure, times, from }) => {
                 let mut at = *from;
                 for _ in 0..*times {
                     let asks = world.decide(at, engine).map(|plan| plan.asks).unwrap_or_default();
                     at = asks.iter().map(|ask| ask.due).min().ok_or("nothing is asked")?.max(at);
-                    world.answer(at, &measure.answer(), engine);
+                    world.answer(at, |query| measure.to(query), engine);
                     run_until_rest(world, at, engine)?;
                 }
             }

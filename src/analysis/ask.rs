@@ -33,6 +33,16 @@ impl Ask {
     }
 }
 
+/// The questions of one look at both versions. They are asked at the same time, and by whoever takes the same look.
+pub fn of_look(provider: &Prometheus, namespace: &str, queries: &[String], interval: i64, due: Timestamp) -> Vec<Ask> {
+    let look = digest(&json!(queries));
+    let ask = |query: &String| {
+        let ask = Ask::new(provider, namespace, query, interval, due);
+        Ask { id: format!("{}-{look}", ask.id), ..ask }
+    };
+    queries.iter().map(ask).collect()
+}
+
 /// The first moment not before `moment` at which a question of this interval is asked. It depends on question and interval
 /// alone, so that whoever asks the same asks at the same time, and different questions spread over the interval.
 pub fn due(moment: Timestamp, interval: i64, question: &str) -> Timestamp {

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Answer, Sample, ask,
+    Answer, Sample, ask, compare,
     metric::{Bounds, Metric, duration},
 };
 use crate::api::analysis::{AnalysisPhase, Measurement, MetricStatus, OnNoData};
@@ -19,6 +19,8 @@ pub enum Finding {
     Passed,
     /// Out of them.
     Failed,
+    /// Of a comparison: nothing is shown yet.
+    Undecided,
     /// It cannot be judged.
     Inconclusive,
     /// There is nothing to judge.
@@ -35,6 +37,7 @@ impl Finding {
         match self {
             Finding::Passed => "Passed",
             Finding::Failed => "Failed",
+            Finding::Undecided => "Undecided",
             Finding::Inconclusive => "Inconclusive",
             Finding::NoData => "NoData",
             Finding::Unavailable => "Unavailable",
@@ -70,18 +73,37 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
 /// Takes in an answer; says what it means.
 pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, sample: &Sample) -> (Finding, String) {
     let (finding, text) = assess(&sample.answer, metric.bounds);
+    let value = match &sample.answer {
+        Answer::Value(value) => value.to_string(),
+        _ => String::new(),
+    };
+    note(status, metric, sample.at, finding, &text, value);
+    let in_vain = if matches!(finding, Finding::Unavailable | Finding::Mistake) { status.without_data } else { 0 };
+    status.next_time = Some(Time(ask::next(sample.at, metric.interval, question, in_vain)));
+    (finding, text)
+}
+
+/// Counts what was found.
+pub(super) fn note(
+    status: &mut MetricStatus,
+    metric: &Metric,
+    at: Timestamp,
+    finding: Finding,
+    text: &str,
+    value: String,
+) {
     match finding {
         Finding::Passed => status.passed = status.passed.saturating_add(1),
         Finding::Failed => status.failed = status.failed.saturating_add(1),
         Finding::Inconclusive => status.inconclusive = status.inconclusive.saturating_add(1),
-        Finding::NoData | Finding::Unavailable | Finding::Mistake => {}
+        Finding::Undecided | Finding::NoData | Finding::Unavailable | Finding::Mistake => {}
     }
     let was_away = status.next_time.as_ref().is_some_and(|Time(due)| {
         // Nobody asked for a while, so nobody can say that there were no data.
-        sample.at.duration_since(*due) > SignedDuration::from_secs(metric.interval.max(60))
+        at.duration_since(*due) > SignedDuration::from_secs(metric.interval.max(60))
     });
     match finding {
-        Finding::Passed | Finding::Failed | Finding::Inconclusive => {
+        Finding::Passed | Finding::Failed | Finding::Undecided | Finding::Inconclusive => {
             (status.without_data, status.no_data_since) = (0, None);
         }
         // What a person must mend is no sign of a release's health: no time leads to a verdict.
@@ -92,29 +114,25 @@ pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, sampl
         Finding::NoData | Finding::Unavailable => {
             status.without_data = status.without_data.saturating_add(1);
             if was_away || status.no_data_since.is_none() {
-                status.no_data_since = Some(Time(whole_second(sample.at)));
+                status.no_data_since = Some(Time(whole_second(at)));
             }
         }
     }
-    let in_vain = if matches!(finding, Finding::Unavailable | Finding::Mistake) { status.without_data } else { 0 };
-    status.next_time = Some(Time(ask::next(sample.at, metric.interval, question, in_vain)));
-    let value = match &sample.answer {
-        Answer::Value(value) => value.to_string(),
-        _ => String::new(),
-    };
     status.measurements.push(Measurement {
-        time: Some(Time(whole_second(sample.at))),
+        time: Some(Time(whole_second(at))),
         value,
         result: finding.as_str().to_owned(),
     });
     let surplus = status.measurements.len().saturating_sub(KEPT);
     status.measurements.drain(..surplus);
-    status.message.clone_from(&text);
-    (finding, text)
+    text.clone_into(&mut status.message);
 }
 
 /// How a metric stands after an answer. Behind a whole release `count` ends nothing.
 pub fn phase(status: &MetricStatus, metric: &Metric, is_background: bool) -> AnalysisPhase {
+    if let Some(phase) = compare::verdict(status, metric) {
+        return phase;
+    }
     if status.failed > metric.failure_limit {
         return AnalysisPhase::Failed;
     }
@@ -130,6 +148,9 @@ pub fn phase(status: &MetricStatus, metric: &Metric, is_background: bool) -> Ana
         }
     }
     let measured = status.passed.saturating_add(status.failed);
+    if metric.comparison().is_some() {
+        return AnalysisPhase::Running;
+    }
     if !is_background && measured >= metric.count { AnalysisPhase::Passed } else { AnalysisPhase::Running }
 }
 
@@ -158,6 +179,11 @@ pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
             if status.phase == AnalysisPhase::Failed { "fail" } else { "pass" },
             status.message
         ),
+        AnalysisPhase::Failed if metric.comparison().is_some() => format!("metric {name}: {}", status.message),
+        AnalysisPhase::Passed if metric.comparison().is_some() => format!("metric {name} passed: {}", status.message),
+        AnalysisPhase::Inconclusive if compare::verdict(status, metric).is_some() => {
+            format!("metric {name}: {}", status.message)
+        }
         AnalysisPhase::Failed => format!(
             "metric {name}: {} ({} of {measured} measurements failed, {} forgiven)",
             status.message, status.failed, metric.failure_limit
@@ -187,6 +213,7 @@ pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
             };
             format!("metric {name}: no data{since}: {}{so_long}", status.message)
         }
+        AnalysisPhase::Running if metric.comparison().is_some() => format!("metric {name}: {}", status.message),
         AnalysisPhase::Running => {
             format!(
                 "metric {name}: {measured} of {} measured, {} failed; {}",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::compare::{self, Comparison};
 use crate::api::{
     analysis::{self as api, MetricProvider, OnFailure, OnNoData, OnSuccess},
     object::digest,
@@ -60,6 +61,14 @@ impl Metric {
     pub fn hash(&self) -> String {
         digest(&serde_json::to_value(self).unwrap_or_default())
     }
+
+    /// What compares both versions, where that is what the metric does.
+    pub fn comparison(&self) -> Option<&Comparison> {
+        match &self.question {
+            Question::Compare(comparison) => Some(comparison),
+            Question::Query { .. } | Question::Template { .. } => None,
+        }
+    }
 }
 
 /// What is asked, before any value is put in.
@@ -81,6 +90,8 @@ pub enum Question {
         /// Values of its arguments.
         arguments: BTreeMap<String, String>,
     },
+    /// Of both versions.
+    Compare(Box<Comparison>),
 }
 
 /// Which values are good.
@@ -106,6 +117,12 @@ pub fn read(field: &str, analysis: &api::Analysis) -> Result<Analysis, Wrong> {
         if metrics.iter().any(|m| m.name == metric.name) {
             return Err((format!("{field}.name"), format!("{:?} is there twice", metric.name)));
         }
+        if analysis.background && metric.compare.is_some() {
+            return Err((
+                format!("{field}.compare"),
+                "ends with a verdict, so that it is of a step; use it without background".to_owned(),
+            ));
+        }
         metrics.push(read_metric(&field, metric)?);
     }
     Ok(Analysis {
@@ -121,6 +138,7 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
         return wrong("name", "is empty");
     }
     let question = match (&metric.query, &metric.template) {
+        _ if metric.compare.is_some() => compare::read(field, metric)?,
         (Some(query), None) => match &metric.provider {
             Some(provider) => Question::Query { provider: provider.clone(), query: query.clone() },
             None => return wrong("provider", "is missing; say who answers the query"),
@@ -137,7 +155,8 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
     }
     let bounds = Bounds { min: metric.min, max: metric.max };
     match (bounds.min, bounds.max) {
-        (None, None) => return wrong("min", "is missing, and so is max; a metric needs a bound"),
+        _ if metric.compare.is_some() => {}
+        (None, None) => return wrong("min", "is missing, and so is max; a metric needs a bound, or compare"),
         (Some(min), Some(max)) if min > max => return wrong("min", "is above max, so that no value is good"),
         _ => {}
     }

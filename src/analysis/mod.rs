@@ -7,9 +7,11 @@
 //! | [`templates`] | queries that are kept: built-in ones, and MetricTemplates |
 //! | [`ask`] | what is asked, of whom, and when |
 //! | [`judge`] | one answer after the other, to a verdict |
+//! | [`compare`] | one look at both versions after the other, to a verdict |
 //! | [`sequential`] | canary compared with stable, valid at any time |
 
 pub mod ask;
+pub mod compare;
 pub mod judge;
 pub mod metric;
 pub mod query;

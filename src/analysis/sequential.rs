@@ -30,8 +30,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use mean::{Means, MeansState};
-pub use proportion::{Counts, Proportions, ProportionsState};
+pub use proportion::Proportions;
 pub use quantile::{Buckets, Quantiles, QuantilesState};
+
+pub use crate::api::comparison::{Counts, ProportionsState};
 
 /// What a comparison says now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +48,8 @@ pub enum Verdict {
 
 /// How sure one wants to be, and of what. Differences are parts of one (0.01 is one percentage point), for means the
 /// metric's own unit.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Chance that a canary that is no worse is ever called [`Verdict::Worse`]. Default 0.01: one release in a hundred.
     pub false_alarm: f64,

@@ -12,13 +12,15 @@ use crate::api::analysis::{MetricProvider, MetricTemplateSpec};
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/metric-templates");
 
-/// A question with all values put in.
+/// One question with all values put in; four of one look at both versions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
     /// Who answers.
     pub provider: MetricProvider,
-    /// The text.
+    /// The text; of several, one a line.
     pub query: String,
+    /// The four of a comparison, in the order of [`super::compare::Look`]; else none.
+    pub counts: Vec<String>,
 }
 
 /// A name with a slash is no object's: it is a built-in template's.
@@ -78,11 +80,19 @@ pub fn resolve(
             check_provider(&provider).map_err(|(field, problem)| in_template(format!("provider.{field} {problem}")))?;
             (provider, render(&template.query, &all).map_err(in_template)?)
         }
+        Question::Compare(comparison) => {
+            let queries = comparison.queries();
+            let counts = queries
+                .map(|(field, query)| render(query, &values).map_err(|problem| format!("compare.{field}: {problem}")))
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()?;
+            return Ok(Rendered { provider: comparison.provider.clone(), query: counts.join("\n"), counts });
+        }
     };
     if provider.pods.is_some() && !POD_QUERIES.contains(&query.trim()) {
         return Err(format!("{query:?} is no query about pods; use {}", POD_QUERIES.join(" or ")));
     }
-    Ok(Rendered { provider, query })
+    Ok(Rendered { provider, query, counts: Vec::new() })
 }
 
 /// What may be asked of pods.

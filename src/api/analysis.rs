@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::comparison::{Compare, ProportionsState};
+
 /// Metrics that decide about a release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +75,9 @@ pub struct Metric {
     /// A query that is kept elsewhere; instead of `query`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateRef>,
+    /// Questions that compare the canary with the stable version; instead of a query and bounds. Of steps only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
     /// The smallest good value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
@@ -317,6 +322,9 @@ pub struct MetricStatus {
     /// When it is measured next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_time: Option<Time>,
+    /// What a comparison keeps between looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<ProportionsState>,
     /// The last measurements, oldest first; earlier ones are in events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -333,7 +341,7 @@ pub struct Measurement {
     /// The value, as text: not every number of a metrics server is one of JSON.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
-    /// `Passed`, `Failed`, `Inconclusive`, `NoData`, `Unavailable` or `Mistake`.
+    /// `Passed`, `Failed`, `Undecided`, `Inconclusive`, `NoData`, `Unavailable` or `Mistake`.
     #[serde(default)]
     pub result: String,
 }

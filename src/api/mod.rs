@@ -18,6 +18,7 @@
 //! | hold | keep a changed template from rolling out by itself |
 
 pub mod analysis;
+pub mod comparison;
 pub mod conditions;
 pub mod convert;
 pub mod crd;

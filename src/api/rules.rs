@@ -72,6 +72,12 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         ),
         "onStepFailure: Rollback needs a deadline: set stepDeadlineSeconds, here or at a step",
     )?;
+    rule(
+        schema,
+        "spec.strategy.analysis",
+        "!has(self.background) || !self.background || self.metrics.all(m, !has(m.compare))",
+        "compare ends with a verdict about a step: it cannot be in the background",
+    )?;
     analysis(schema, "spec.strategy.analysis")?;
     for path in ["spec.workloadRef", "spec.objectRef.workloadRef"] {
         reference(schema, path)?;
@@ -250,16 +256,33 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
     let metric = format!("{metrics}[]");
     for (expression, message) in [
         (
-            "has(self.query) != has(self.template)",
+            "has(self.compare) || has(self.query) != has(self.template)",
             "a metric needs a query, or a template that has one: give exactly one of the two",
         ),
-        ("has(self.min) || has(self.max)", "a metric needs bounds: give min, max or both"),
+        (
+            "has(self.compare) || has(self.min) || has(self.max)",
+            "a metric needs bounds: give min, max or both, or compare",
+        ),
+        (
+            "!has(self.compare) || !(has(self.query) || has(self.template) || has(self.min) || has(self.max) || has(self.count) || has(self.failureLimit))",
+            "compare has questions and limits of its own: query, template, min, max, count and failureLimit have no meaning beside it",
+        ),
+        (
+            "!has(self.compare) || has(self.provider) && has(self.provider.prometheus)",
+            "compare needs a provider that counts requests: prometheus",
+        ),
         ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
     ] {
         rule(schema, &metric, expression, message)?;
     }
     for field in ["interval", "delay", "noDataTimeout"] {
         keywords(schema, &format!("{metric}.{field}"), json!({"pattern": DURATION}))?;
+    }
+    for chance in ["falseAlarm", "missed"] {
+        keywords(schema, &format!("{metric}.compare.{chance}"), json!({"minimum": 0, "maximum": 0.5}))?;
+    }
+    for difference in ["effect", "tolerance"] {
+        keywords(schema, &format!("{metric}.compare.{difference}"), json!({"minimum": 0, "maximum": 0.9}))?;
     }
     keywords(schema, &format!("{metric}.template.arguments"), json!({"maxProperties": 16}))?;
     keywords(

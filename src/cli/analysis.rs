@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     analysis::{
-        Answer, Sample, ask,
+        Answer, Sample, ask, compare,
         judge::{self, Finding},
         metric::{Analysis, Metric},
         templates,
@@ -46,6 +46,8 @@ A file names a Rollout and what was recorded of each metric, oldest first:
   series:
     success-rate: [0.999, null, NaN, 0.93]     # one a measurement; null: no series
     latency: range.json            # an answer of /api/v1/query_range
+    errors:                        # of a metric that compares; one entry a look, null: no series
+    - {canary: {failures: 2, requests: 100}, stable: {failures: 9, requests: 900}}
   expected: {success-rate: Failed, latency: Passed}
 
 Exit code 1: a verdict is not the expected one; without `expected`, a metric has failed or cannot be judged.")]
@@ -114,26 +116,36 @@ pub fn test(file: &Path) -> anyhow::Result<Report> {
             let known: Vec<&str> = analysis.metrics.iter().map(|m| m.name.as_str()).collect();
             bail!("series.{name}: the analysis has no such metric; it has {}", known.join(", "));
         };
+        if let Some(comparison) = metric.comparison() {
+            let looks: Vec<Option<Counted>> =
+                serde_json::from_value(series.clone()).with_context(|| format!("series.{name}"))?;
+            let verdict = judge_looks(metric, comparison, &looks, &mut report.text);
+            report.is_good &= is_expected(&recording, name, verdict, &mut report.text);
+            continue;
+        }
         let answers = match series {
             Value::String(name) => recorded(&serde_json::from_str(&read(name)?).with_context(|| name.to_owned())?),
             series => recorded(series),
         };
         let verdict =
             judge_all(metric, &answers.with_context(|| format!("series.{name}"))?, is_background, &mut report.text);
-        let is_good = match recording.expected.get(name) {
-            Some(expected) if *expected == verdict => true,
-            Some(expected) => {
-                report.text.push_str(&format!("  {name}: expected {expected:?}, found {verdict:?}\n"));
-                false
-            }
-            None => matches!(verdict, AnalysisPhase::Passed | AnalysisPhase::Running),
-        };
-        report.is_good &= is_good;
+        report.is_good &= is_expected(&recording, name, verdict, &mut report.text);
     }
     if let Some(name) = recording.expected.keys().find(|name| !recording.series.contains_key(*name)) {
         bail!("expected.{name}: nothing is recorded of it");
     }
     Ok(report)
+}
+
+fn is_expected(recording: &Recording, name: &str, verdict: AnalysisPhase, out: &mut String) -> bool {
+    match recording.expected.get(name) {
+        Some(expected) if *expected == verdict => true,
+        Some(expected) => {
+            out.push_str(&format!("  {name}: expected {expected:?}, found {verdict:?}\n"));
+            false
+        }
+        None => matches!(verdict, AnalysisPhase::Passed | AnalysisPhase::Running),
+    }
 }
 
 fn choose(rollout: &Rollout, step: Option<usize>) -> anyhow::Result<(Analysis, bool)> {
@@ -222,6 +234,51 @@ fn judge_all(metric: &Metric, series: &Series, is_background: bool, out: &mut St
         due = if waits { next.as_second() } else { due.saturating_add(metric.interval) };
     }
     status.next_time.get_or_insert_with(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(due)));
+    out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
+    status.phase
+}
+
+/// What one look counted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counted {
+    canary: Requests,
+    stable: Requests,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Requests {
+    failures: f64,
+    requests: f64,
+}
+
+/// Looks as often as the metric says; prints every look and the verdict.
+fn judge_looks(
+    metric: &Metric,
+    comparison: &compare::Comparison,
+    looks: &[Option<Counted>],
+    out: &mut String,
+) -> AnalysisPhase {
+    let mut status = MetricStatus::default();
+    let mut due = metric.delay;
+    for look in looks {
+        let at = Timestamp::from_second(due).unwrap_or(Timestamp::UNIX_EPOCH);
+        let answers = match look {
+            Some(Counted { canary, stable }) => {
+                [canary.failures, canary.requests, stable.failures, stable.requests].map(Answer::Value)
+            }
+            None => [const { Answer::Empty }; 4],
+        };
+        let look = answers.map(|answer| Sample { at, answer });
+        let (finding, text) = compare::take_in(&mut status, metric, comparison, &metric.name, &look);
+        status.phase = judge::phase(&status, metric, false);
+        out.push_str(&format!("  {} +{due:>5} s  {:<12} {text}\n", metric.name, finding.as_str()));
+        if status.phase != AnalysisPhase::Running {
+            break;
+        }
+        due = due.saturating_add(metric.interval);
+    }
     out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
     status.phase
 }

@@ -13,6 +13,7 @@ use crate::{
     analysis::{
         Answer, Sample,
         ask::{self, Ask},
+        compare,
         judge::{self, Finding},
         metric::{Analysis, Metric},
         query::{Value as QueryValue, Values, literal},
@@ -278,7 +279,7 @@ impl Machine<'_> {
         question: &Rendered,
         begun: Timestamp,
         is_background: bool,
-    ) -> Option<Ask> {
+    ) -> Vec<Ask> {
         let text = &question.query;
         let from = begun.checked_add(SignedDuration::from_secs(metric.delay)).unwrap_or(begun);
         let last = status.measurements.last().and_then(|m| m.time.as_ref()).map(|Time(last)| *last);
@@ -289,17 +290,27 @@ impl Machine<'_> {
         };
         let due = status.next_time.get_or_insert_with(first).0;
         let namespace = self.snap.rollout.metadata.namespace.clone().unwrap_or_default();
-        let ask =
-            |due| question.provider.prometheus.as_ref().map(|p| Ask::new(p, &namespace, text, metric.interval, due));
-        let sample = match ask(due) {
-            Some(ask) => self.snap.samples.get(&ask.id).filter(|sample| sample.at >= due).cloned(),
-            None => (self.snap.now >= due).then(|| Sample { at: self.snap.now, answer: self.ask_pods(text) }),
+        let asks = |due| match &question.provider.prometheus {
+            Some(p) if metric.comparison().is_some() => {
+                ask::of_look(p, &namespace, &question.counts, metric.interval, due)
+            }
+            Some(p) => vec![Ask::new(p, &namespace, text, metric.interval, due)],
+            None => Vec::new(),
         };
-        if let Some(sample) = sample {
-            let (finding, said) = judge::take_in(status, metric, text, &sample);
+        let asked = asks(due);
+        let sample = |ask: &Ask| self.snap.samples.get(&ask.id).filter(|sample| sample.at >= due);
+        let taken_in = match (metric.comparison(), asked.first()) {
+            (Some(comparison), _) => compare::complete(due, asked.iter().map(sample))
+                .map(|look| compare::take_in(status, metric, comparison, text, &look)),
+            (None, Some(ask)) => sample(ask).map(|sample| judge::take_in(status, metric, text, sample)),
+            (None, None) => (self.snap.now >= due)
+                .then(|| Sample { at: self.snap.now, answer: self.ask_pods(text) })
+                .map(|sample| judge::take_in(status, metric, text, &sample)),
+        };
+        if let Some((finding, said)) = taken_in {
             status.phase = judge::phase(status, metric, is_background);
             let is_news = match finding {
-                Finding::Passed => false,
+                Finding::Passed | Finding::Undecided => false,
                 Finding::Failed | Finding::Inconclusive => true,
                 Finding::NoData | Finding::Unavailable | Finding::Mistake => status.without_data == 1,
             };
@@ -309,14 +320,14 @@ impl Machine<'_> {
         }
         if status.phase != AnalysisPhase::Running {
             status.next_time = None;
-            return None;
+            return Vec::new();
         }
         let due = status.next_time.as_ref().map_or(due, |t| t.0);
-        let ask = ask(due);
-        if ask.is_none() {
+        let asks = asks(due);
+        if asks.is_empty() {
             self.look_again(due);
         }
-        ask
+        asks
     }
 
     /// What the pods of the new version say of themselves.

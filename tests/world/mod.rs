@@ -126,10 +126,11 @@ impl World {
         self.snapshot(now, engine).map(|s| decide(&s))
     }
 
-    /// Every question that is open at a moment is answered then.
-    pub fn answer(&mut self, at: Timestamp, answer: &Answer, engine: &Engine) {
+    /// Every question that is open at a moment, and has an answer, is answered then.
+    pub fn answer(&mut self, at: Timestamp, answer: impl Fn(&str) -> Option<Answer>, engine: &Engine) {
         let asks = self.decide(at, engine).map(|plan| plan.asks).unwrap_or_default();
-        self.samples.extend(asks.into_iter().map(|ask| (ask.id, Sample { at, answer: answer.clone() })));
+        self.samples
+            .extend(asks.into_iter().filter_map(|ask| Some((ask.id, Sample { at, answer: answer(&ask.query)? }))));
     }
 
     fn holds(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Evidence against one hypothesis, gathered look by look.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::api::comparison::{Evidence, Scales};
 
 /// Part of the evidence that is staked from the first look; the rest is kept for canaries that get worse later.
 const AT_ONCE: f64 = 0.8;
@@ -12,25 +11,14 @@ const KEPT: f64 = 0.02;
 /// Far more than any threshold; keeps the stored number finite.
 const CEILING: f64 = 1e4;
 
-/// Evidence against "the difference is on the harmless side of the margin". It starts at 1, and as long as that holds
-/// no rule of stopping expects more than 1 of it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Evidence {
-    /// The margin.
-    pub margin: f64,
-    /// Natural logarithm of what is staked. Absent before the first look.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staked: Option<f64>,
-}
-
 impl Evidence {
-    pub fn new(margin: f64) -> Evidence {
+    pub(super) fn new(margin: f64) -> Evidence {
         Evidence { margin, staked: None }
     }
 
     /// Takes in the look with this number, counted from 1. `gain` is the logarithm of a value that is expected to be
     /// at most 1 if the hypothesis holds, whatever was seen before.
-    pub fn take(&mut self, look: u32, gain: f64) {
+    pub(super) fn take(&mut self, look: u32, gain: f64) {
         let look = f64::from(look.max(1));
         let fresh = if look > 1.0 { (1.0 - AT_ONCE) / (look * (look - 1.0)) } else { AT_ONCE };
         let before = self.staked.unwrap_or(f64::NEG_INFINITY);
@@ -41,13 +29,13 @@ impl Evidence {
     }
 
     /// Logarithm of the evidence after this number of looks: what is staked and what is kept for later.
-    pub fn log(&self, looks: u32) -> f64 {
+    pub(super) fn log(&self, looks: u32) -> f64 {
         let kept = if looks == 0 { 1.0 } else { (1.0 - AT_ONCE) / f64::from(looks) };
         add_logs(self.staked.unwrap_or(f64::NEG_INFINITY), kept.ln())
     }
 
     /// The hypothesis may be dropped, at this rate of error.
-    pub fn is_enough(&self, looks: u32, error: f64) -> bool {
+    pub(super) fn is_enough(&self, looks: u32, error: f64) -> bool {
         self.log(looks) >= -error.ln()
     }
 }
@@ -61,17 +49,8 @@ pub(super) fn add_logs(a: f64, b: f64) -> f64 {
 /// Margins for which evidence is kept beside the one that decides, as parts of the range: they say *how much* worse.
 const MARGINS: [f64; 10] = [0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 
-/// Evidence of both directions: the first of each decides, the others tell the size.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub(super) struct Scales {
-    /// Against "worse by at most the margin", from the tolerance upwards.
-    pub worse: Vec<Evidence>,
-    /// Against "worse by at least the margin": the effect, then from the largest margin downwards.
-    pub harmless: Vec<Evidence>,
-}
-
 impl Scales {
-    pub fn new(tolerance: f64, effect: f64, range: f64) -> Scales {
+    pub(super) fn new(tolerance: f64, effect: f64, range: f64) -> Scales {
         let margins = MARGINS.map(|part| part * range);
         let above = margins.into_iter().filter(|m| *m > tolerance);
         let others = margins.into_iter().rev().filter(|m| *m > 0.0);
@@ -82,7 +61,7 @@ impl Scales {
     }
 
     /// Whether it was gathered for the same margins.
-    pub fn fits(&self, other: &Scales) -> bool {
+    pub(super) fn fits(&self, other: &Scales) -> bool {
         // Numbers may change in their last digit on their way through JSON.
         let fit = |ours: &[Evidence], theirs: &[Evidence]| {
             let pairs = || ours.iter().zip(theirs);
@@ -93,26 +72,26 @@ impl Scales {
 
     /// Only what decides.
     #[cfg(test)]
-    pub fn bare(tolerance: f64, effect: f64) -> Scales {
+    pub(super) fn bare(tolerance: f64, effect: f64) -> Scales {
         Scales { worse: vec![Evidence::new(tolerance)], harmless: vec![Evidence::new(effect)] }
     }
 
-    pub fn is_worse(&self, looks: u32, error: f64) -> bool {
+    pub(super) fn is_worse(&self, looks: u32, error: f64) -> bool {
         self.worse.first().is_some_and(|e| e.is_enough(looks, error))
     }
 
-    pub fn is_harmless(&self, looks: u32, error: f64) -> bool {
+    pub(super) fn is_harmless(&self, looks: u32, error: f64) -> bool {
         self.harmless.first().is_some_and(|e| e.is_enough(looks, error))
     }
 
     /// The difference is more than this. Margins are asked in order up to the first that stands, so that only one of
     /// them can be wrong.
-    pub fn at_least(&self, looks: u32, error: f64) -> Option<f64> {
+    pub(super) fn at_least(&self, looks: u32, error: f64) -> Option<f64> {
         self.worse.iter().take_while(|e| e.is_enough(looks, error)).last().map(|e| e.margin)
     }
 
     /// The difference is less than this.
-    pub fn below(&self, looks: u32, error: f64) -> Option<f64> {
+    pub(super) fn below(&self, looks: u32, error: f64) -> Option<f64> {
         let mut margins = self.harmless.iter();
         let decides = margins.next().filter(|e| e.is_enough(looks, error)).map(|e| e.margin);
         let told = margins.take_while(|e| e.is_enough(looks, error)).last().map(|e| e.margin);

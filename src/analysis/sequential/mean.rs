@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Judgement, LimitError, Limits, evidence::Scales, words};
+use super::{Judgement, LimitError, Limits, words};
+use crate::api::comparison::Scales;
 
 /// Sums of what was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,22 +1,7 @@
 //! Two proportions, interval by interval.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{
-    Judgement, LimitError, Limits,
-    evidence::{Scales, add_logs},
-    words,
-};
-
-/// Requests of one version in one interval.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Counts {
-    /// All requests.
-    pub requests: u64,
-    /// Those that failed.
-    pub failures: u64,
-}
+use super::{Judgement, LimitError, Limits, evidence::add_logs, words};
+use crate::api::comparison::{Counts, Past, ProportionsState, Scales};
 
 /// Beyond this a number that a server sends is no count of requests.
 const MOST_REQUESTS: f64 = 1e15;
@@ -54,13 +39,6 @@ impl Counts {
     }
 }
 
-/// What earlier intervals say about a rate. Old ones fade, so that it follows a rate that changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-struct Past {
-    requests: f64,
-    failures: f64,
-}
-
 /// Requests that are remembered.
 const MEMORY: f64 = 5_000.0;
 
@@ -88,22 +66,6 @@ impl Past {
     fn likelihood(&self, rate: f64) -> f64 {
         self.failures * rate.ln() + (self.requests - self.failures) * (1.0 - rate).ln()
     }
-}
-
-/// Everything that is kept between looks.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ProportionsState {
-    /// Blocks that were judged.
-    looks: u32,
-    /// Intervals in which one version had no request yet wait for the next ones and are judged together.
-    waiting_canary: Counts,
-    waiting_stable: Counts,
-    canary: Counts,
-    stable: Counts,
-    canary_past: Past,
-    stable_past: Past,
-    scales: Scales,
 }
 
 /// Compares two shares of failed requests.

@@ -1,6 +1,7 @@
 //! A verdict in words.
 
-use super::{Judgement, Limits, Verdict, evidence::Scales};
+use super::{Judgement, Limits, Verdict};
+use crate::api::comparison::Scales;
 
 /// What was seen of both versions: mean or share, and samples.
 pub(super) struct Seen<'a> {

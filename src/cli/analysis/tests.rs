@@ -58,6 +58,39 @@ fn verdicts_on_an_answer_of_prometheus() {
 }
 
 #[test]
+fn verdicts_on_what_both_versions_counted() {
+    let rollout = "rollout:
+  apiVersion: rollouts.kruise.io/v1beta1
+  kind: Rollout
+  metadata: {name: web}
+  spec:
+    workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+    strategy:
+      analysis:
+        metrics:
+        - name: errors
+          provider: {prometheus: {address: 'http://prometheus:9090'}}
+          compare: {canary: {failures: a, requests: b}, stable: {failures: c, requests: d}}
+      canary: {steps: [{replicas: 1}, {replicas: 100%}]}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.yaml");
+    for (canary, is_good, says) in [
+        ("{failures: 30, requests: 100}", false, "Failed: metric errors: errors 30.0 % of 100 against 1.0 % of 900"),
+        ("{failures: 1, requests: 100}", true, "Running: metric errors: errors 1.0 % of 100"),
+    ] {
+        let look = format!("{{canary: {canary}, stable: {{failures: 9, requests: 900}}}}");
+        fs::write(&file, format!("{rollout}series: {{errors: [null, {look}]}}\n")).unwrap();
+        let report = test(&file).unwrap();
+        assert!(report.text.contains("+   60 s  NoData"), "{}", report.text);
+        assert_eq!(report.is_good, is_good, "{}", report.text);
+        assert!(report.text.contains(says), "{}", report.text);
+    }
+    fs::write(&file, format!("{rollout}series: {{errors: [1]}}\n")).unwrap();
+    assert!(format!("{:#}", test(&file).err().unwrap()).contains("series.errors"));
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     for (rest, says) in [
         ("series: {latency: [1]}\n", "series.latency: the analysis has no such metric; it has success"),
