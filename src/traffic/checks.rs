@@ -25,11 +25,14 @@ pub fn check(
             names.stable_service
         ));
     }
-    let ours = Ours {
+    let mut ours = Ours {
         // A split of Consul that names no service is the object's own.
         takes_unnamed: original.kind == "ServiceSplitter" && original.name == names.stable_service,
         ..Ours::of(&original.spec, &result.spec, names)
     };
+    if original.kind == "Ingress" {
+        ours.aliases.extend(original.annotations.iter().filter_map(|(key, action)| action_of(key, action, names)));
+    }
     unrelated_entries_stay(&original.spec, &result.spec, &ours)?;
     shares_add_up(&original.spec, &result.spec, &ours, "spec")
 }
@@ -38,7 +41,7 @@ pub fn check(
 struct Ours<'a> {
     names: &'a Names,
     /// Names of backends that are defined once and referred to by that name: the upstreams of a VirtualServer, the
-    /// backends of a RouteGroup.
+    /// backends of a RouteGroup, the actions that the AWS controller reads from annotations.
     aliases: Vec<&'a str>,
     /// Whether an entry without a `service` is ours.
     takes_unnamed: bool,
@@ -70,6 +73,13 @@ impl<'a> Ours<'a> {
             _ => [&self.names.stable_service, &self.names.canary_service].iter().any(|s| names_service(value, s)),
         }
     }
+}
+
+/// The name of an action in an annotation that forwards to one of the Services.
+fn action_of<'a>(key: &'a str, action: &str, names: &Names) -> Option<&'a str> {
+    let (_, name) = key.split_once("/actions.")?;
+    let action: Value = serde_json::from_str(action).ok()?;
+    [&names.stable_service, &names.canary_service].iter().any(|s| names_service(&action, s)).then_some(name)
 }
 
 /// Entries of the lists under `spec` that do not speak of the stable Service stay as they are, in their order.

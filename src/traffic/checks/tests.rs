@@ -117,6 +117,28 @@ fn a_backend_is_known_by_its_name_too() {
 }
 
 #[test]
+fn a_rule_whose_action_forwards_to_us_is_ours() {
+    let path = |action: &str| json!({"path": "/", "backend": {"service": {"name": action, "port": {"name": "use-annotation"}}}});
+    let rules = |paths: Value| json!({"rules": [{"http": {"paths": paths}}]});
+    let action =
+        |service: &str| json!({"type": "forward", "forwardConfig": {"targetGroups": [{"serviceName": service}]}});
+    let run = |service: &str| {
+        let key = "alb.ingress.kubernetes.io/actions.shared".to_owned();
+        let original = Original {
+            kind: "Ingress".into(),
+            spec: rules(json!([path("shared")])),
+            annotations: [(key, action(service).to_string())].into(),
+            ..Default::default()
+        };
+        let spec = rules(json!([path("app-canary-1"), path("shared")]));
+        let result = Parts { spec, annotations: original.annotations.clone(), ..Default::default() };
+        check(&original, &result, &names(), &Strategy { weight: Some(20), ..Default::default() }, false)
+    };
+    assert_eq!(run("app"), Ok(()));
+    assert!(run("legacy").unwrap_err().contains("spec.rules[0]"));
+}
+
+#[test]
 fn names_that_gateways_make_are_known() {
     for (text, is_ours) in [
         ("app", true),
