@@ -12,7 +12,9 @@
     clippy::disallowed_methods
 )]
 
+mod alb;
 mod gateway_api;
+mod ingress;
 mod istio;
 mod mesh;
 mod references;

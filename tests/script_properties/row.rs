@@ -185,11 +185,11 @@ pub fn weight_steps_split_what_is_ours(row: &Row) {
 }
 
 /// Whether there is a share to split: the stable Service's, with that of the canary beside it.
-fn is_ours(list: &[Backend]) -> bool {
+pub fn is_ours(list: &[Backend]) -> bool {
     list.iter().any(|b| b.role == Role::Stable) && sum(list, Some(Role::Stable)) + sum(list, Some(Role::Canary)) > 0
 }
 
-fn split_is_right(old: &[Backend], new: &[Backend], c: u64) -> Result<(), String> {
+pub fn split_is_right(old: &[Backend], new: &[Backend], c: u64) -> Result<(), String> {
     let rests = |list: &[Backend]| list.iter().map(|b| b.rest.clone()).collect::<Vec<_>>();
     if !is_ours(old) {
         return if old == new { Ok(()) } else { Err("a rule that is not ours changed".to_owned()) };
