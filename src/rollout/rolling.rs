@@ -15,7 +15,8 @@ use crate::{
         object::{self, digest},
         v1beta1::{PatchPodTemplateMetadata, RolloutStatus, Word},
     },
-    traffic::{Strategy, services},
+    lua::Origin,
+    traffic::{Strategy, routes::Network, services},
     workload::{Style, Workload, canary::canary_template},
 };
 use jiff::SignedDuration;
@@ -141,10 +142,29 @@ impl Machine<'_> {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
         self.stable_service(traffic)?;
         self.check_canary_service(traffic)?;
+        self.check_told_apart(scope, traffic)?;
         for step in release.steps.iter().filter(|s| !s.strategy.is_empty()) {
             self.check_routes(traffic, release, &step.strategy)?;
         }
         Ok(())
+    }
+
+    /// Without a canary Service a gateway has only the labels of pods to go by, and in place those of both versions carry
+    /// the same. Whoever brings a script of his own may know better.
+    fn check_told_apart(&self, scope: &Scope, traffic: &Traffic) -> Turn {
+        let is_built_in = |n: &&Network| n.script.as_ref().is_ok_and(|script| script.origin == Origin::BuiltIn);
+        if scope.style == Style::Canary || traffic.has_canary_service() {
+            return Ok(());
+        }
+        let Some(network) = self.networks.iter().find(is_built_in) else { return Ok(()) };
+        Err(Wait::stall(
+            reasons::INVALID_SPEC,
+            format!(
+                "disableGenerateCanaryService: {} can tell the versions apart only by a canary Service, because in place \
+                 their pods carry the same labels; set it to false",
+                network.target()
+            ),
+        ))
     }
 
     /// Executes the current step again when the plan changed, and jumps where a person pointed.
