@@ -124,9 +124,15 @@ impl Machine<'_> {
 
     pub(super) fn start_release(&mut self, workload: &Workload, release: &Release, message: &str) -> Turn {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
+        let has_begun = self.status.phase == phases::PROGRESSING;
+        let older = workload.revisions.iter().find(|r| r.replicas > 0 && r.ready > 0 && !r.is_present);
         let stable = workload
             .revision(recorded)
             .filter(|set| set.replicas > 0)
+            // A Rollout that was made while a version rolled out has recorded that one; if it never got ready, the
+            // version before it is the one that serves.
+            .filter(|set| has_begun || set.ready > 0 || older.is_none())
+            .or(older.filter(|_| !has_begun))
             .or_else(|| workload.oldest_active())
             .map(|set| set.hash.clone());
         let Some(stable) = stable else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate::sim::NEVER_READY;
 
 use crate::stage::{NAME, NAMESPACE, Stage, gvr, is_ready, play, pods};
 
@@ -243,5 +244,33 @@ fn a_workload_that_is_named_no_more_is_let_go_of() {
         let pushed = tokio::join!(stage.patch_rollout(names("other")), stage.release("third"));
         assert_eq!(pushed, ((), ()));
         stage.until("rolled", |s| s.versions() == "10 third" && !label(s, NAME)).await;
+    });
+}
+
+#[test]
+fn a_version_that_never_got_ready_before_the_rollout_is_not_what_requests_are_kept_to() {
+    play(async {
+        let steps = json!([{"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]);
+        let strategy = with_traffic(json!({"blueGreen": {"steps": steps}}), "blueGreen");
+        let stage = Stage::new(&ten(), &strategy).await;
+        let hash = |s: &Stage| pods(&s.view)[0]["metadata"]["labels"]["pod-template-hash"].clone();
+        let base = hash(&stage);
+        let rollouts = stage.api("rollouts.kruise.io", "v1beta1", "Rollout");
+        rollouts.delete("r", &Default::default()).await.unwrap();
+        stage.until("gone", |s| s.rollout().is_null()).await;
+        let broken = json!({"metadata": {"annotations": {NEVER_READY: "yes"}}});
+        stage.patch_deployment(json!({"spec": {"template": broken}})).await;
+        stage.until("rolling", |s| pods(&s.view).len() > 10).await;
+        stage
+            .cluster
+            .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+                "metadata": {"name": "r", "namespace": NAMESPACE},
+                "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}, "strategy": strategy}}))
+            .unwrap();
+        stage.until("healthy", |s| s.rollout()["status"]["phase"] == "Healthy").await;
+        let volume = json!([{"name": "nginx-config", "configMap": {"name": "nginx-configmap-canary"}}]);
+        let template = json!({"metadata": {"annotations": null}, "spec": {"volumes": volume}});
+        stage.patch_deployment(json!({"spec": {"template": template}})).await;
+        stage.until("begun", |s| s.sub()["stableRevision"] == base).await;
     });
 }
