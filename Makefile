@@ -46,6 +46,8 @@ fmt-check:
 .PHONY: lint
 lint: compiler ## Compiler and clippy warnings, and what `lua lint` finds in the scripts, as errors
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	# `--all-targets` leaves out what a plain `cargo test` does not run.
+	$(CARGO) clippy --locked --test e2e -- -D warnings
 	$(CARGO) run --locked --quiet -- lua lint --strict
 
 .PHONY: mutate

@@ -91,29 +91,6 @@ fn back_in_batches() -> Vec<styles::Deed> {
 
 const BOTH: &[(&str, usize)] = &[(BASE, 4), (CANARY, 4)];
 
-fn switch() -> Vec<styles::Deed> {
-    vec![
-        Mount(CANARY),
-        Paused(1),
-        Has(BOTH),
-        Answers(CANARY, 0.0),
-        Mount(THIRD),
-        Says("please rollback first"),
-        Has(BOTH),
-        Mount(CANARY),
-        Paused(1),
-        Approve,
-        Paused(2),
-        Answers(CANARY, 0.5),
-        Approve,
-        Paused(3),
-        Answers(CANARY, 1.0),
-        Has(BOTH),
-        Approve,
-        End(CANARY),
-    ]
-}
-
 fn switch_and_back() -> Vec<styles::Deed> {
     vec![Mount(CANARY), Paused(1), Approve, Paused(2), Answers(CANARY, 0.5), Mount(BASE), End(BASE)]
 }
@@ -132,7 +109,7 @@ pub const ROWS: &[(On, Row)] = &[
     (DAEMON_SET, row("daemon_set_deleted_midway", without_traffic, deleted_midway)),
     (CLONE_SET, row("clone_set_step_by_step", in_place, to_the_end)),
     (CLONE_SET, row("clone_set_third_version_and_back", in_place, third_and_back)),
-    (CLONE_SET, row("clone_set_blue_green_switch", blue_green, switch)),
+    (CLONE_SET, row("clone_set_blue_green_switch", blue_green, || styles::switch(BOTH))),
     (CLONE_SET, row("clone_set_blue_green_and_back", blue_green, switch_and_back)),
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_step_by_step", in_place, to_the_end)),
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_third_version_and_back", in_place, third_and_back)),

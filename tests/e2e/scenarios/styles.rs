@@ -246,7 +246,7 @@ impl Play {
             Ok(())
         })
         .await?;
-        self.is_as_before(version).await
+        self.matches_before(version).await
     }
 
     /// The release is over: all is as before but for the version, and nobody noticed.
@@ -262,10 +262,10 @@ impl Play {
             Ok(())
         })
         .await?;
-        self.is_as_before(version).await
+        self.matches_before(version).await
     }
 
-    async fn is_as_before(self, version: &str) -> Result<()> {
+    async fn matches_before(self, version: &str) -> Result<()> {
         let deployment = is_rolled_out(&self.space, self.on).await?;
         let pods = deployment["spec"]["replicas"].as_u64().map_or(Ok(self.on.pods), usize::try_from)?;
         self.has(&[(version, pods)]).await?;
@@ -389,6 +389,30 @@ fn five_steps() -> Value {
 }
 
 const BOTH: &[(&str, usize)] = &[(BASE, REPLICAS), (CANARY, REPLICAS)];
+
+/// A blue-green release of three steps, with a third version in between that is refused. `both`: pods of both versions.
+pub(super) fn switch(both: &'static [(&'static str, usize)]) -> Vec<Deed> {
+    vec![
+        Mount(CANARY),
+        Paused(1),
+        Has(both),
+        Answers(CANARY, 0.0),
+        Mount(THIRD),
+        Says("please rollback first"),
+        Has(both),
+        Mount(CANARY),
+        Paused(1),
+        Approve,
+        Paused(2),
+        Answers(CANARY, 0.5),
+        Approve,
+        Paused(3),
+        Answers(CANARY, 1.0),
+        Has(both),
+        Approve,
+        End(CANARY),
+    ]
+}
 
 /// The scenarios that users of OpenKruise Rollouts know for Deployments.
 pub const ROWS: &[Row] = &[
@@ -578,32 +602,7 @@ pub const ROWS: &[Row] = &[
         strategy: in_place,
         deeds: || vec![MountBroken(CANARY), Says("waiting for new pods"), Mount(BASE), End(BASE)],
     },
-    Row {
-        name: "blue_green_switch",
-        strategy: blue_green,
-        deeds: || {
-            vec![
-                Mount(CANARY),
-                Paused(1),
-                Has(BOTH),
-                Answers(CANARY, 0.0),
-                Mount(THIRD),
-                Says("please rollback first"),
-                Has(BOTH),
-                Mount(CANARY),
-                Paused(1),
-                Approve,
-                Paused(2),
-                Answers(CANARY, 0.5),
-                Approve,
-                Paused(3),
-                Answers(CANARY, 1.0),
-                Has(BOTH),
-                Approve,
-                End(CANARY),
-            ]
-        },
-    },
+    Row { name: "blue_green_switch", strategy: blue_green, deeds: || switch(BOTH) },
     Row {
         name: "blue_green_and_back",
         strategy: blue_green,
