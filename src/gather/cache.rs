@@ -27,7 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     collect::{BASE_KINDS, Lookup, Objects, WEBHOOKS},
-    measures::{Means, Measures},
+    measures::{Means, Measures, measures},
     pods::{self, Pods},
 };
 use crate::{
@@ -108,7 +108,7 @@ impl Cache {
 
     /// With questions to metrics servers.
     pub fn measuring(self, means: Means) -> Cache {
-        let measures = Measures::new(means, self.changes.clone(), self.stop.clone(), self.tasks.clone());
+        let measures = measures(means, self.changes.clone(), self.stop.clone(), self.tasks.clone());
         Cache { measures: Some(measures), ..self }
     }
 
@@ -402,7 +402,7 @@ impl Objects for Cache {
     }
 
     fn samples(&self, rollout: &pods::Key) -> BTreeMap<String, Sample> {
-        self.measures.as_ref().map(|measures| measures.samples(rollout)).unwrap_or_default()
+        self.measures.as_ref().map(|measures| measures.answers(rollout)).unwrap_or_default()
     }
 
     fn pods(&self, rollout: &pods::Key, selector: &str) -> Option<Vec<Arc<Value>>> {

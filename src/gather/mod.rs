@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod collect;
+pub mod desk;
 pub mod measures;
 pub mod pods;
 mod routing;

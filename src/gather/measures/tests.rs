@@ -1,7 +1,16 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use super::*;
-use crate::api::analysis::Prometheus;
+use crate::{
+    api::analysis::Prometheus,
+    gather::{desk::AT_ONCE, pods::Key},
+};
 
 /// Counts who asks, and takes its time.
 #[derive(Default)]
@@ -48,7 +57,7 @@ fn bench(takes: Duration) -> Bench {
     let (sender, changes) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let means = Means { provider, clock, metrics: Metrics::new() };
-    Bench { measures: Measures::new(means, sender, stop.clone(), TaskTracker::new()), changes, server, stop }
+    Bench { measures: measures(means, sender, stop.clone(), TaskTracker::new()), changes, server, stop }
 }
 
 fn key(name: &str) -> Key {
@@ -77,9 +86,9 @@ async fn asks_once_when_it_is_due_and_tells_all_who_want_to_know() {
     // Passes for other reasons want the same.
     bench.measures.want(&key("a"), vec![ask("up", 30), ask("down", 40)]);
     let up = ask("up", 30).id;
-    assert_eq!(bench.measures.samples(&key("a")).keys().collect::<Vec<_>>(), [&up]);
-    assert_eq!(bench.measures.samples(&key("b"))[&up].answer, Answer::Value(1.0));
-    assert_eq!(bench.measures.samples(&key("c")), BTreeMap::new());
+    assert_eq!(bench.measures.answers(&key("a")).keys().collect::<Vec<_>>(), [&up]);
+    assert_eq!(bench.measures.answers(&key("b"))[&up].answer, Answer::Value(1.0));
+    assert_eq!(bench.measures.answers(&key("c")), BTreeMap::new());
     until(100).await;
     let asked = bench.server.asked.lock().unwrap().clone();
     assert_eq!(asked, [("up".into(), 1_800_000_030), ("down".into(), 1_800_000_040)]);
@@ -102,7 +111,7 @@ async fn what_nobody_wants_to_know_any_more_is_not_asked() {
     bench.stop.cancel();
     until(60).await;
     assert_eq!(bench.server.asked.lock().unwrap().len(), 1, "nothing after the end");
-    assert_eq!(bench.measures.lock().questions.len(), 1, "nothing is left of what was asked");
+    assert_eq!(bench.measures.len(), 1, "nothing is left of what was asked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,11 +123,11 @@ async fn a_server_that_hangs_holds_up_nobody_for_ever() {
     until(9).await;
     assert_eq!(bench.server.most.load(Ordering::SeqCst), AT_ONCE);
     until(2).await;
-    let answers = (0..100).filter(|i| !bench.measures.samples(&key(&format!("r{i}"))).is_empty()).count();
+    let answers = (0..100).filter(|i| !bench.measures.answers(&key(&format!("r{i}"))).is_empty()).count();
     assert_eq!(answers, AT_ONCE);
-    let sample = (0..100).find_map(|i| bench.measures.samples(&key(&format!("r{i}"))).into_values().next()).unwrap();
+    let sample = (0..100).find_map(|i| bench.measures.answers(&key(&format!("r{i}"))).into_values().next()).unwrap();
     assert_eq!(sample.answer, Answer::Unavailable("http://prometheus: no answer within 10 seconds".into()));
     until(70).await;
-    let answers = (0..100).filter(|i| !bench.measures.samples(&key(&format!("r{i}"))).is_empty()).count();
+    let answers = (0..100).filter(|i| !bench.measures.answers(&key(&format!("r{i}"))).is_empty()).count();
     assert_eq!(answers, 100);
 }
