@@ -345,7 +345,7 @@ impl Story {
             max_in_flight: None,
             names_people: false,
             workers: 2,
-            script_workers: 1,
+            engine: Arc::new(|| tidegate::lua::Engine::new(1)),
             health: health.clone(),
             metrics: Metrics::new(),
         };

@@ -18,6 +18,7 @@ use crate::{
         lease::{ELECTION, Election},
     },
     gather::measures::{http::Web, login::Logins, prometheus::Servers},
+    lua::Engine,
     telemetry::{
         Health, Metrics, health,
         logs::{self, LogArgs},
@@ -207,7 +208,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
         names_people: webhooks.is_some(),
         workers: args.workers,
-        script_workers: 2,
+        engine: Arc::new(|| Engine::new(2)),
         health,
         metrics,
     };

@@ -79,13 +79,14 @@ pub fn summary(tally: &Tally, jobs: usize) -> String {
     let counts: Vec<String> = tally.exercised.iter().map(|(name, count)| format!("{name} {count}")).collect();
     format!(
         "{} releases in {seconds:.1} s with {jobs} threads ({:.1} a second): {} writes ({} by the controller), {:.1} \
-         virtual hours, {} went wrong\nhappened: {}\n",
+         virtual hours, {} went wrong; digest {:016x}\nhappened: {}\n",
         tally.runs,
         tally.runs as f64 / seconds.max(0.001),
         tally.writes.0,
         tally.writes.1,
         tally.virtual_time.as_secs_f64() / 3600.0,
         tally.wrong.len(),
+        tally.digest,
         counts.join(", ")
     )
 }

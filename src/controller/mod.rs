@@ -56,6 +56,9 @@ pub type MakeProvider = Arc<dyn Fn(Client) -> Arc<dyn Provider> + Send + Sync>;
 /// Name of the readiness check that holds once the caches are filled.
 pub const CACHES: &str = "caches";
 
+/// Makes the engine that runs the scripts: one for each term as the leader, which remembers nothing of the terms before.
+pub type MakeEngine = Arc<dyn Fn() -> Engine + Send + Sync>;
+
 /// What a controller needs beside a client.
 #[derive(Clone)]
 pub struct Options {
@@ -82,8 +85,8 @@ pub struct Options {
     pub names_people: bool,
     /// Rollouts that are worked on at the same time.
     pub workers: usize,
-    /// Threads that run scripts.
-    pub script_workers: usize,
+    /// Runs the scripts.
+    pub engine: MakeEngine,
     /// Readiness and warnings.
     pub health: Health,
     /// Counters.
@@ -120,7 +123,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         clock: options.clock.clone(),
         metrics: options.metrics.clone(),
     });
-    let engine = Engine::new(options.script_workers);
+    let engine = (options.engine)();
     let metrics = options.metrics.clone();
     engine.observe(move |script, ok, took| {
         metrics.script_called(&script.name, if ok { "ok" } else { "error" }, took);

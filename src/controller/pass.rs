@@ -105,7 +105,7 @@ pub(super) trait Subject:
 
 /// An object of ours as the cache holds it.
 pub(super) fn read<S: DeserializeOwned>(object: &Arc<serde_json::Value>) -> Option<S> {
-    serde_json::from_value((**object).clone()).ok()
+    S::deserialize(&**object).ok()
 }
 
 impl Reconciler {

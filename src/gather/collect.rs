@@ -6,6 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::pods;
@@ -479,11 +480,13 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
 fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, namespace: &str) -> Option<Vec<Rollout>> {
     let rollouts = objects.list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?;
     // By name first: a namespace may have a thousand.
-    let namesakes = rollouts.iter().filter(|other| names_workload(other, &workload.name));
+    let own = rollout.metadata.name.as_deref();
+    let namesakes =
+        rollouts.iter().filter(|other| Some(object::name(other)) != own && names_workload(other, &workload.name));
     Some(
         namesakes
-            .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
-            .filter(|other| other.metadata.name != rollout.metadata.name && rank(other).0 < IDLE)
+            .filter_map(|other| Rollout::deserialize(&**other).ok())
+            .filter(|other| rank(other).0 < IDLE)
             .filter(|other| {
                 let scope_of = if is_releasing(other) { release::bare_scope } else { release::scope };
                 scope_of(other).is_ok_and(|other| {

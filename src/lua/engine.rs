@@ -51,10 +51,17 @@ pub struct Engine {
 }
 
 struct Inner {
+    workers: Arc<Workers>,
+    observer: OnceLock<Observer>,
+    memory: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Worker threads and caches.
+struct Workers {
     shared: Arc<Shared>,
 }
 
-impl Drop for Inner {
+impl Drop for Workers {
     fn drop(&mut self) {
         lock(&self.shared.queue).closed = true;
         self.shared.wake.notify_all();
@@ -68,8 +75,6 @@ struct Shared {
     wake: Condvar,
     compiled: Mutex<Lru<Key, Compiled>>,
     results: Mutex<Lru<Key, Arc<Answer>>>,
-    observer: OnceLock<Observer>,
-    memory: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -136,39 +141,51 @@ impl Engine {
             wake: Condvar::new(),
             compiled: Mutex::new(Lru::new(limits.compiled, COMPILED_BYTES)),
             results: Mutex::new(Lru::new(limits.results, RESULT_BYTES)),
-            observer: OnceLock::new(),
-            memory: OnceLock::new(),
             limits,
         });
         for _ in 0..workers.max(1) {
             // If there is no thread to be had now, `submit` tries again and reports it.
             let _ = spawn_worker(&shared);
         }
-        Self { inner: Arc::new(Inner { shared }) }
+        Self::of(Arc::new(Workers { shared }))
+    }
+
+    fn of(workers: Arc<Workers>) -> Self {
+        Self { inner: Arc::new(Inner { workers, observer: OnceLock::new(), memory: OnceLock::new() }) }
+    }
+
+    /// The same workers, compiled scripts and results under another handle, which has no observer and remembers nothing:
+    /// what another process would have. Results are functions of script and input, so nobody can tell the difference.
+    pub fn anew(&self) -> Self {
+        Self::of(self.inner.workers.clone())
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.workers.shared
     }
 
     /// The limits that every run is held to.
     pub fn limits(&self) -> &Limits {
-        &self.inner.shared.limits
+        &self.shared().limits
     }
 
     /// Calls a function after every run, with whether the run succeeded and how long its caller waited for it. Results
     /// that are known from an earlier run are no runs. Only the first observer counts.
     pub fn observe(&self, observer: impl Fn(&Script, bool, Duration) + Send + Sync + 'static) {
         // A second observer would be a second owner of the counters.
-        let _ = self.inner.shared.observer.set(Box::new(observer));
+        let _ = self.inner.observer.set(Box::new(observer));
     }
 
     /// What the callers of this engine remember of its results: it lives and is shared as the engine is. An engine has
     /// room for one type; a second is never remembered.
     pub fn memory<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        let memory = self.inner.shared.memory.get_or_init(|| Arc::new(T::default()));
+        let memory = self.inner.memory.get_or_init(|| Arc::new(T::default()));
         Arc::clone(memory).downcast().unwrap_or_default()
     }
 
     /// Compiled scripts and results that are kept.
     pub fn kept(&self) -> (usize, usize) {
-        (lock(&self.inner.shared.compiled).len(), lock(&self.inner.shared.results).len())
+        (lock(&self.shared().compiled).len(), lock(&self.shared().results).len())
     }
 
     /// Runs the script with `obj` as its only global. Blocks the calling thread, for at most the wall limit and a
@@ -177,7 +194,7 @@ impl Engine {
     /// # Errors
     /// See [`ErrorKind`]. All but [`ErrorKind::Time`] come out the same for the same script and input.
     pub fn run(&self, script: &Script, obj: &Value) -> Result<Outcome, ScriptError> {
-        let shared = &self.inner.shared;
+        let shared = self.shared();
         let limits = &shared.limits;
         let digest = self.compile_limits(script)?;
         let input = fingerprint(obj, limits)
@@ -193,7 +210,7 @@ impl Engine {
         }
         let started = Instant::now();
         let event = self.submit(script, digest, Some(obj.clone()));
-        if let Some(observer) = shared.observer.get() {
+        if let Some(observer) = self.inner.observer.get() {
             let is_ok = matches!(&event, Ok(Event::Done((Ok(_), _))));
             observer(script, is_ok, started.elapsed());
         }
@@ -216,7 +233,7 @@ impl Engine {
     /// [`ErrorKind::Syntax`] with the line, or [`ErrorKind::Time`] when no worker was free.
     pub fn check(&self, script: &Script) -> Result<(), ScriptError> {
         let digest = self.compile_limits(script)?;
-        let known = lock(&self.inner.shared.compiled).get(&digest);
+        let known = lock(&self.shared().compiled).get(&digest);
         let compiled = match known {
             Some(compiled) => compiled,
             None => match self.submit(script, digest, None)? {
@@ -239,7 +256,7 @@ impl Engine {
 
     /// Hands a job to a worker and waits for its last event.
     fn submit(&self, script: &Script, digest: Key, input: Option<Value>) -> Result<Event, ScriptError> {
-        let shared = &self.inner.shared;
+        let shared = self.shared();
         let limits = &shared.limits;
         let state = Arc::new(AtomicU8::new(WAITING));
         let (reply, events) = mpsc::channel();

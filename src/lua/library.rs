@@ -1,6 +1,6 @@
 //! The library of scripts: those built in, and those of a ConfigMap.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path, sync::LazyLock};
 
 use include_dir::{Dir, include_dir};
 
@@ -224,8 +224,21 @@ pub(super) fn ingress_path(class: &str) -> String {
 }
 
 fn built_in(path: &str) -> Option<Script> {
-    let text = BUILT_IN.get_file(path)?.contents_utf8()?;
-    Some(Script::new(path, text, Origin::BuiltIn))
+    /// Made once: clones share the text and its digest.
+    static SCRIPTS: LazyLock<BTreeMap<&'static str, Script>> = LazyLock::new(|| {
+        fn collect(dir: &'static Dir<'static>, scripts: &mut BTreeMap<&'static str, Script>) {
+            for file in dir.files() {
+                if let (Some(path), Some(text)) = (file.path().to_str(), file.contents_utf8()) {
+                    scripts.insert(path, Script::new(path, text, Origin::BuiltIn));
+                }
+            }
+            dir.dirs().for_each(|sub| collect(sub, scripts));
+        }
+        let mut scripts = BTreeMap::new();
+        collect(&BUILT_IN, &mut scripts);
+        scripts
+    });
+    SCRIPTS.get(path).cloned()
 }
 
 fn from_config_map(config_map: Option<&BTreeMap<String, String>>, key: &str) -> Option<Script> {

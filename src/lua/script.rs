@@ -1,6 +1,9 @@
 //! What goes into the engine and what comes out.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -28,16 +31,18 @@ pub enum Origin {
 pub struct Script {
     /// What errors call it, for example `networking.istio.io/VirtualService/trafficRouting.lua`.
     pub name: String,
-    /// The Lua text.
+    /// The Lua text; another text is another script.
     pub source: Arc<str>,
     /// Where it was read from.
     pub origin: Origin,
+    /// Of the text, for all clones: it is asked for in every pass.
+    digest: Arc<OnceLock<[u8; 32]>>,
 }
 
 impl Script {
     /// A script of this name and text.
     pub fn new(name: impl Into<String>, source: impl Into<Arc<str>>, origin: Origin) -> Self {
-        Self { name: name.into(), source: source.into(), origin }
+        Self { name: name.into(), source: source.into(), origin, digest: Arc::default() }
     }
 
     /// The SHA-256 of the text, in hexadecimal: equal for equal texts, whatever their names.
@@ -58,7 +63,7 @@ impl Script {
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.source.as_bytes()).into()
+        *self.digest.get_or_init(|| Sha256::digest(self.source.as_bytes()).into())
     }
 }
 

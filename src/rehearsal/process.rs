@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use crate::{
     apply::{self, Guard},
     controller::{self, CACHES, Decide, Options},
+    lua::Engine,
     rollout,
     sim::{Cluster, Connection, Rng},
     telemetry::{Health, Metrics},
@@ -45,12 +46,15 @@ pub struct Mind {
     pub guard: Guard,
     /// What `gather` and `apply` get wrong, as the API server sees it.
     pub wire: Option<Wire>,
+    /// Runs the scripts of all rehearsals. Each process remembers only what it did itself.
+    pub engine: Engine,
 }
 
 impl Mind {
     /// The controller as it is.
     pub fn real() -> Mind {
-        Mind { decide: Arc::new(rollout::decide), guard: apply::guard::guard(), wire: None }
+        let engine = Engine::new(std::thread::available_parallelism().map_or(1, usize::from));
+        Mind { decide: Arc::new(rollout::decide), guard: apply::guard::guard(), wire: None, engine }
     }
 }
 
@@ -116,7 +120,10 @@ impl Processes {
             history_limit: self.history_limit,
             names_people: false,
             workers: 2,
-            script_workers: 1,
+            engine: {
+                let engine = self.mind.engine.clone();
+                Arc::new(move || engine.anew())
+            },
             health: Health::new([CACHES]),
             metrics: Metrics::new(),
         }

@@ -26,6 +26,8 @@ pub struct Tally {
     pub virtual_time: Duration,
     /// Wall time.
     pub took: Duration,
+    /// Of all stories, in whatever order they were played: the same for the same scripts, as long as behaviour is.
+    pub digest: u64,
     /// Moments and faults that happened, and styles, kinds and gateways that were on stage.
     pub exercised: BTreeMap<&'static str, u64>,
     /// The same by the state of the release.
@@ -85,6 +87,7 @@ pub fn rehearse_all(scripts: impl Iterator<Item = Script> + Send, manner: &Manne
                             sums.writes.0 += outcome.writes.0;
                             sums.writes.1 += outcome.writes.1;
                             sums.virtual_time += outcome.took;
+                            sums.digest = sums.digest.wrapping_add(outcome.hash);
                             for (name, count) in outcome.exercised {
                                 *sums.exercised.entry(name).or_default() += count;
                             }

@@ -37,20 +37,19 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
 }
 
-/// Gives the object to store (the request's own if there is nothing to change), or refuses the write.
-pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync>;
+/// Gives the object to store, if it is not the request's own, or refuses the write.
+pub type Mutator = Box<dyn Fn(&AdmissionRequest<'_>) -> Result<Option<Value>, Box<Status>> + Send + Sync>;
 
 /// The hold of managed workloads, as the admission policies of `tidegate policy` do it: see [`crate::workload::hold`].
 ///
 /// # Errors
 /// Never: the hold refuses no write.
-pub fn hold_workloads(request: &AdmissionRequest<'_>) -> Result<Value, Box<Status>> {
-    let object = request.object.clone();
+pub fn hold_workloads(request: &AdmissionRequest<'_>) -> Result<Option<Value>, Box<Status>> {
     let old = match request.old_object {
         Some(old) if request.operation == Operation::Update && request.subresource.is_none() => old,
-        _ => return Ok(object),
+        _ => return Ok(None),
     };
     let Gvr { group, version, resource } = request.gvr;
     let rule = crate::workload::hold::rule(group, version, resource);
-    Ok(rule.and_then(|rule| rule.hold(old, &object)).unwrap_or(object))
+    Ok(rule.and_then(|rule| rule.hold(old, request.object)))
 }

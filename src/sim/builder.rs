@@ -127,7 +127,7 @@ impl Builder {
     /// A function that sees, changes or refuses the writes of clients.
     pub fn admission(
         mut self,
-        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Value, Box<Status>> + Send + Sync + 'static,
+        mutator: impl Fn(&AdmissionRequest<'_>) -> Result<Option<Value>, Box<Status>> + Send + Sync + 'static,
     ) -> Self {
         self.mutators.push(Box::new(mutator));
         self

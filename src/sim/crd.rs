@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::json::{flag, items, text};
 use super::status::FieldError;
 
-/// Drops the fields that the schema does not know and adds its defaults.
-pub(crate) fn default_and_prune(schema: &Value, object: &mut Value) {
+/// Drops the fields that the schema does not know and adds its defaults. Fields that are as in `shaped` have their shape.
+pub(crate) fn default_and_prune(schema: &Value, object: &mut Value, shaped: Option<&Value>) {
     let Value::Object(map) = object else { return };
     let preserve = flag(schema, "/x-kubernetes-preserve-unknown-fields");
     let properties = schema.get("properties").and_then(Value::as_object);
@@ -17,7 +17,8 @@ pub(crate) fn default_and_prune(schema: &Value, object: &mut Value) {
         map.retain(|k, _| keep.contains(&k.as_str()) || properties.is_some_and(|p| p.contains_key(k)));
     }
     add_defaults(properties, map, &keep);
-    for (key, value) in map.iter_mut().filter(|(k, _)| !keep.contains(&k.as_str())) {
+    let is_shaped = |key: &str, value: &Value| shaped.and_then(|shaped| shaped.get(key)) == Some(value);
+    for (key, value) in map.iter_mut().filter(|(k, v)| !keep.contains(&k.as_str()) && !is_shaped(k, v)) {
         if let Some(schema) = properties.and_then(|p| p.get(key)) {
             walk(schema, value);
         }
@@ -70,11 +71,13 @@ fn walk(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Checks an object against the schema of its version.
-pub(crate) fn validate(schema: &Value, object: &Value, errors: &mut Vec<FieldError>) {
+/// Checks an object against the schema of its version. What is as it was is not checked again, as on a real server.
+pub(crate) fn validate(schema: &Value, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let Some(map) = object.as_object() else { return };
     required(schema, map, "", errors);
-    for (key, value) in map.iter().filter(|(k, _)| !matches!(k.as_str(), "apiVersion" | "kind" | "metadata")) {
+    let is_old = |key: &str, value: &Value| old.and_then(|old| old.get(key)) == Some(value);
+    let is_judged = |key: &str| !matches!(key, "apiVersion" | "kind" | "metadata");
+    for (key, value) in map.iter().filter(|(k, v)| is_judged(k) && !is_old(k, v)) {
         if let Some(schema) = schema.get("properties").and_then(|p| p.get(key)) {
             check(schema, value, key, errors);
         }
@@ -266,7 +269,7 @@ mod tests {
     fn prunes_and_defaults() {
         let mut object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"}, "junk": 1,
             "spec": {"name": "ab", "junk": 2, "free": {"any": {"thing": 1}}, "labels": {"a": "b"}, "steps": [{"z": 1}, {"n": 2}]}});
-        default_and_prune(&schema(), &mut object);
+        default_and_prune(&schema(), &mut object, None);
         assert_eq!(
             object,
             json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"},
@@ -289,7 +292,7 @@ mod tests {
             (json!({"name": "ab", "steps": [{"n": "1"}]}), Some(("spec.steps[0].n", "must be of type integer"))),
         ] {
             let mut errors = Vec::new();
-            validate(&schema(), &json!({"spec": spec}), &mut errors);
+            validate(&schema(), &json!({"spec": spec}), None, &mut errors);
             match expected {
                 None => assert!(errors.is_empty(), "{spec}: {errors:?}"),
                 Some((field, message)) => {

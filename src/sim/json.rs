@@ -4,13 +4,26 @@ use serde_json::{Map, Value};
 
 /// The value at a JSON pointer. Unlike `Value::pointer` it allocates nothing for keys without `~`.
 pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
-    let Some(path) = pointer.strip_prefix('/') else { return pointer.is_empty().then_some(value) };
-    path.split('/').try_fold(value, |value, key| match value {
-        Value::Object(map) if key.contains('~') => map.get(&key.replace("~1", "/").replace("~0", "~")),
-        Value::Object(map) => map.get(key),
-        Value::Array(list) => list.get(key.parse::<usize>().ok()?),
-        _ => None,
-    })
+    let Some(mut path) = pointer.strip_prefix('/') else { return pointer.is_empty().then_some(value) };
+    let is_escaped = path.bytes().any(|b| b == b'~');
+    let mut value = value;
+    loop {
+        // The most called function of the whole cluster: by bytes it takes half the time.
+        let (key, rest) = match path.bytes().position(|b| b == b'/') {
+            Some(end) => (path.get(..end)?, path.get(end + 1..)),
+            None => (path, None),
+        };
+        value = match value {
+            Value::Object(map) if is_escaped => map.get(&key.replace("~1", "/").replace("~0", "~"))?,
+            Value::Object(map) => map.get(key)?,
+            Value::Array(list) => list.get(key.parse::<usize>().ok()?)?,
+            _ => return None,
+        };
+        match rest {
+            Some(rest) => path = rest,
+            None => return Some(value),
+        }
+    }
 }
 
 /// The string at a JSON pointer, or the empty string.
@@ -85,6 +98,7 @@ pub(crate) fn restore(to: &mut Value, from: &Value, path: &[&str]) {
         at = at.and_then(|v| v.get(*key));
     }
     match at {
+        Some(v) if path.iter().try_fold(&*to, |value, key| value.get(*key)) == Some(v) => {}
         Some(v) => set(to, path, v.clone()),
         None => {
             remove(to, path);

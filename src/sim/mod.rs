@@ -58,9 +58,7 @@ pub use self::registry::Gvr;
 pub use self::rng::Rng;
 pub use self::server::Connection;
 
-use self::core::{Caller, Core};
-use self::registry::KindId;
-use self::store::Key;
+use self::core::{Caller, Core, State};
 
 /// An in-memory cluster. Clones are the same cluster.
 #[derive(Clone)]
@@ -259,25 +257,26 @@ impl View {
     }
 }
 
-fn find(core: &Core, gvr: &Gvr) -> Option<(KindId, Caller, Arc<registry::Kind>)> {
-    let kind = core
-        .lock()
-        .store
-        .registry
-        .find(&gvr.group, &gvr.resource)
-        .filter(|k| k.version(&gvr.version).is_some())?
-        .clone();
-    Some((kind.id, Caller::controller("", &gvr.version), kind))
+fn find<'a>(state: &'a State, gvr: &Gvr) -> Option<&'a Arc<registry::Kind>> {
+    state.store.registry.find(&gvr.group, &gvr.resource).filter(|k| k.version(&gvr.version).is_some())
+}
+
+fn shown(core: &Core, kind: &registry::Kind, gvr: &Gvr, object: &Arc<Value>) -> Arc<Value> {
+    if kind.storage == gvr.version {
+        return object.clone();
+    }
+    core.view_version(kind, &Caller::controller("", &gvr.version), object)
 }
 
 fn get(core: &Core, gvr: &Gvr, namespace: &str, name: &str) -> Option<Arc<Value>> {
-    let (id, caller, kind) = find(core, gvr)?;
-    let object = core.lock().store.at(&Key::new(id, namespace, name)).cloned()?;
-    Some(core.view_version(&kind, &caller, &object))
+    let state = core.lock();
+    let kind = find(&state, gvr)?;
+    let object = state.store.get(kind.id, namespace, name)?;
+    Some(shown(core, kind, gvr, object))
 }
 
 fn list(core: &Core, gvr: &Gvr, namespace: Option<&str>) -> Vec<Arc<Value>> {
-    let Some((id, caller, kind)) = find(core, gvr) else { return Vec::new() };
-    let objects: Vec<Arc<Value>> = core.lock().store.list(id, namespace).cloned().collect();
-    objects.iter().map(|o| core.view_version(&kind, &caller, o)).collect()
+    let state = core.lock();
+    let Some(kind) = find(&state, gvr) else { return Vec::new() };
+    state.store.list(kind.id, namespace).map(|object| shown(core, kind, gvr, object)).collect()
 }

@@ -97,10 +97,13 @@ impl Core {
         if kind.status && !caller.internal {
             json::remove(&mut object, &["status"]);
         }
-        self.shape(kind, caller, &mut object);
+        self.shape(kind, caller, &mut object, None);
         if !caller.internal {
-            object = self.admit(state, caller, kind, Operation::Create, &name, object, None)?;
-            self.shape(kind, caller, &mut object);
+            let admitted = self.admit(state, caller, kind, Operation::Create, &name, &object, None)?;
+            if admitted.is_some() || !kind.custom {
+                object = admitted.unwrap_or(object);
+                self.shape(kind, caller, &mut object, None);
+            }
         }
         self.validate(kind, caller, &object, None, Vec::new())?;
         let key = Key::new(kind.id, if kind.namespaced { namespace } else { "" }, &name);
@@ -173,11 +176,14 @@ impl Core {
         }
         if !caller.internal {
             self.keep_outside(kind, caller, &mut new, &viewed);
-            self.shape(kind, caller, &mut new);
+            self.shape(kind, caller, &mut new, Some(&viewed));
             defaults::on_update(kind, &mut new, &viewed);
-            new = self.admit(state, caller, kind, Operation::Update, name, new, Some(&viewed))?;
-            self.keep_outside(kind, caller, &mut new, &viewed);
-            self.shape(kind, caller, &mut new);
+            let admitted = self.admit(state, caller, kind, Operation::Update, name, &new, Some(&viewed))?;
+            if admitted.is_some() || !kind.custom {
+                new = admitted.unwrap_or(new);
+                self.keep_outside(kind, caller, &mut new, &viewed);
+                self.shape(kind, caller, &mut new, Some(&viewed));
+            }
         }
         if deleting(&viewed) {
             let old = items(&viewed, "/metadata/finalizers");
@@ -244,7 +250,7 @@ impl Core {
         check_preconditions(kind, name, &stored, options)?;
         if !caller.internal {
             let viewed = self.view_version(kind, caller, &stored);
-            self.admit(state, caller, kind, Operation::Delete, name, Value::Null, Some(&viewed))?;
+            self.admit(state, caller, kind, Operation::Delete, name, &Value::Null, Some(&viewed))?;
         }
         let mut new = Value::clone(&stored);
         let finalizers = json::object_mut(&mut new, &["metadata"]).entry("finalizers").or_insert(json!([]));
@@ -313,6 +319,7 @@ impl Core {
         Ok(Deleted::Waiting(self.put(state, caller, kind, key, new)))
     }
 
+    /// What admission makes of a write; `None` leaves it as it is.
     #[allow(clippy::too_many_arguments)]
     fn admit(
         &self,
@@ -321,28 +328,29 @@ impl Core {
         kind: &Kind,
         operation: Operation,
         name: &str,
-        object: Value,
+        object: &Value,
         old: Option<&Value>,
-    ) -> Result<Value, Box<Status>> {
+    ) -> Result<Option<Value>, Box<Status>> {
         if state.mutators.is_empty() {
-            return Ok(object);
+            return Ok(None);
         }
         let gvr = kind.gvr(&caller.version);
-        let namespace = json::namespace(old.unwrap_or(&object)).to_owned();
-        let mut object = object;
+        let namespace = json::namespace(old.unwrap_or(object)).to_owned();
+        let mut admitted = None;
         for mutator in state.mutators.iter() {
-            object = mutator(&AdmissionRequest {
+            let changed = mutator(&AdmissionRequest {
                 operation,
                 gvr: &gvr,
                 namespace: &namespace,
                 name,
-                object: &object,
+                object: admitted.as_ref().unwrap_or(object),
                 old_object: old,
                 subresource: caller.subresource,
                 dry_run: caller.dry_run,
             })?;
+            admitted = changed.or(admitted);
         }
-        Ok(object)
+        Ok(admitted)
     }
 }
 

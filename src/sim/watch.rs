@@ -86,8 +86,11 @@ enum Next {
 }
 
 pub(crate) fn line(kind: &str, object: &Value) -> Bytes {
-    let mut text = serde_json::to_vec(&json!({"type": kind, "object": object})).unwrap_or_default();
-    text.push(b'\n');
+    // The type first, as a real server writes it: a client need not keep the object until it knows what it is.
+    let mut text = format!(r#"{{"type":"{kind}","object":"#).into_bytes();
+    // A value is always JSON, and a vector takes all of it.
+    let _ = serde_json::to_writer(&mut text, object);
+    text.extend(b"}\n");
     Bytes::from(text)
 }
 

@@ -40,7 +40,7 @@ impl Mutant {
     pub fn mind(&self) -> Mind {
         let blind: Guard = Arc::new(|_, _, _| Ok(()));
         let guard = if self.judge == "write guard" { guard() } else { blind };
-        Mind { decide: Arc::new(self.decide), guard, wire: self.wire }
+        Mind { decide: Arc::new(self.decide), guard, wire: self.wire, ..Mind::real() }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     api::crd,
     cli::policy,
     controller::{self, CACHES, Options},
+    lua::Engine,
     rollout,
     sim::{Builder, Cluster},
     telemetry::{Health, Metrics},
@@ -21,19 +22,19 @@ pub const CONTROLLER: &str = "controller";
 /// Adds what an installation brings: the CRDs, and the hold with the policy that says so.
 pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
     // Made from types by reflection, which takes longer than all the rest of a small cluster.
-    static DEFINITIONS: OnceLock<Vec<Value>> = OnceLock::new();
-    let definitions = match DEFINITIONS.get() {
-        Some(definitions) => definitions,
+    static OBJECTS: OnceLock<[Vec<Value>; 2]> = OnceLock::new();
+    let [definitions, policies] = match OBJECTS.get() {
+        Some(objects) => objects,
         None => {
-            let made = crd::all()?;
-            DEFINITIONS.get_or_init(|| made)
+            let made = [crd::all()?, policy::all()];
+            OBJECTS.get_or_init(|| made)
         }
     };
     for definition in definitions {
         builder = builder.definition(definition.clone());
     }
-    for object in policy::all() {
-        builder = builder.object(object);
+    for object in policies {
+        builder = builder.object(object.clone());
     }
     Ok(builder.hold())
 }
@@ -58,7 +59,7 @@ pub fn options(cluster: &Cluster) -> Options {
         max_in_flight: None,
         names_people: false,
         workers: 4,
-        script_workers: 1,
+        engine: Arc::new(|| Engine::new(1)),
         health: Health::new([CACHES]),
         metrics: Metrics::new(),
     }

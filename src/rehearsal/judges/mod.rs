@@ -24,7 +24,7 @@ pub use self::{
     record::Topic,
     words::is_winding_up,
 };
-use self::{proxy::Proxy, record::Record};
+use self::{proxy::Proxy, record::Record, routes::Sent};
 use super::{
     process::CONTROLLER,
     script::Setup,
@@ -54,6 +54,7 @@ pub struct Scene<'a> {
     pub now: Timestamp,
     /// The cluster as the gateway knows it, where that is not how it is.
     pub known: Option<View>,
+    pub sent: &'a Sent,
 }
 
 impl Scene<'_> {
@@ -141,6 +142,7 @@ pub struct Court {
     eyes: Eyes,
     setup: Setup,
     proxy: Proxy,
+    sent: Sent,
     pub record: Record,
     /// The story, if it is to be told.
     pub writes: Option<Vec<Write>>,
@@ -175,6 +177,7 @@ impl Court {
             eyes,
             setup: setup.clone(),
             proxy: Proxy::new(setup),
+            sent: Sent::default(),
             record: Record::default(),
             writes: tells.then(Vec::new),
             counts: (0, 0),
@@ -191,6 +194,7 @@ impl Court {
         if !self.record.is_open {
             return;
         }
+        self.sent = Sent::default();
         self.counts.0 += 1;
         self.counts.1 += usize::from(by_controller(write));
         self.note(write);
@@ -213,7 +217,7 @@ impl Court {
                 }
             }
         }
-        self.record.conclude(write, &self.eyes, &self.setup);
+        self.record.conclude(write, &self.sent, &self.eyes, &self.setup);
         if self.counts.0 == MOST_WRITES {
             self.accuse("liveness", format!("{MOST_WRITES} writes and no end"), write.time);
         }
@@ -227,12 +231,14 @@ impl Court {
 
     fn scene(&self, now: Timestamp) -> Scene<'_> {
         let known = self.proxy.view(&self.eyes.view);
-        Scene { record: &self.record, eyes: &self.eyes, setup: &self.setup, now, known }
+        Scene { record: &self.record, eyes: &self.eyes, setup: &self.setup, now, known, sent: &self.sent }
     }
 
     /// Looks at a moment. When to look again.
     pub fn look(&mut self, now: Timestamp) -> Duration {
-        self.proxy.learn(now);
+        if self.proxy.learn(now) {
+            self.sent.forget_late();
+        }
         if !self.record.is_open || self.violation.is_some() {
             return SETTLED;
         }

@@ -49,10 +49,11 @@ impl Proxy {
         self.news.push((write.time + lag, key, write.after.clone()));
     }
 
-    /// Learns what is due.
-    pub fn learn(&mut self, now: Timestamp) {
+    /// Learns what is due; whether anything was.
+    pub fn learn(&mut self, now: Timestamp) -> bool {
         let (due, later): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.news).into_iter().partition(|(at, ..)| *at <= now);
+        let is_news = !due.is_empty();
         for (_, key, after) in due {
             if later.iter().any(|(_, of, _)| *of == key) {
                 self.past.insert(key, after);
@@ -61,6 +62,7 @@ impl Proxy {
             }
         }
         self.news = later;
+        is_news
     }
 
     /// When it learns next.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     by_controller,
-    routes::{self, Seen},
+    routes::{self, Seen, Sent},
     words::is_winding_up,
 };
 use crate::{
@@ -239,7 +239,7 @@ impl Record {
     }
 
     /// After the judges: what the controller did, and how things are now.
-    pub fn conclude(&mut self, write: &Write, eyes: &Eyes, setup: &Setup) {
+    pub fn conclude(&mut self, write: &Write, sent: &Sent, eyes: &Eyes, setup: &Setup) {
         let is_ours = by_controller(write);
         if is_ours {
             self.last_write = Some(write.time);
@@ -250,7 +250,7 @@ impl Record {
             self.last_cause = Some(write.time);
         }
         if routes::concerns(write, setup) {
-            let seen = routes::look(self, eyes);
+            let seen = routes::look(self, sent, eyes);
             if seen.leads_to_canary || self.seen.leads_to_canary {
                 self.last_routed = Some(write.time);
             }

@@ -1,5 +1,7 @@
 //! Where requests go: route → Service → EndpointSlice → pod.
 
+use std::cell::OnceCell;
+
 use serde_json::Value;
 
 use super::{Scene, Sight, record::Record, words::is_winding_up};
@@ -45,9 +47,29 @@ fn is_gateways(resource: &str, setup: &Setup) -> bool {
     setup.gateway.resource().is_some_and(|(_, _, plural)| plural == resource)
 }
 
-/// A plain request and one with the canary's header.
-fn send(eyes: &Eyes) -> (Outcome, Outcome) {
-    send_by(&eyes.view, eyes)
+/// What becomes of a plain request and of one with the canary's header: found out once after each write, since nothing
+/// else changes it.
+#[derive(Default)]
+pub struct Sent {
+    now: OnceCell<(Outcome, Outcome)>,
+    late: OnceCell<(Outcome, Outcome)>,
+}
+
+impl Sent {
+    /// As the cluster is.
+    fn now(&self, eyes: &Eyes) -> &(Outcome, Outcome) {
+        self.now.get_or_init(|| send_by(&eyes.view, eyes))
+    }
+
+    /// By a gateway that knows the cluster as it was.
+    fn late(&self, known: &View, eyes: &Eyes) -> &(Outcome, Outcome) {
+        self.late.get_or_init(|| send_by(known, eyes))
+    }
+
+    /// The gateway has learnt of something.
+    pub fn forget_late(&mut self) {
+        self.late.take();
+    }
 }
 
 fn send_by(view: &View, eyes: &Eyes) -> (Outcome, Outcome) {
@@ -58,12 +80,12 @@ fn send_by(view: &View, eyes: &Eyes) -> (Outcome, Outcome) {
 }
 
 /// Looks at what requests meet now.
-pub fn look(record: &Record, eyes: &Eyes) -> Seen {
-    let (plain, marked) = send(eyes);
+pub fn look(record: &Record, sent: &Sent, eyes: &Eyes) -> Seen {
+    let (plain, marked) = sent.now(eyes);
     let share = |o: &Outcome| 100.0 * o.share(|pod| !record.may_run(&version(pod)));
     // Not through the Service of all pods: those that stop are no endpoints first.
     let leads = |o: &Outcome| o.hits.iter().any(|h| h.service == CANARY_SERVICE || h.subset == "canary");
-    Seen { shares: (share(&plain), share(&marked)), leads_to_canary: leads(&plain) || leads(&marked) }
+    Seen { shares: (share(plain), share(marked)), leads_to_canary: leads(plain) || leads(marked) }
 }
 
 /// No request fails, whether the gateway knows of everything at once or learns of it within its grace time.
@@ -72,11 +94,9 @@ pub fn requests(scene: &Scene<'_>) -> Result<(), String> {
         return Ok(());
     }
     let slow = scene.known.as_ref().filter(|_| !scene.is_excused(super::Topic::Grace));
-    for (view, where_from) in
-        [Some((&scene.eyes.view, "")), slow.map(|v| (v, ", by a gateway that learns late"))].into_iter().flatten()
-    {
-        let (plain, marked) = send_by(view, scene.eyes);
-        for (who, outcome) in [("", &plain), (" with the header", &marked)] {
+    let late = slow.map(|known| (scene.sent.late(known, scene.eyes), ", by a gateway that learns late"));
+    for ((plain, marked), where_from) in [Some((scene.sent.now(scene.eyes), "")), late].into_iter().flatten() {
+        for (who, outcome) in [("", plain), (" with the header", marked)] {
             if let Some((share, failure)) = outcome.failures.first() {
                 return Err(format!("{:.0} % of requests{who} fail: {failure}{where_from}", 100.0 * share));
             }
@@ -98,7 +118,7 @@ pub fn capacity(sight: &Sight<'_>) -> Result<(), String> {
     if !sight.by_controller() || !is_gateways(sight.resource(), sight.setup) {
         return Ok(());
     }
-    let seen = look(sight.record, sight.eyes);
+    let seen = look(sight.record, sight.sent, sight.eyes);
     if seen.shares.0 <= sight.record.seen.shares.0 && seen.shares.1 <= sight.record.seen.shares.1 {
         return Ok(());
     }
@@ -200,7 +220,7 @@ pub fn share(sight: &Sight<'_>) -> Result<(), String> {
     }
     let near = |a: f64, b: f64| (a - b).abs() < 0.5;
     if concerns(sight.write, sight.setup) {
-        let seen = look(record, sight.eyes).shares;
+        let seen = look(record, sight.sent, sight.eyes).shares;
         let before = record.seen.shares;
         let Some(rollout) = sight.eyes.rollout() else { return Ok(()) };
         if seen.0 > before.0 + 0.5 || seen.1 > before.1 + 0.5 {
@@ -278,7 +298,7 @@ pub fn allowed(sight: &Sight<'_>) -> Result<(), String> {
     if !concerns(sight.write, sight.setup) {
         return Ok(());
     }
-    let (plain, marked) = send(sight.eyes);
+    let (plain, marked) = sight.sent.now(sight.eyes);
     for hit in plain.hits.iter().chain(&marked.hits) {
         let version = version(&hit.pod);
         if sight.record.may_run(&version) || is_canary(&hit.pod) {
@@ -347,7 +367,7 @@ pub fn drained(sight: &Sight<'_>) -> Result<(), String> {
     if !concerned {
         return Ok(());
     }
-    let seen = look(sight.record, sight.eyes);
+    let seen = look(sight.record, sight.sent, sight.eyes);
     if seen.leads_to_canary {
         return Err(format!("{} {name} goes while requests can reach it", sight.resource()));
     }

@@ -16,7 +16,7 @@ impl Core {
         }
         check_finalizers(kind, new, &mut errors);
         match kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
-            Some(schema) => crd::validate(schema, new, &mut errors),
+            Some(schema) => crd::validate(schema, new, old, &mut errors),
             None if !kind.custom && !caller.internal => validate::built_in(kind, new, old, &mut errors),
             None => {}
         }

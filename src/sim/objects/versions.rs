@@ -13,7 +13,7 @@ impl Core {
         let mut viewed = Value::clone(object);
         json::set(&mut viewed, &["apiVersion"], registry::api_version(&kind.group, &caller.version));
         kruise::convert(kind, &kind.storage, &caller.version, &mut viewed);
-        self.shape(kind, caller, &mut viewed);
+        self.shape(kind, caller, &mut viewed, None);
         Arc::new(viewed)
     }
 
@@ -23,15 +23,16 @@ impl Core {
         if let (true, Some(schema)) =
             (caller.version != kind.storage, kind.version(&kind.storage).and_then(|v| v.schema.clone()))
         {
-            crd::default_and_prune(&schema, object);
+            crd::default_and_prune(&schema, object, None);
         }
     }
 
-    /// Prunes and defaults a custom resource by its schema; built-in kinds lose their zero values and get defaults.
-    pub(super) fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value) {
+    /// Prunes and defaults a custom resource by its schema, but for what is as in an object that had its shape; built-in
+    /// kinds lose their zero values and get defaults.
+    pub(super) fn shape(&self, kind: &Kind, caller: &Caller, object: &mut Value, shaped: Option<&Value>) {
         compact::metadata(object);
         if let Some(schema) = kind.version(&caller.version).and_then(|v| v.schema.as_ref()) {
-            crd::default_and_prune(schema, object);
+            crd::default_and_prune(schema, object, shaped);
         } else if !kind.custom {
             compact::built_in(kind, object);
             defaults::fill(kind, object);
@@ -45,10 +46,11 @@ impl Core {
     pub(super) fn keep_outside(&self, kind: &Kind, caller: &Caller, new: &mut Value, old: &Value) {
         match caller.subresource {
             Some("status") => {
-                let status = new.get("status").cloned();
-                let managed = new.pointer("/metadata/managedFields").cloned();
-                let metadata = new.get("metadata").cloned().filter(|_| !kind.custom);
-                *new = old.clone();
+                let mut asked = std::mem::take(new);
+                let status = asked.get_mut("status").map(Value::take);
+                let managed = asked.pointer_mut("/metadata/managedFields").map(Value::take);
+                let metadata = asked.get_mut("metadata").map(Value::take).filter(|_| !kind.custom);
+                *new = without_status(old);
                 // Of built-in kinds the status may be written together with most metadata.
                 if let Some(metadata) = metadata {
                     json::set(new, &["metadata"], metadata);
@@ -86,6 +88,15 @@ impl Core {
         ] {
             json::restore(new, old, &["metadata", field]);
         }
+    }
+}
+
+fn without_status(object: &Value) -> Value {
+    match object {
+        Value::Object(map) => {
+            map.iter().filter(|(key, _)| *key != "status").map(|(key, value)| (key.clone(), value.clone())).collect()
+        }
+        other => other.clone(),
     }
 }
 

@@ -264,7 +264,7 @@ async fn admission_may_refuse() {
     let cluster = Cluster::builder()
         .admission(|request| match request.name {
             "bad" => Err(Box::new(kube::core::Status::failure("no", "Forbidden").with_code(403))),
-            _ => Ok(request.object.clone()),
+            _ => Ok(None),
         })
         .build()
         .unwrap();

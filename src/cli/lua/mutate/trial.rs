@@ -57,7 +57,8 @@ impl<'s> Trial<'s> {
     }
 
     fn notices(&self, subject: &Subject, change: &Change, order: &Mutex<Vec<usize>>) -> bool {
-        let script = Script { source: change.apply(&subject.script.source).into(), ..subject.script.clone() };
+        let of = &subject.script;
+        let script = Script::new(of.name.clone(), change.apply(&of.source), of.origin.clone());
         let runs = lock(order).clone();
         let found = match subject.part {
             None => runs.into_iter().find(|i| !self.passes(&self.engine, *i, &script)),
