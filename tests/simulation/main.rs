@@ -22,9 +22,7 @@ mod suite;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let mut args = Arguments::from_args();
-    // Every trial uses all cores by itself.
-    args.test_threads.get_or_insert(1);
+    let args = Arguments::from_args();
     let seeds = number("SEEDS").unwrap_or(24);
     let mut trials = vec![
         Trial::test("every_story_ends_well", suite::stories),
