@@ -27,7 +27,7 @@ use tidegate::{
     analysis::Answer,
     api::object,
     lua::{Engine, Limits},
-    rollout::{Effect, Plan, decide},
+    rollout::{Effect, Plan, calls::Outcome, decide},
     traffic::routes::Missing,
     yaml,
 };
@@ -82,6 +82,7 @@ enum Patch {
     Pod(Pod),
     Measure(Measure),
     Answers(Answers),
+    Replies(Replies),
     Edit(Edit),
 }
 
@@ -133,6 +134,35 @@ struct Measure {
 struct Answers {
     answers: Says,
     at: Timestamp,
+}
+
+/// Requests that are due are answered at a moment.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replies {
+    /// By a part of who is called.
+    replies: BTreeMap<String, Replied>,
+    at: Timestamp,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Replied {
+    Status(u16),
+    Body(u16, String),
+    Unavailable(String),
+    Mistake(String),
+}
+
+impl Replied {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Replied::Status(status) => Outcome::Answered { status: *status, body: String::new(), retry_after: None },
+            Replied::Body(status, body) => Outcome::Answered { status: *status, body: body.clone(), retry_after: None },
+            Replied::Unavailable(why) => Outcome::Unavailable(why.clone()),
+            Replied::Mistake(why) => Outcome::Mistake(why.clone()),
+        }
+    }
 }
 
 /// A pod appears.
@@ -289,6 +319,10 @@ fn build(file: &Path, case: &Case, world: &mut World, engine: &Engine) -> Result
                     "metadata": {"name": pod, "ownerReferences": [owner]}, "status": status}));
             }
             Patch::Answers(Answers { answers, at }) => world.answer(*at, |query| answers.to(query), engine),
+            Patch::Replies(Replies { replies, at }) => {
+                let of = |to: &str| replies.iter().find(|(part, _)| to.contains(*part)).map(|(_, said)| said.outcome());
+                world.reply(*at, |call| of(&call.to), engine);
+            }
             Patch::Measure(Measure { measure, times, from }) => {
                 let mut at = *from;
                 for _ in 0..*times {
@@ -361,6 +395,11 @@ fn render(world: &World, plan: &Plan) -> Value {
     if !plan.asks.is_empty() {
         let asks = plan.asks.iter().map(|a| json!({"query": a.query, "due": a.due, "address": a.provider.address}));
         rendered.insert("asks".into(), asks.collect());
+    }
+    if !plan.calls.is_empty() {
+        let body = |body: &str| serde_json::from_str(body).unwrap_or_else(|_| json!(body));
+        let calls = plan.calls.iter().map(|c| json!({"to": c.to, "due": c.due, "url": c.url, "body": body(&c.body.1)}));
+        rendered.insert("calls".into(), calls.collect());
     }
     Value::Object(rendered)
 }

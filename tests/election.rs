@@ -338,6 +338,7 @@ impl Story {
             decide: Arc::new(decide),
             guard: tidegate::apply::guard::guard(),
             provider: std::sync::Arc::new(|_| std::sync::Arc::new(tidegate::gather::measures::Nobody)),
+            caller: std::sync::Arc::new(|_, _| Box::new(tidegate::gather::calls::Nobody)),
             decides_in_place: true,
             namespace: NAMESPACE.to_owned(),
             config_map_wins: false,

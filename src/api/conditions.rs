@@ -106,6 +106,16 @@ pub mod reasons {
     pub const ANALYSIS_PASSED: &str = "AnalysisPassed";
     /// The change windows for all Rollouts cannot be read, or none of them will ever be open.
     pub const CHANGE_WINDOWS_INVALID: &str = "ChangeWindowsInvalid";
+    /// A hook lets the release go on.
+    pub const HOOK_ALLOWED: &str = "HookAllowed";
+    /// A hook wants the release to wait.
+    pub const HOOK_HELD: &str = "HookHeld";
+    /// A hook refuses that the release goes on.
+    pub const HOOK_REFUSED: &str = "HookRefused";
+    /// A hook does not answer.
+    pub const HOOK_UNREACHABLE: &str = "HookUnreachable";
+    /// A hook cannot be asked as it is configured.
+    pub const HOOK_STUCK: &str = "HookStuck";
     /// A gate of a step was passed.
     pub const GATE_PASSED: &str = "GatePassed";
     /// A step begins outside the change windows because a person said so.

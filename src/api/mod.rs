@@ -22,6 +22,7 @@ pub mod comparison;
 pub mod conditions;
 pub mod convert;
 pub mod crd;
+pub mod hooks;
 pub mod keys;
 pub mod object;
 mod rules;

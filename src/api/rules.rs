@@ -79,6 +79,11 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         "compare ends with a verdict about a step: it cannot be in the background",
     )?;
     analysis(schema, "spec.strategy.analysis")?;
+    by_name(schema, "spec.strategy.hooks")?;
+    keywords(schema, "spec.strategy.hooks[].when", json!({"x-kubernetes-list-type": "set"}))?;
+    for field in ["timeout", "interval", "unreachableTimeout"] {
+        keywords(schema, &format!("spec.strategy.hooks[].{field}"), json!({"pattern": DURATION}))?;
+    }
     for path in ["spec.workloadRef", "spec.objectRef.workloadRef"] {
         reference(schema, path)?;
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     analysis::{Analysis, AnalysisStatus},
+    hooks::{Hook, HooksStatus},
     windows::{ChangeWindow, Freeze, WindowOverride},
 };
 
@@ -98,6 +99,10 @@ pub struct RolloutStrategy {
     /// Metrics that decide: at every step that has no analysis of its own, or, in the background, about the whole release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
+    /// Servers of yours that are asked before a release goes on, or told that it went back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub hooks: Vec<Hook>,
     /// Canary or partition style.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryStrategy>,
@@ -448,6 +453,9 @@ pub struct RolloutStatus {
     /// The last time that a person let a release begin steps outside its change windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_window_override: Option<WindowOverride>,
+    /// What hooks said in this release, or in the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksStatus>,
     /// The step, 1-based, whose routes every gateway has taken last in this release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed_step_index: Option<i32>,

@@ -17,7 +17,10 @@ use crate::{
         self, CACHES, Options,
         lease::{ELECTION, Election},
     },
-    gather::measures::{http::Web, login::Logins, prometheus::Servers},
+    gather::{
+        calls::{Sender, hosts::Hosts},
+        measures::{http::Web, login::Logins, prometheus::Servers},
+    },
     lua::Engine,
     telemetry::{
         Health, Metrics, health,
@@ -54,6 +57,10 @@ pub struct Args {
     /// Addresses of metrics servers that Rollouts may name, such as http://prometheus.monitoring:9090 [default: any]
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
     metrics_servers: Vec<String>,
+    /// Hosts at which hooks of Rollouts may be, such as gate.example.com, *.hooks.svc or 10.0.0.7:8443 [default: any but the
+    /// controller's own machine and link]
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
+    hook_hosts: Vec<String>,
     #[command(flatten)]
     leader: LeaderArgs,
     #[command(flatten)]
@@ -193,12 +200,17 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         tokio::spawn(health::serve(args.health_addr, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
     let webhooks = args.webhooks.options(&args.pod_namespace, &health, &metrics);
     let allowed = args.metrics_servers;
+    let hosts = Hosts::new(args.hook_hosts);
     let options = Options {
         clock: Arc::new(system_clock),
         decide: Arc::new(crate::rollout::decide),
         provider: Arc::new(move |client| {
             let (http, logins) = (Arc::new(Web::default()), Some(Logins::new(client)));
             Arc::new(Servers { http, logins, allowed: allowed.clone() })
+        }),
+        caller: Arc::new(move |client, metrics| {
+            let (http, logins) = (Arc::new(Web::default()), Some(Logins::new(client)));
+            Box::new(Sender { http, logins, hosts: hosts.clone(), metrics })
         }),
         guard: crate::apply::guard::guard(),
         decides_in_place: false,

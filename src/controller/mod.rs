@@ -37,10 +37,11 @@ use crate::{
         Cache, Objects, Settings,
         cache::Change,
         collect::{TRAFFIC_ROUTING, hold_of_all},
+        desk::Answerer,
         measures::{Means, Provider},
     },
     lua::Engine,
-    rollout::{Hold, Plan, Snapshot},
+    rollout::{Hold, Plan, Snapshot, calls::Call},
     telemetry::{Health, Metrics},
 };
 
@@ -52,6 +53,9 @@ pub type Decide = Arc<dyn Fn(&Snapshot) -> Plan + Send + Sync>;
 
 /// Makes who answers questions about a release of the client that Secrets are read with.
 pub type MakeProvider = Arc<dyn Fn(Client) -> Arc<dyn Provider> + Send + Sync>;
+
+/// Makes who sends requests to servers of the user's, of the client that Secrets are read with and the metrics that count.
+pub type MakeCaller = Arc<dyn Fn(Client, Metrics) -> Box<dyn Answerer<Call>> + Send + Sync>;
 
 /// Name of the readiness check that holds once the caches are filled.
 pub const CACHES: &str = "caches";
@@ -68,6 +72,8 @@ pub struct Options {
     pub decide: Decide,
     /// Who answers questions about a release: metrics servers. They are asked with the cluster's client at hand.
     pub provider: MakeProvider,
+    /// Who sends requests to servers of the user's: hooks. The cluster's client is at hand.
+    pub caller: MakeCaller,
     /// Judges every write: [`crate::apply::guard::guard`].
     pub guard: Guard,
     /// Decide on the runtime's own thread. In virtual time the order of everything is then a function of the seed; a
@@ -123,6 +129,8 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         clock: options.clock.clone(),
         metrics: options.metrics.clone(),
     });
+    let caller = (options.caller)(client.clone(), options.metrics.clone());
+    let cache = cache.calling(caller, options.clock.clone());
     let engine = (options.engine)();
     let metrics = options.metrics.clone();
     engine.observe(move |script, ok, took| {

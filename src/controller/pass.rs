@@ -20,6 +20,7 @@ use crate::{
     lua::Engine,
     rollout::{
         Event,
+        calls::Call,
         plan::{Plan, Purpose},
     },
     telemetry::Metrics,
@@ -93,8 +94,8 @@ pub(super) trait Subject:
     /// The status that a pass ends with, and whether it was stored now.
     fn decided(&self, status: &Self::Status, is_stored: bool, reconciler: &Reconciler, key: &Key);
 
-    /// What is to be asked of metrics servers from now on.
-    fn ask(_reconciler: &Reconciler, _key: &Key, _asks: Vec<Ask>) {}
+    /// What is to be asked of metrics servers, and sent to servers of the user's, from now on.
+    fn ask(_reconciler: &Reconciler, _key: &Key, _asks: Vec<Ask>, _calls: Vec<Call>) {}
 
     /// So many wait for a pass.
     fn queued(_depth: usize, _reconciler: &Reconciler) {}
@@ -172,7 +173,7 @@ impl Reconciler {
         let mut events = Vec::new();
         let mut result = Ok(());
         let mut requeue = None;
-        let mut asks = Vec::new();
+        let (mut asks, mut calls) = (Vec::new(), Vec::new());
         let mut is_finished = false;
         for _ in 0..MAX_ROUNDS {
             // Writes take time, and a wait that begins after one must not begin before it.
@@ -186,7 +187,7 @@ impl Reconciler {
             *present.status_mut() = Some(plan.status);
             events.extend(plan.events);
             requeue = plan.requeue;
-            asks = plan.asks;
+            (asks, calls) = (plan.asks, plan.calls);
             is_finished = plan.effects.is_empty();
             if is_finished {
                 break;
@@ -225,7 +226,7 @@ impl Reconciler {
         result?;
         is_stored?;
         // Only now: an answer that no status has taken in stays at hand.
-        S::ask(self, key, asks);
+        S::ask(self, key, asks, calls);
         if !is_finished {
             // A write that changes nothing would be made for ever.
             tracing::warn!("after {MAX_ROUNDS} rounds of writes there still is something to write");

@@ -16,7 +16,7 @@ use crate::{
     },
     apply::Reach,
     gather::collect,
-    rollout::{Event, Plan, Snapshot, is_releasing, plan::stall},
+    rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, plan::stall},
     telemetry::logs,
 };
 
@@ -69,8 +69,9 @@ impl Subject for Rollout {
         }
     }
 
-    fn ask(reconciler: &Reconciler, key: &Key, asks: Vec<Ask>) {
+    fn ask(reconciler: &Reconciler, key: &Key, asks: Vec<Ask>, calls: Vec<Call>) {
         reconciler.cache.want(key, asks);
+        reconciler.cache.call(key, calls);
     }
 
     fn queued(depth: usize, reconciler: &Reconciler) {
@@ -83,6 +84,7 @@ impl Subject for Rollout {
         reconciler.metrics.analysis(key, std::iter::empty());
         reconciler.cache.forget_pods(key);
         reconciler.cache.want(key, Vec::new());
+        reconciler.cache.call(key, Vec::new());
     }
 }
 

@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     collect::{BASE_KINDS, Lookup, Objects, WEBHOOKS},
+    desk::{Answerer, Clock, Desk},
     measures::{Means, Measures, measures},
     pods::{self, Pods},
 };
@@ -36,6 +37,7 @@ use crate::{
         keys,
         object::{self, ObjectRef},
     },
+    rollout::calls::{Call, Reply},
     traffic::{ingress, routes::Missing},
 };
 
@@ -51,7 +53,7 @@ pub enum Change {
     Kind(String, String),
     /// Pods of the release of a Rollout; its namespace and name.
     Pods(pods::Key),
-    /// A metrics server has answered a question about the release of a Rollout; its namespace and name.
+    /// Somebody has answered a question about the release of a Rollout; its namespace and name.
     Answered(pods::Key),
 }
 
@@ -79,6 +81,7 @@ pub struct Cache {
     tasks: TaskTracker,
     pods: Pods,
     measures: Option<Measures>,
+    calls: Option<Desk<Call>>,
 }
 
 impl Cache {
@@ -99,6 +102,7 @@ impl Cache {
             stop,
             tasks,
             measures: None,
+            calls: None,
         };
         for (api_version, kind) in BASE_KINDS {
             cache.ensure(api_version, kind);
@@ -116,6 +120,19 @@ impl Cache {
     pub fn want(&self, rollout: &pods::Key, asks: Vec<Ask>) {
         if let Some(measures) = &self.measures {
             measures.want(rollout, asks);
+        }
+    }
+
+    /// With requests to servers of the user's.
+    pub fn calling(self, caller: Box<dyn Answerer<Call>>, clock: Clock) -> Cache {
+        let calls = Desk::new(caller, clock, self.changes.clone(), self.stop.clone(), self.tasks.clone());
+        Cache { calls: Some(calls), ..self }
+    }
+
+    /// What is to be sent for a Rollout to servers of the user's; nothing else any more.
+    pub fn call(&self, rollout: &pods::Key, calls: Vec<Call>) {
+        if let Some(desk) = &self.calls {
+            desk.want(rollout, calls);
         }
     }
 
@@ -403,6 +420,10 @@ impl Objects for Cache {
 
     fn samples(&self, rollout: &pods::Key) -> BTreeMap<String, Sample> {
         self.measures.as_ref().map(|measures| measures.answers(rollout)).unwrap_or_default()
+    }
+
+    fn replies(&self, rollout: &pods::Key) -> BTreeMap<String, Reply> {
+        self.calls.as_ref().map(|desk| desk.answers(rollout)).unwrap_or_default()
     }
 
     fn pods(&self, rollout: &pods::Key, selector: &str) -> Option<Vec<Arc<Value>>> {

@@ -21,6 +21,7 @@ use crate::{
     lua::{Engine, NotFound, Script, library},
     rollout::{
         Hold, Snapshot, UnknownKind,
+        calls::Reply,
         history::History,
         is_releasing,
         line::{self, Line, Standing},
@@ -54,6 +55,10 @@ pub trait Objects {
     fn pods(&self, rollout: &(String, String), selector: &str) -> Option<Vec<Arc<Value>>>;
     /// The last answer to each question that the last plan for a Rollout asked, by its id.
     fn samples(&self, _rollout: &(String, String)) -> BTreeMap<String, Sample> {
+        BTreeMap::new()
+    }
+    /// What came of each request that the last plan for a Rollout wanted sent, by its id.
+    fn replies(&self, _rollout: &(String, String)) -> BTreeMap<String, Reply> {
         BTreeMap::new()
     }
 }
@@ -142,6 +147,7 @@ pub fn collect(
         history: None,
         templates: BTreeMap::new(),
         samples: BTreeMap::new(),
+        replies: BTreeMap::new(),
         line: None,
         windows: Ok(ForAll::default()),
         hold: Hold::InForce,
@@ -215,9 +221,12 @@ pub fn collect(
     }
     if is_releasing(&snapshot.rollout) {
         snapshot.templates = templates(objects, &snapshot.rollout, &namespace, settings)?;
-        let key = (namespace, snapshot.rollout.metadata.name.clone().unwrap_or_default());
+    }
+    let key = (namespace, snapshot.rollout.metadata.name.clone().unwrap_or_default());
+    if is_releasing(&snapshot.rollout) {
         snapshot.samples = objects.samples(&key);
     }
+    snapshot.replies = objects.replies(&key);
     Some(snapshot)
 }
 

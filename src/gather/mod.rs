@@ -1,6 +1,7 @@
 //! Reads the cluster into a snapshot.
 
 pub mod cache;
+pub mod calls;
 pub mod collect;
 pub mod desk;
 pub mod measures;

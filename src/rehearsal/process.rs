@@ -113,6 +113,7 @@ impl Processes {
             decide: self.mind.decide.clone(),
             guard: self.mind.guard.clone(),
             provider: Arc::new(|_| Arc::new(crate::gather::measures::Nobody)),
+            caller: Arc::new(|_, _| Box::new(crate::gather::calls::Nobody)),
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,

@@ -51,9 +51,11 @@ impl Machine<'_> {
                 let text = format!("{place}, and its metrics are judged: {message}");
                 Err(if stuck { Wait::stall(reasons::ANALYSIS_STUCK, text) } else { Wait::on(text) })
             }
-            AnalysisPhase::Failed if analysis.on_failure == OnFailure::Rollback => {
-                self.roll_back_for(workload, format!("step {index} of {}: {message}", release.count()))
-            }
+            AnalysisPhase::Failed if analysis.on_failure == OnFailure::Rollback => self.roll_back_for(
+                workload,
+                reasons::ANALYSIS_FAILED,
+                format!("step {index} of {}: {message}", release.count()),
+            ),
             phase => {
                 self.set_state(StepState::StepPaused);
                 // A pause runs from when the step was in place.
@@ -109,7 +111,7 @@ impl Machine<'_> {
         match phase {
             AnalysisPhase::Running | AnalysisPhase::Passed => Ok(()),
             AnalysisPhase::Failed if analysis.on_failure == OnFailure::Rollback => {
-                self.roll_back_for(workload, message)
+                self.roll_back_for(workload, reasons::ANALYSIS_FAILED, message)
             }
             AnalysisPhase::Failed | AnalysisPhase::Inconclusive => {
                 self.halt(state);
@@ -197,18 +199,23 @@ impl Machine<'_> {
         let status = self.status.canary_status.as_ref().and_then(|s| s.analysis.as_ref());
         let runs = status.iter().flat_map(|s| [s.step.as_ref(), s.background.as_ref()]).flatten();
         let mut failed = runs.filter(|run| run.phase == AnalysisPhase::Failed);
-        failed.next().map_or(reasons::STEP_FAILED, |_| reasons::ANALYSIS_FAILED)
+        match failed.next() {
+            Some(_) => reasons::ANALYSIS_FAILED,
+            None if self.is_refused() => reasons::HOOK_REFUSED,
+            None => reasons::STEP_FAILED,
+        }
     }
 
-    fn roll_back_for(&mut self, workload: &Workload, why: String) -> Turn {
+    /// Goes back because of what a metric or a hook said.
+    pub(super) fn roll_back_for(&mut self, workload: &Workload, reason: &'static str, why: String) -> Turn {
         let index = self.sub().current_step_index;
         if self.sub().failed_step_index == Some(index) {
-            return self.roll_back(workload, reasons::ANALYSIS_FAILED, why);
+            return self.roll_back(workload, reason, why);
         }
         // Stored before anything is done about it, so that what is done is known to be for this reason.
         self.sub().failed_step_index = Some(index);
         self.look_again(self.snap.now);
-        Err(Wait::stall(reasons::ANALYSIS_FAILED, why))
+        Err(Wait::stall(reason, why))
     }
 
     fn analysis(&mut self) -> &mut AnalysisStatus {

@@ -1,11 +1,12 @@
 //! What keeps a step that is in place from being left, beside its own pause: everything that must let the next one in.
 
 use super::{
+    hooks::left,
     machine::Machine,
     release::{Release, ReleaseStep},
     turn::Turn,
 };
-use crate::workload::Workload;
+use crate::{api::hooks::HookMoment, workload::Workload};
 
 impl Machine<'_> {
     /// Whether what follows a step may begin.
@@ -21,14 +22,17 @@ impl Machine<'_> {
         }
         self.show_gates(index, step, release);
         self.wait_for_gates(index, release)?;
+        self.wait_for_hooks(HookMoment::AfterStep, index, &left(index, release), release)?;
         let next = release.next(index);
         if next > 0 {
             return self.wait_for_window(&format!("step {next} of {}", release.count()), release);
         }
-        if step.is_all(self.style()) {
-            // Nothing of the new version is left to come.
-            return Ok(());
+        let what = "promotion after the last step";
+        // With all pods nothing of the new version is left to come.
+        if !step.is_all(self.style()) {
+            self.wait_for_window(what, release)?;
         }
-        self.wait_for_window("promotion after the last step", release)
+        self.ask_hooks(HookMoment::BeforePromotion, index, release);
+        self.wait_for_hooks(HookMoment::BeforePromotion, index, what, release)
     }
 }

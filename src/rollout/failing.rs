@@ -52,15 +52,17 @@ impl Machine<'_> {
         let sub = self.sub();
         if sub.failed_revision != workload.template_name
             || sub.failed_step_index.is_some()
-            || !(release.steps.iter().any(rolls_back) || judges(&release.background))
+            || !(release.steps.iter().any(rolls_back)
+                || judges(&release.background)
+                || release.hooks.iter().any(|hook| hook.on_refusal == OnFailure::Rollback))
         {
             return Ok(());
         }
         Err(Wait::stall(
             reasons::REVISION_FAILED,
             format!(
-                "this template of {} was rolled back because a step or a metric failed; change the template, or set \
-                 onStepFailure to Pause and onFailure of the analysis to pause to try it again",
+                "this template of {} was rolled back because a step, a metric or a gate failed, or a hook refused it; change \
+                 the template, or set onStepFailure to Pause and onFailure of analysis and gates and onRefusal of hooks to pause to try it again",
                 workload.title()
             ),
         ))

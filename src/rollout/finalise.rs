@@ -52,6 +52,7 @@ impl Machine<'_> {
                         "The workload has been rolled back and the rollout process will be canceled",
                     );
                     self.event(reasons::ROLLED_BACK, "workload has been rollback, then rollout is canceled");
+                    self.note_rollback();
                     self.finalise(Ending::Rollback, scope, workload)
                 }
                 _ => {

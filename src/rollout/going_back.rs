@@ -42,6 +42,7 @@ impl Machine<'_> {
         if self.sub().canary_revision == workload.template_name {
             return;
         }
+        self.note_rollback();
         let sub = self.sub();
         sub.canary_revision.clone_from(&workload.template_name);
         sub.rollout_hash.clone_from(&release.hash);

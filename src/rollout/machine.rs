@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     blue_green,
+    calls::Call,
     clock::{heed_clock, whole_second_after},
     plan::{Effect, Event, Plan, Purpose, stall},
     release::{self, Release, Scope, SpecError},
@@ -58,6 +59,7 @@ pub(super) struct Machine<'a> {
     effects: Vec<Effect>,
     events: Vec<Event>,
     asks: Vec<Ask>,
+    calls: Vec<Call>,
     /// A moment that brings something to do, whatever the pass waits for.
     again: Option<Timestamp>,
     /// Why a person's jump to another step is not followed yet.
@@ -87,6 +89,7 @@ impl<'a> Machine<'a> {
             effects: Vec::new(),
             events: Vec::new(),
             asks: Vec::new(),
+            calls: Vec::new(),
             again: None,
             barred_jump: None,
             is_in_line: false,
@@ -94,6 +97,7 @@ impl<'a> Machine<'a> {
     }
 
     fn into_plan(mut self, wait: Wait) -> Plan {
+        self.tell_hooks();
         let before = self.snap.rollout.status.as_ref();
         match wait.stall {
             Some((reason, message)) => {
@@ -116,7 +120,8 @@ impl<'a> Machine<'a> {
         if self.is_blue_green() {
             blue_green::fold(&mut self.status);
         }
-        Plan { effects: self.effects, status: self.status, events: self.events, requeue, asks: self.asks }
+        let Machine { effects, status, events, asks, calls, .. } = self;
+        Plan { effects, status, events, requeue, asks, calls }
     }
 
     fn count_pods(&mut self) {
@@ -359,6 +364,12 @@ impl<'a> Machine<'a> {
     /// Asks a metrics server.
     pub(super) fn ask(&mut self, ask: Ask) {
         self.asks.push(ask);
+    }
+
+    /// Sends a request to a server of the user's, once however often the pass wants it.
+    pub(super) fn call(&mut self, call: Call) {
+        self.calls.retain(|other| other.id != call.id);
+        self.calls.push(call);
     }
 
     /// Tells people.

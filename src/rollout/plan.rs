@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::calls::Call;
 use crate::{
     analysis::ask::Ask,
     api::{
@@ -29,6 +30,9 @@ pub struct Plan<S = RolloutStatus> {
     /// What is to be asked of metrics servers; nothing else is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Ask>,
+    /// What is to be sent to servers of the user's; nothing else is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<Call>,
 }
 
 /// One write, or one group of writes that belong together.

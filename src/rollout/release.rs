@@ -3,7 +3,10 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::windows::Windows;
+use super::{
+    hooks::{self, Hook},
+    windows::Windows,
+};
 use crate::{
     analysis::metric::{self, Analysis},
     api::{
@@ -119,6 +122,8 @@ pub struct Release {
     pub is_paused: bool,
     /// What is measured during the whole release.
     pub background: Option<Analysis>,
+    /// Servers that are asked before it goes on.
+    pub hooks: Vec<Hook>,
     /// When its steps may begin.
     pub windows: Windows,
     /// Changes when the plan changes in a way that the current step must be executed again.
@@ -404,6 +409,7 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
         failure_threshold: threshold.clone(),
         patch,
         is_paused: strategy.paused,
+        hooks: hooks::read(rollout)?,
         windows: Windows::of(rollout)?,
     })
 }
@@ -462,11 +468,11 @@ fn analysis(field: &str, analysis: &api::analysis::Analysis) -> Result<Analysis,
     metric::read(field, analysis).map_err(|(field, problem)| SpecError { field, problem })
 }
 
-/// Hash of the plan without pauses, deadlines, tolerance and metrics: those may change without executing a step again.
+/// Hash of the plan without pauses, deadlines, tolerance, metrics and hooks: those may change without executing a step again.
 fn plan_hash(rollout: &Rollout) -> String {
     let mut strategy = serde_json::to_value(&rollout.spec.strategy).unwrap_or(Value::Null);
     if let Some(map) = strategy.as_object_mut() {
-        for field in ["paused", "stepDeadlineSeconds", "onStepFailure", "analysis"] {
+        for field in ["paused", "stepDeadlineSeconds", "onStepFailure", "analysis", "hooks"] {
             map.remove(field);
         }
     }

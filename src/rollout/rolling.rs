@@ -11,6 +11,7 @@ use super::{
 use crate::{
     api::{
         conditions::{StepState, reasons},
+        hooks::HookMoment,
         keys,
         object::{self, digest},
         v1beta1::{PatchPodTemplateMetadata, RolloutStatus, Word},
@@ -33,6 +34,7 @@ impl Machine<'_> {
             self.sub().finalising_step = String::new();
             self.sub().approved_step_index = None;
             self.sub().gates.clear();
+            self.note_rollback();
             self.sub().canary_revision = stable;
             self.set_progressing(
                 reasons::CANCELLING,
@@ -66,6 +68,7 @@ impl Machine<'_> {
         self.sub().observed_rollout_id = workload.rollout_id().unwrap_or(&revision).to_owned();
         self.report_pods();
         self.judge_release(scope, workload, &release)?;
+        self.judge_hooks(workload, &release)?;
         loop {
             if let Err(wait) = self.step(scope, workload, &release) {
                 return self.judge_step(wait, workload, &release);
@@ -228,7 +231,10 @@ impl Machine<'_> {
                 self.check_everything(scope, workload, release)?;
                 // The way back waits for nobody's hours, and for no other release.
                 if !self.goes_back_in_batches(workload) {
-                    self.wait_for_window(&format!("step {index} of {}", release.count()), release)?;
+                    let what = format!("step {index} of {}", release.count());
+                    self.wait_for_window(&what, release)?;
+                    self.ask_hooks(HookMoment::BeforeStep, index, release);
+                    self.wait_for_hooks(HookMoment::BeforeStep, index, &what, release).map_err(Wait::barred)?;
                     self.wait_for_slot(index)?;
                 }
                 self.mark_kept_pods(workload)?;
@@ -289,11 +295,13 @@ impl Machine<'_> {
                 if !self.goes_back_in_batches(workload) {
                     // Also while the pause runs: whoever has to pass one need not wait for its end.
                     self.show_gates(index, step, release);
+                    self.ask_hooks(HookMoment::AfterStep, index, release);
                 }
                 let pause = match self.barred_jump.take() {
                     Some(wait) => Err(wait),
                     None => self
-                        .wait_for_pause(index, step, release)
+                        .check_hooks(index, workload, release)
+                        .and_then(|()| self.wait_for_pause(index, step, release))
                         .and_then(|()| self.wait_for_next(index, step, workload, release)),
                 };
                 // A pause that is over asks for nothing: after a lost status the next step's routes may be there already.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{history::History, line::Line, windows::ForAll};
+use super::{calls::Reply, history::History, line::Line, windows::ForAll};
 use crate::{
     analysis::Sample,
     api::v1beta1::Rollout,
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub templates: BTreeMap<String, Arc<Value>>,
     /// The last answer to each question that an earlier decision asked, by its id.
     pub samples: BTreeMap<String, Sample>,
+    /// What came of each request that an earlier decision wanted sent, by its id.
+    pub replies: BTreeMap<String, Reply>,
     /// The limit on releases in flight, if there is one.
     pub line: Option<Line>,
     /// The administrator's change windows, or why they cannot be read.

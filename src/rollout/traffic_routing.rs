@@ -112,7 +112,14 @@ pub fn decide_routing(snapshot: &RoutingSnapshot) -> Plan<TrafficRoutingStatus> 
             }
         }
     }
-    Plan { effects: pass.effects, status: pass.status, events: pass.events, requeue, asks: Vec::new() }
+    Plan {
+        effects: pass.effects,
+        status: pass.status,
+        events: pass.events,
+        requeue,
+        asks: Vec::new(),
+        calls: Vec::new(),
+    }
 }
 
 impl Pass<'_> {

@@ -33,6 +33,12 @@ struct KindResult {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallResult {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ScriptResult {
     script: String,
     result: &'static str,
@@ -99,6 +105,7 @@ struct Inner {
     certificate_end: Family<Certificate, Gauge>,
     queries: Family<ResultLabel, Counter>,
     query_duration: Histogram,
+    calls: Family<CallResult, Counter>,
     analysis_value: Family<Measured, Gauge<f64, AtomicU64>>,
     analysis_failed: Family<Measured, Gauge>,
     /// What is told of each Rollout.
@@ -190,6 +197,8 @@ impl Metrics {
             "1 when a metric that decides about a release has failed, else 0",
             analysis_failed.clone(),
         );
+        let calls = Family::<CallResult, Counter>::default();
+        registry.register("calls", "Requests to hooks and receivers of notifications, by result", calls.clone());
         registry.register("rollouts", "Rollouts by phase", rollouts.clone());
         registry.register(
             "rollouts_stalled",
@@ -230,6 +239,7 @@ impl Metrics {
             certificate_end,
             queries,
             query_duration,
+            calls,
             analysis_value,
             analysis_failed,
             measured: Mutex::default(),
@@ -276,6 +286,11 @@ impl Metrics {
     pub fn queried(&self, result: &'static str, took: Duration) {
         self.0.queries.get_or_create(&ResultLabel { result }).inc();
         self.0.query_duration.observe(took.as_secs_f64());
+    }
+
+    /// A hook was called, or a notification sent. `result` is a word of a small set.
+    pub fn called(&self, kind: &'static str, result: &'static str) {
+        self.0.calls.get_or_create(&CallResult { kind, result }).inc();
     }
 
     /// What is measured of a Rollout now: of each metric its analysis, name, last value, and whether it has failed.

@@ -18,7 +18,11 @@ use tidegate::{
     },
     gather::collect::{Lookup, Objects, Settings, collect},
     lua::Engine,
-    rollout::{Effect, Plan, Snapshot, decide},
+    rollout::{
+        Effect, Plan, Snapshot,
+        calls::{Call, Outcome, Reply},
+        decide,
+    },
     traffic::routes::{Change, Missing, RouteWrite},
     workload::{self, hold::rules},
 };
@@ -37,6 +41,8 @@ pub struct World {
     pub max_in_flight: Option<usize>,
     /// What metrics servers answered.
     pub samples: BTreeMap<String, Sample>,
+    /// What hooks and receivers of notifications said.
+    pub replies: BTreeMap<String, Reply>,
     /// No webhook says who approves.
     pub is_anonymous: bool,
     version: i64,
@@ -131,6 +137,14 @@ impl World {
         let asks = self.decide(at, engine).map(|plan| plan.asks).unwrap_or_default();
         self.samples
             .extend(asks.into_iter().filter_map(|ask| Some((ask.id, Sample { at, answer: answer(&ask.query)? }))));
+    }
+
+    /// Every request that is due at a moment, and is answered, is answered then.
+    pub fn reply(&mut self, at: Timestamp, outcome: impl Fn(&Call) -> Option<Outcome>, engine: &Engine) {
+        let calls = self.decide(at, engine).map(|plan| plan.calls).unwrap_or_default();
+        let due = calls.into_iter().filter(|call| call.due <= at);
+        let replies = due.filter_map(|call| Some((call.id.clone(), Reply { at, outcome: outcome(&call)? })));
+        self.replies.extend(replies.collect::<Vec<_>>());
     }
 
     fn holds(&self) -> bool {
@@ -362,6 +376,10 @@ impl Objects for World {
 
     fn samples(&self, _: &(String, String)) -> BTreeMap<String, Sample> {
         self.samples.clone()
+    }
+
+    fn replies(&self, _: &(String, String)) -> BTreeMap<String, Reply> {
+        self.replies.clone()
     }
 
     fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>> {

@@ -52,6 +52,7 @@ pub fn options(cluster: &Cluster) -> Options {
         decide: Arc::new(rollout::decide),
         guard: crate::apply::guard::guard(),
         provider: Arc::new(|_| Arc::new(crate::gather::measures::Nobody)),
+        caller: Arc::new(|_, _| Box::new(crate::gather::calls::Nobody)),
         decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,
