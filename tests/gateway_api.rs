@@ -8,6 +8,8 @@
     clippy::disallowed_methods
 )]
 
+mod release;
+
 use std::{sync::Arc, time::Duration};
 
 use include_dir::{Dir, include_dir};
@@ -16,122 +18,79 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
 };
+use release::Release;
 use serde_json::{Value, json};
 use tidegate::{
-    api::v1beta1::Rollout,
-    cli::{
-        demo::world::{CONTROLLER, install, manifests, start_controller},
-        rollout::approve::approval_patch,
-    },
+    cli::demo::world::{install, manifests},
     sim::{
         Cluster, Gvr,
         traffic::{Outcome, Request, route},
     },
 };
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 static EXAMPLE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/gateway-api");
 static EXPECTED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/gateway-api/expected");
 
 const GROUP: &str = "gateway.networking.k8s.io";
 
-struct Story {
-    cluster: Cluster,
+fn send(cluster: &Cluster, request: &Request) -> Outcome {
+    let request = request.clone().host("shop.example.com");
+    route(&cluster.view(), &Gvr::new(GROUP, "v1", "httproutes"), "default", "shop", &request)
+}
+
+/// The example, with requests all the while: none may fail.
+fn begin(change: impl Fn(&mut Value)) -> Release {
+    let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
+    for (plural, kind) in [("httproutes", "HTTPRoute"), ("gateways", "Gateway")] {
+        builder = builder.kind(GROUP, &["v1", "v1beta1"], plural, kind, true);
+    }
+    for mut object in manifests(&EXAMPLE).unwrap() {
+        change(&mut object);
+        builder = builder.object(object);
+    }
+    Release::new(builder.build().unwrap(), "shop").meanwhile(|cluster| {
+        for request in [Request::get(), Request::get().header("x-canary", "yes"), Request::get().path("/api/x")] {
+            let outcome = send(cluster, &request);
+            assert!(outcome.failures.is_empty(), "{request:?}: {:?}", outcome.failures);
+        }
+    })
+}
+
+struct Story(Arc<Release>);
+
+impl std::ops::Deref for Story {
+    type Target = Release;
+
+    fn deref(&self) -> &Release {
+        &self.0
+    }
 }
 
 impl Story {
-    fn begin(change: impl Fn(&mut Value)) -> Story {
-        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
-        for (plural, kind) in [("httproutes", "HTTPRoute"), ("gateways", "Gateway")] {
-            builder = builder.kind(GROUP, &["v1", "v1beta1"], plural, kind, true);
-        }
-        for mut object in manifests(&EXAMPLE).unwrap() {
-            change(&mut object);
-            builder = builder.object(object);
-        }
-        Story { cluster: builder.build().unwrap() }
-    }
-
-    fn get(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Value>> {
-        self.cluster.get(&Gvr::new(group, version, plural), "default", "shop")
-    }
-
     fn route(&self) -> Value {
         self.get(GROUP, "v1", "httproutes").unwrap()["spec"].clone()
     }
 
-    fn status(&self) -> Value {
-        self.get("rollouts.kruise.io", "v1beta1", "rollouts").map(|r| r["status"].clone()).unwrap_or_default()
-    }
-
-    /// Waits, and sends requests all the while: none may fail.
-    async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
-        let begin = Instant::now();
-        while !holds(&self.status()) {
-            assert!(begin.elapsed() < Duration::from_secs(300), "{what}: {:#}", self.status());
-            for request in [Request::get(), Request::get().header("x-canary", "yes"), Request::get().path("/api/x")] {
-                let outcome = self.send(&request);
-                assert!(outcome.failures.is_empty(), "{what}: {request:?}: {:?}", outcome.failures);
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     async fn at_step(&self, step: i64) {
-        self.until("paused", |s| s["currentStepIndex"] == step && s["currentStepState"] == "StepPaused").await;
+        self.paused_at(step).await;
         let file = EXPECTED.get_file(format!("step-{step}.yaml")).unwrap();
         let expected: Value = tidegate::yaml::from_str(file.contents_utf8().unwrap()).unwrap();
         assert_eq!(self.route(), expected["spec"], "step {step}");
     }
 
     fn send(&self, request: &Request) -> Outcome {
-        let request = request.clone().host("shop.example.com");
-        route(&self.cluster.view(), &Gvr::new(GROUP, "v1", "httproutes"), "default", "shop", &request)
+        send(&self.cluster, request)
     }
 
     /// The share of version 2.
     fn share(&self, request: &Request) -> f64 {
         self.send(request).by_label("version").get("2").copied().unwrap_or_default()
     }
-
-    async fn patch(&self, api_version: &str, kind: &str, patch: Value) {
-        let (group, version) = api_version.split_once('/').unwrap();
-        let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let api: Api<DynamicObject> = Api::default_namespaced_with(self.cluster.client("user"), &resource);
-        api.patch("shop", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-
-    async fn release(&self, version: &str) {
-        let template = json!({"metadata": {"labels": {"version": version}}});
-        self.patch("apps/v1", "Deployment", json!({"spec": {"template": template}})).await;
-    }
-
-    async fn approve(&self) {
-        let rollouts: Api<Rollout> = Api::default_namespaced(self.cluster.client("user"));
-        let patch = approval_patch(&rollouts.get("shop").await.unwrap()).unwrap();
-        rollouts.patch_status("shop", &PatchParams::default(), &Patch::<Value>::Json(patch)).await.unwrap();
-    }
-
-    async fn healthy(&self) {
-        self.until("healthy", |s| s["phase"] == "Healthy").await;
-    }
 }
 
-/// In virtual time, with the controller.
 fn play<F: Future<Output = ()>>(change: impl Fn(&mut Value), tell: impl FnOnce(Arc<Story>) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let story = Arc::new(Story::begin(change));
-        // Pods come up before anyone sends requests.
-        sleep(Duration::from_secs(30)).await;
-        let stop = CancellationToken::new();
-        let task = start_controller(&story.cluster, story.cluster.client(CONTROLLER), stop.clone());
-        story.healthy().await;
-        tell(Arc::clone(&story)).await;
-        stop.cancel();
-        task.await.unwrap();
-    });
+    release::play(|| begin(change), |release| tell(Arc::new(Story(release))));
 }
 
 fn close(a: f64, b: f64) {
@@ -146,7 +105,7 @@ fn a_release_goes_through_its_steps() {
         |_| {},
         async |story| {
             let original = story.route();
-            story.release("2").await;
+            story.change("2").await;
             story.at_step(1).await;
             close(story.share(&any), 0.2);
             close(story.share(&api), 0.12);
@@ -160,7 +119,7 @@ fn a_release_goes_through_its_steps() {
             story.at_step(3).await;
             close(story.share(&any), 0.5);
             story.approve().await;
-            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            story.completed().await;
             assert_eq!(story.route(), original);
             close(story.share(&any), 1.0);
             close(story.send(&api).by_label("version")["0"], 0.4);
@@ -188,9 +147,9 @@ fn every_spelling_and_a_rollback() {
         };
         play(change, async |story| {
             let original = story.route();
-            story.release("2").await;
+            story.change("2").await;
             story.at_step(1).await;
-            story.release("1").await;
+            story.change("1").await;
             story.until("rolled back", |s| s["phase"] == "Healthy").await;
             assert_eq!(story.route(), original, "{field}");
             close(story.share(&Request::get()), 0.0);
@@ -205,16 +164,16 @@ fn edits_made_meanwhile_survive() {
         |_| {},
         async |story| {
             let original = story.route();
-            story.release("2").await;
+            story.change("2").await;
             story.at_step(1).await;
             let added = json!({"matches": [{"path": {"type": "Exact", "value": "/new"}}], "backendRefs": [{"name": "legacy", "port": 80}]});
             let mut rules = story.route()["rules"].as_array().unwrap().clone();
             rules.push(added.clone());
-            story.patch(&format!("{GROUP}/v1"), "HTTPRoute", json!({"spec": {"rules": rules}})).await;
+            story.patch(&format!("{GROUP}/v1"), "HTTPRoute", "shop", json!({"spec": {"rules": rules}})).await;
             story.approve().await;
             story.until("step 2", |s| s["currentStepIndex"] == 2 && s["currentStepState"] == "StepPaused").await;
             assert_eq!(story.route()["rules"].as_array().unwrap().last(), Some(&added));
-            story.release("1").await;
+            story.change("1").await;
             story.until("rolled back", |s| s["phase"] == "Healthy").await;
             let mut expected = original;
             expected["rules"].as_array_mut().unwrap().push(added);
@@ -259,7 +218,7 @@ fn a_step_is_routed_when_its_gateway_has_taken_it() {
         async |story| {
             let speaking = tokio::spawn(gateway(Arc::clone(&story), |_| None));
             sleep(Duration::from_secs(5)).await;
-            story.release("2").await;
+            story.change("2").await;
             story
                 .until("waiting", |s| s["message"].as_str().unwrap_or_default().contains("waiting for a gateway"))
                 .await;
@@ -276,7 +235,7 @@ fn a_step_is_routed_when_its_gateway_has_taken_it() {
                 story.at_step(step).await;
             }
             story.approve().await;
-            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            story.completed().await;
             speaking.abort();
         },
     );
@@ -292,7 +251,7 @@ fn a_refused_route_goes_and_the_one_before_comes_back() {
             let too_much = |spec: &Value| (canary_weight(spec) > 40).then_some("UnsupportedValue");
             let speaking = tokio::spawn(gateway(Arc::clone(&story), too_much));
             sleep(Duration::from_secs(5)).await;
-            story.release("2").await;
+            story.change("2").await;
             story.at_step(1).await;
             story.approve().await;
             story.at_step(2).await;
@@ -313,6 +272,7 @@ fn a_refused_route_goes_and_the_one_before_comes_back() {
                 .patch(
                     "rollouts.kruise.io/v1beta1",
                     "Rollout",
+                    "shop",
                     json!({"spec": {"strategy": {"canary": {"steps": steps}}}}),
                 )
                 .await;
@@ -320,7 +280,7 @@ fn a_refused_route_goes_and_the_one_before_comes_back() {
             assert_eq!(canary_weight(&story.route()), 30);
             assert!(story.status()["refusedRoutes"].is_null());
             story.approve().await;
-            story.until("completed", |s| s["phase"] == "Healthy" && s["currentStepState"] == "Completed").await;
+            story.completed().await;
             assert_eq!(story.route(), original);
             speaking.abort();
         },
