@@ -53,7 +53,7 @@ obj = {}
 ---@field zero "even"|nil With "even", entries of which all are 0 share evenly.
 ---@field refuses_zero string? The gateway's name when it refuses entries of which all are 0.
 ---@field most integer? The largest number that the gateway takes.
----@field keeps_number boolean? A lone canary gets the number 100 if its stable entry had one: for API servers that write absent numbers.
+---@field keeps_number boolean? A lone canary gets the number 100 if its stable entry had one, or keeps the default: for API servers that write absent numbers.
 
 ---Functions that all scripts share. Read-only.
 ---@class tidegate

@@ -9,10 +9,9 @@
     clippy::disallowed_methods
 )]
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+mod providers;
+
+use std::{collections::BTreeMap, path::Path};
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -22,39 +21,12 @@ use tidegate::{
         testcase::{AnyCase, Case, Expected, ScriptSource, discover},
     },
     sim::Cluster,
-    traffic::Original,
-    yaml,
+    traffic::{Original, checks},
 };
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|e| e == "yaml") {
-            found.push(path);
-        }
-    }
-}
 
 /// The schemas, as CRDs by group and kind.
 fn definitions() -> BTreeMap<(String, String), Value> {
-    let mut found = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testcases/schemas"), &mut found);
-    let definition = |path: PathBuf| {
-        let file: Value = yaml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let text = |key: &str| file[key].as_str().unwrap_or_else(|| panic!("{}: {key}", path.display())).to_owned();
-        let schema = json!({"type": "object", "required": ["spec"], "properties": {"spec": file["spec"]}});
-        let versions = file["versions"].as_array().unwrap().iter().enumerate().map(|(i, version)| {
-            json!({"name": version, "served": true, "storage": i == 0, "schema": {"openAPIV3Schema": schema}})
-        });
-        let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{}.{}", text("plural"), text("group"))},
-            "spec": {"group": text("group"), "scope": "Namespaced", "versions": versions.collect::<Vec<_>>(),
-                "names": {"kind": text("kind"), "plural": text("plural")}}});
-        ((text("group"), text("kind")), crd)
-    };
-    found.into_iter().map(definition).collect()
+    providers::schemas().into_iter().map(|(kind, file)| (kind, providers::definition(&file))).collect()
 }
 
 /// An API server that knows one kind, and counts the objects that it was given.
@@ -186,6 +158,11 @@ fn check(server: &mut Server, engine: &Engine, scripts: &ScriptSource, case: &Ca
         let input = case.plan.input(&as_served, &script, step);
         let value = engine.run(&script, &input).map_err(|e| e.to_string())?.value;
         let written = case.plan.output(&as_served, &script, value)?;
+        if !case.plan.makes_canary_ingress(&as_served, &script) {
+            let is_definition = case.original.kind == "DestinationRule";
+            checks::check(&as_served, &written, &case.plan.names, step, is_definition)
+                .map_err(|e| format!("step {}: the controller refuses it: {e}", i + 1))?;
+        }
         let kept = server.store(&case.original, &written.spec).map_err(|e| format!("step {}: {e}", i + 1))?;
         check_annotations(&written.annotations).map_err(|e| format!("step {}: {e}", i + 1))?;
         if kept != written.spec {

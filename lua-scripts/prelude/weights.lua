@@ -213,8 +213,10 @@ function tidegate.canaries(entries, backend)
   end
   if #result == 0 then return true, nil end
   if #result == 1 then
-    -- Where the API server writes absent numbers, what is written must have one to stay as it is.
-    if not (backend.keeps_number and result[1][field]) then result[1][field] = nil else result[1][field] = 100 end
+    -- Where the API server writes absent numbers, what is written must have one to stay as it is, and the server's own
+    -- is as good as an absent one.
+    local number = backend.keeps_number and result[1][field]
+    result[1][field] = number and (number == backend.default and number or 100) or nil
   else
     rescale(shares, 100)
     for i, entry in ipairs(result) do entry[field] = shares[i] end

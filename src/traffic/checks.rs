@@ -17,8 +17,10 @@ pub fn check(
         (&result.spec, &result.labels, &result.annotations) == (&original.spec, &original.labels, &original.annotations)
     };
     // An object that names the canary Service may be as the step wants it already.
-    let names_canary =
-        || names.canary_service != names.stable_service && names_service(&original.spec, &names.canary_service);
+    let namespace = names.namespace.as_deref().or(original.namespace.as_deref());
+    let names_canary = || {
+        names.canary_service != names.stable_service && names_service(&original.spec, &names.canary_service, namespace)
+    };
     if strategy.asks() && !is_definition && is_unchanged() && !names_canary() {
         return Err(format!(
             "the script changed nothing, so no rule routes to Service {}; correct the object or trafficRoutings.service",
@@ -28,23 +30,36 @@ pub fn check(
     let mut ours = Ours {
         // A split of Consul that names no service is the object's own.
         takes_unnamed: original.kind == "ServiceSplitter" && original.name == names.stable_service,
+        subset: is_definition.then_some(CANARY_SUBSET),
+        namespace,
         ..Ours::of(&original.spec, &result.spec, names)
     };
     if original.kind == "Ingress" {
-        ours.aliases.extend(original.annotations.iter().filter_map(|(key, action)| action_of(key, action, names)));
+        let actions = original.annotations.iter().filter_map(|(key, action)| action_of(key, action, &ours));
+        let actions: Vec<&str> = actions.collect();
+        ours.aliases.extend(actions);
     }
     unrelated_entries_stay(&original.spec, &result.spec, &ours)?;
     shares_add_up(&original.spec, &result.spec, &ours, "spec")
 }
 
+/// The subset that scripts of definitions make for the canary.
+const CANARY_SUBSET: &str = "canary";
+/// Kinds of backends that are Services, or stand for one of their name.
+const SERVICES: [&str; 2] = ["Service", "MeshService"];
+
 /// What a route is known by as one of the stable Service or its canary.
 struct Ours<'a> {
     names: &'a Names,
+    /// The Services', where it is known.
+    namespace: Option<&'a str>,
     /// Names of backends that are defined once and referred to by that name: the upstreams of a VirtualServer, the
     /// backends of a RouteGroup, the actions that the AWS controller reads from annotations.
     aliases: Vec<&'a str>,
     /// Whether an entry without a `service` is ours.
     takes_unnamed: bool,
+    /// In an object that others refer to, the entry of this name is ours, also where the object had one already.
+    subset: Option<&'a str>,
 }
 
 impl<'a> Ours<'a> {
@@ -58,7 +73,20 @@ impl<'a> Ours<'a> {
                 name == names.stable_service || name == names.canary_service
             })
         });
-        Ours { names, aliases: ours.filter_map(|e| e.get("name")?.as_str()).collect(), takes_unnamed: false }
+        let aliases = ours.filter_map(|e| e.get("name")?.as_str()).collect();
+        Ours { names, namespace: None, aliases, takes_unnamed: false, subset: None }
+    }
+
+    /// Whether an entry of a weighted list is one of the Services. One of another kind only has their name.
+    fn has_backend(&self, entry: &Value) -> bool {
+        let is_service = entry.get("kind").and_then(Value::as_str).is_none_or(|kind| SERVICES.contains(&kind));
+        is_service && self.has(entry)
+    }
+
+    fn is_named_by(&self, value: &Value) -> bool {
+        [&self.names.stable_service, &self.names.canary_service]
+            .iter()
+            .any(|service| names_service(value, service, self.namespace))
     }
 
     /// Whether a value names one of the Services, alone or as the first label of a host, or a backend that is one.
@@ -70,16 +98,16 @@ impl<'a> Ours<'a> {
                 let is_unnamed = map.get("service").is_none_or(|s| s.as_str() == Some(""));
                 self.takes_unnamed && is_unnamed || map.values().any(|v| self.has(v))
             }
-            _ => [&self.names.stable_service, &self.names.canary_service].iter().any(|s| names_service(value, s)),
+            _ => self.is_named_by(value),
         }
     }
 }
 
 /// The name of an action in an annotation that forwards to one of the Services.
-fn action_of<'a>(key: &'a str, action: &str, names: &Names) -> Option<&'a str> {
+fn action_of<'a>(key: &'a str, action: &str, ours: &Ours<'_>) -> Option<&'a str> {
     let (_, name) = key.split_once("/actions.")?;
     let action: Value = serde_json::from_str(action).ok()?;
-    [&names.stable_service, &names.canary_service].iter().any(|s| names_service(&action, s)).then_some(name)
+    ours.is_named_by(&action).then_some(name)
 }
 
 /// Entries of the lists under `spec` that do not speak of the stable Service stay as they are, in their order.
@@ -90,7 +118,9 @@ fn unrelated_entries_stay(original: &Value, result: &Value, ours: &Ours<'_>) -> 
         // Whether the shares are right is looked at in `shares_add_up`.
         let is_split = after.iter().any(|e| e.get("weight").is_some());
         let mut rest = after.iter();
-        for (i, entry) in entries.iter().enumerate().filter(|(_, e)| e.is_object() && !ours.has(e)) {
+        let is_subset = |e: &Value| ours.subset.is_some() && e.get("name").and_then(Value::as_str) == ours.subset;
+        let is_theirs = |e: &Value| e.is_object() && !ours.has(e) && !is_subset(e);
+        for (i, entry) in entries.iter().enumerate().filter(|(_, e)| is_theirs(e)) {
             if !rest.any(|a| a == entry || is_split && same_backend(a, entry)) {
                 return Err(format!(
                     "the script changed, moved or removed spec.{key}[{i}], which does not route to Service {}",
@@ -189,9 +219,11 @@ fn adds_up(original: &[Value], result: &[Value], ours: &Ours<'_>, default: f64) 
         evenly.as_slice()
     };
     let before = sum(original)?;
-    let foreign: Vec<&Value> = result.iter().filter(|e| !ours.has(e)).collect();
+    let foreign: Vec<&Value> = result.iter().filter(|e| !ours.has_backend(e)).collect();
     if foreign.is_empty() {
-        if is_close(total, 100.0) || (before > 0.0 && is_close(total, before)) {
+        // A lone backend has everything, whatever its number.
+        let is_lone = result.len() == 1 && total > 0.0;
+        if is_lone || is_close(total, 100.0) || (before > 0.0 && is_close(total, before)) {
             return Ok(());
         }
         return Err(format!(
@@ -204,7 +236,8 @@ fn adds_up(original: &[Value], result: &[Value], ours: &Ours<'_>, default: f64) 
     }
     // A backend may be listed more than once.
     let share_of = |entries: &[Value], entry: &Value, total: f64| -> Result<f64, String> {
-        let same: Vec<Value> = entries.iter().filter(|e| !ours.has(e) && same_backend(e, entry)).cloned().collect();
+        let same: Vec<Value> =
+            entries.iter().filter(|e| !ours.has_backend(e) && same_backend(e, entry)).cloned().collect();
         Ok(if total > 0.0 { sum(&same)? / total } else { 0.0 })
     };
     for entry in foreign {
@@ -239,18 +272,18 @@ fn same_backend(a: &Value, b: &Value) -> bool {
     strip(a) == strip(b)
 }
 
-fn names_service(value: &Value, service: &str) -> bool {
+fn names_service(value: &Value, service: &str, namespace: Option<&str>) -> bool {
     match value {
-        Value::String(text) => names_in_text(text, service),
-        Value::Array(items) => items.iter().any(|v| names_service(v, service)),
-        Value::Object(map) => map.values().any(|v| names_service(v, service)),
+        Value::String(text) => names_in_text(text, service, namespace),
+        Value::Array(items) => items.iter().any(|v| names_service(v, service, namespace)),
+        Value::Object(map) => map.values().any(|v| names_service(v, service, namespace)),
         _ => false,
     }
 }
 
 /// Alone, as the first label of a host, or in the names that gateways make of a Service's: `<name>_<namespace>_svc_<port>`
 /// (Kuma) and `<namespace>-<name>-<port>` (Gloo).
-fn names_in_text(text: &str, service: &str) -> bool {
+fn names_in_text(text: &str, service: &str, namespace: Option<&str>) -> bool {
     let is_ours =
         |rest: &str| rest.is_empty() || rest.starts_with('.') || rest.starts_with('_') && rest.contains("_svc");
     if text.strip_prefix(service).is_some_and(is_ours) {
@@ -261,7 +294,8 @@ fn names_in_text(text: &str, service: &str) -> bool {
         && head
             .strip_suffix('-')
             .and_then(|h| h.strip_suffix(service))
-            .is_some_and(|namespace| namespace.ends_with('-'))
+            .and_then(|h| h.strip_suffix('-'))
+            .is_some_and(|of| namespace.is_none_or(|known| known == of))
 }
 
 /// Istio: a route to a subset that the DestinationRule of the same step does not define would answer 503.

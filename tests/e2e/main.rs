@@ -8,6 +8,8 @@
     clippy::disallowed_methods
 )]
 
+#[path = "../providers/mod.rs"]
+mod providers;
 mod rig;
 mod scenarios;
 
@@ -19,8 +21,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    adopt, chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema, script,
-    story, styles, workloads,
+    adopt, cases, chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema,
+    script, story, styles, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -62,6 +64,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "ledger_sees_wrong_order", plane::ledger_sees_wrong_order),
         trial(handle, rig, "nothing_is_pruned", schema::nothing_is_pruned),
         trial(handle, rig, "mistakes_are_refused", schema::mistakes_are_refused),
+        trial(handle, rig, "cases_hold_on_the_api_server", cases::cases_hold_on_the_api_server),
         trial(handle, rig, "policy_equals_its_twin", policy::policy_equals_its_twin),
         trial(handle, rig, "in_memory_cluster_answers_alike", in_memory::in_memory_cluster_answers_alike),
         trial(

@@ -33,6 +33,52 @@ fn shares_of_others_must_stay() {
     assert!(run(original, bad, Some(50)).unwrap_err().contains("from 40 % to 29 %"));
 }
 
+/// A backend of another kind only has the Service's name, and keeps its share by other numbers.
+#[test]
+fn a_backend_of_another_kind_is_not_ours() {
+    let list = |weights: [u32; 2], more: Value| {
+        let mut entries = vec![json!({"name": "app", "weight": weights[0]})];
+        entries.push(json!({"name": "app", "kind": "TraefikService", "weight": weights[1]}));
+        entries.extend(more.as_array().unwrap().iter().cloned());
+        json!({"routes": [{"services": entries}]})
+    };
+    let canary = json!([{"name": "app-canary", "weight": 1}]);
+    assert_eq!(run(list([1, 3], json!([])), list([1, 6], canary.clone()), Some(50)), Ok(()));
+    let refused = run(list([1, 3], json!([])), list([1, 3], canary), Some(50)).unwrap_err();
+    assert!(refused.contains("not ours changed from 75 % to 60 %"), "{refused}");
+}
+
+/// Gloo names an Upstream by namespace, Service and port.
+#[test]
+fn an_upstream_of_another_namespace_is_not_ours() {
+    let list = |weights: &[(&str, u32)]| {
+        let entry =
+            |(name, weight): &(&str, u32)| json!({"weight": weight, "destination": {"upstream": {"name": name}}});
+        json!({"destinations": weights.iter().map(entry).collect::<Vec<_>>()})
+    };
+    let in_shop = |spec: Value| Original { spec, namespace: Some("shop".to_owned()), ..Default::default() };
+    let result = list(&[("shop-app-80", 36), ("other-app-80", 5), ("shop-app-canary-80", 9)]);
+    let strategy = Strategy { weight: Some(20), ..Default::default() };
+    let judge = |original: Value| {
+        check(&in_shop(original), &Parts { spec: result.clone(), ..Default::default() }, &names(), &strategy, false)
+    };
+    assert_eq!(judge(list(&[("shop-app-80", 9), ("other-app-80", 1)])), Ok(()));
+    assert!(judge(list(&[("shop-app-80", 1), ("other-app-80", 1)])).unwrap_err().contains("not ours changed"));
+}
+
+/// The canary's subset is written also where the user had one; the others stay.
+#[test]
+fn a_definition_may_have_the_canarys_subset() {
+    let rule = |canary: &str, base: &str| json!({"host": "app", "subsets": [{"name": "canary", "labels": {"v": canary}}, {"name": "base", "labels": {"v": base}}]});
+    let judge = |result: Value| {
+        let original = Original { spec: rule("2", "1"), ..Default::default() };
+        let strategy = Strategy { weight: Some(20), ..Default::default() };
+        check(&original, &Parts { spec: result, ..Default::default() }, &names(), &strategy, true)
+    };
+    assert_eq!(judge(rule("3", "1")), Ok(()));
+    assert!(judge(rule("3", "3")).unwrap_err().contains("spec.subsets[1]"));
+}
+
 #[test]
 fn entries_without_weights_share_evenly() {
     let bare = |name: &str| json!({"destination": {"host": name}});
@@ -151,7 +197,7 @@ fn names_that_gateways_make_are_known() {
         ("shop-myapp-80", false),
         ("shop-app-canary", false),
     ] {
-        assert_eq!(names_in_text(text, "app"), is_ours, "{text}");
+        assert_eq!(names_in_text(text, "app", None), is_ours, "{text}");
     }
 }
 

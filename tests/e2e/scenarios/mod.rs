@@ -1,6 +1,7 @@
 //! What is proved, one file a subject.
 
 pub mod adopt;
+pub mod cases;
 pub mod chart;
 pub mod crash;
 pub mod generated;
