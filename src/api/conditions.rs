@@ -116,6 +116,8 @@ pub mod reasons {
     pub const HOOK_UNREACHABLE: &str = "HookUnreachable";
     /// A hook cannot be asked as it is configured.
     pub const HOOK_STUCK: &str = "HookStuck";
+    /// The Job of a gate has failed, or cannot be made.
+    pub const GATE_FAILED: &str = "GateFailed";
     /// A gate of a step was passed.
     pub const GATE_PASSED: &str = "GatePassed";
     /// A step begins outside the change windows because a person said so.

@@ -27,6 +27,9 @@ pub const ROLLOUT_BATCH_ID: &str = "rollouts.kruise.io/rollout-batch-id";
 /// Label on a RolloutHistory: the name of its Rollout.
 pub const ROLLOUT_NAME: &str = "rollouts.kruise.io/rollout-name";
 
+/// Label on a Job that was made for a release; value: what for, `gate`.
+pub const JOB_OF: &str = "rollouts.kruise.io/job-of";
+
 /// Label on the extra Deployment of canary style; value: the name of the stable Deployment.
 pub const CANARY_DEPLOYMENT: &str = "rollouts.kruise.io/canary-deployment";
 

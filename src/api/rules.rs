@@ -232,6 +232,7 @@ fn steps(schema: &mut Value, path: &str) -> Result<(), Error> {
     )?;
     keywords(schema, &format!("{step}.replicas"), json!({"pattern": PERCENT_NOT_ZERO, "minimum": 1}))?;
     by_name(schema, &format!("{step}.gates"))?;
+    keywords(schema, &format!("{step}.gates[].job.timeout"), json!({"pattern": DURATION}))?;
     keywords(schema, &format!("{step}.pause.duration"), json!({"minimum": 0}))?;
     keywords(schema, &format!("{step}.traffic"), json!({"maxLength": 8}))?;
     rule(

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    analysis::{Analysis, AnalysisStatus},
+    analysis::{Analysis, AnalysisStatus, OnFailure},
     hooks::{Hook, HooksStatus},
     windows::{ChangeWindow, Freeze, WindowOverride},
 };
@@ -639,6 +639,25 @@ pub struct Gate {
     /// What has to be found good, such as `load test`.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
+    /// A Job that passes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<GateJob>,
+}
+
+/// A Job that passes a gate when it succeeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateJob {
+    /// CronJob of the namespace whose template it is made from; one that is suspended will do.
+    #[schemars(length(min = 1, max = 253))]
+    pub cron_job: String,
+    /// How long it may run. Default `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16))]
+    pub timeout: Option<String>,
+    /// What follows when it fails. Default `pause`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
 }
 
 /// What a person said to a release.

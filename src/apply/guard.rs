@@ -163,8 +163,13 @@ const WORKLOAD_FIELDS: [&str; 5] =
     ["paused", "strategy", "updateStrategy", "minReadySeconds", "progressDeadlineSeconds"];
 
 /// Kinds that we create and delete.
-const OWN_KINDS: [(&str, &str); 4] =
-    [("apps", "Deployment"), ("", "Service"), ("networking.k8s.io", "Ingress"), (GROUP, "RolloutHistory")];
+const OWN_KINDS: [(&str, &str); 5] = [
+    ("apps", "Deployment"),
+    ("", "Service"),
+    ("networking.k8s.io", "Ingress"),
+    ("batch", "Job"),
+    (GROUP, "RolloutHistory"),
+];
 
 /// Judges one effect.
 ///

@@ -92,6 +92,9 @@ const EVERYWHERE: &[Right] = &[
     right("apps.kruise.io", &["clonesets", "statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+    // Jobs of gates, from the templates of CronJobs; they go by their time to live, or with their Rollout.
+    right("batch", &["cronjobs"], READ),
+    right("batch", &["jobs"], &["get", "list", "watch", "create", "patch"]),
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),
     right("events.k8s.io", &["events"], &["create", "patch"]),

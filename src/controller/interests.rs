@@ -12,8 +12,11 @@ use crate::{
         v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
-    gather::collect::{METRIC_TEMPLATE, named_templates},
-    rollout::release::{self, Traffic},
+    gather::collect::{METRIC_TEMPLATE, named_cron_jobs, named_templates},
+    rollout::{
+        jobs::{CRON_JOB, JOB},
+        release::{self, Traffic},
+    },
     traffic::ingress,
     workload::canary::canary_name,
 };
@@ -48,6 +51,9 @@ impl Interests {
             }
             if let Some(name) = &scope.shared {
                 add("TrafficRouting", name);
+            }
+            for name in named_cron_jobs(rollout) {
+                add(CRON_JOB.1, name);
             }
             for name in named_templates(rollout) {
                 subjects.push((METRIC_TEMPLATE.1.to_owned(), String::new(), name.to_owned()));
@@ -106,6 +112,10 @@ impl Interests {
             | "MutatingWebhookConfiguration" => {
                 return self.all();
             }
+            kind if kind == JOB.1 => match owner(object) {
+                Some((_, rollout)) => return vec![(namespace.to_owned(), rollout.to_owned())],
+                None => return Vec::new(),
+            },
             "ReplicaSet" | "ControllerRevision" => match owner(object) {
                 Some(owner) => owner,
                 None => return Vec::new(),

@@ -37,7 +37,10 @@ use crate::{
         keys,
         object::{self, ObjectRef},
     },
-    rollout::calls::{Call, Reply},
+    rollout::{
+        calls::{Call, Reply},
+        jobs::JOB,
+    },
     traffic::{ingress, routes::Missing},
 };
 
@@ -224,6 +227,8 @@ impl Cache {
             // Of the cluster's webhooks only our own configuration may be read.
             let own = (key.1 == WEBHOOKS.1).then(|| format!("metadata.name={}", crate::workload::hold::WEBHOOKS));
             let config = own.map_or_else(watcher::Config::default, |own| watcher::Config::default().fields(&own));
+            // A cluster has many; ours alone are read.
+            let config = if key.1 == JOB.1 { config.labels(keys::JOB_OF) } else { config };
             (Api::all_with(self.client.clone(), resource), config)
         };
         let events = watcher(api, config).backoff(backoff());

@@ -24,6 +24,7 @@ use crate::{
         calls::Reply,
         history::History,
         is_releasing,
+        jobs::{CRON_JOB, JOB},
         line::{self, Line, Standing},
         release::{self, Scope, Traffic},
         windows::ForAll,
@@ -114,6 +115,8 @@ const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmiss
 pub(super) const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
 const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
 
+type ByName = BTreeMap<String, Arc<Value>>;
+
 /// Everything that a decision about a Rollout may read; `None` while a kind is being read for the first time.
 pub fn collect(
     objects: &impl Objects,
@@ -145,6 +148,8 @@ pub fn collect(
         ingress: None,
         traffic_routing: None,
         history: None,
+        cron_jobs: BTreeMap::new(),
+        jobs: Vec::new(),
         templates: BTreeMap::new(),
         samples: BTreeMap::new(),
         replies: BTreeMap::new(),
@@ -222,6 +227,9 @@ pub fn collect(
     if is_releasing(&snapshot.rollout) {
         snapshot.templates = templates(objects, &snapshot.rollout, &namespace, settings)?;
     }
+    if is_releasing(&snapshot.rollout) {
+        (snapshot.cron_jobs, snapshot.jobs) = jobs(objects, &snapshot.rollout, &namespace)?;
+    }
     let key = (namespace, snapshot.rollout.metadata.name.clone().unwrap_or_default());
     if is_releasing(&snapshot.rollout) {
         snapshot.samples = objects.samples(&key);
@@ -268,6 +276,29 @@ fn templates(
         }
     }
     Some(found)
+}
+
+/// The CronJobs that gates of a Rollout name, and the Jobs that were made for it.
+fn jobs(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<(ByName, Vec<Arc<Value>>)> {
+    let mut templates = BTreeMap::new();
+    for name in named_cron_jobs(rollout) {
+        let object = optional(objects.get(&ObjectRef::new(CRON_JOB.0, CRON_JOB.1, namespace, name)))?;
+        templates.extend(object.map(|object| (name.to_owned(), object)));
+    }
+    if named_cron_jobs(rollout).next().is_none() {
+        return Some((templates, Vec::new()));
+    }
+    let mut jobs = objects.list(JOB.0, JOB.1, namespace)?;
+    jobs.retain(|job| object::controller_uid(job) == rollout.metadata.uid.as_deref());
+    Some((templates, jobs))
+}
+
+/// Names of the CronJobs that gates of a Rollout name.
+pub fn named_cron_jobs(rollout: &Rollout) -> impl Iterator<Item = &str> {
+    let strategy = &rollout.spec.strategy;
+    let canary = strategy.canary.iter().flat_map(|s| &s.steps);
+    let steps = canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps));
+    steps.flat_map(|step| &step.gates).filter_map(|gate| Some(gate.job.as_ref()?.cron_job.as_str()))
 }
 
 /// Names of the MetricTemplates that a Rollout names, without built-in ones.

@@ -202,6 +202,7 @@ impl Machine<'_> {
         match failed.next() {
             Some(_) => reasons::ANALYSIS_FAILED,
             None if self.is_refused() => reasons::HOOK_REFUSED,
+            None if self.has_failed_job() => reasons::GATE_FAILED,
             None => reasons::STEP_FAILED,
         }
     }

@@ -21,7 +21,7 @@ impl Machine<'_> {
             return Ok(());
         }
         self.show_gates(index, step, release);
-        self.wait_for_gates(index, release)?;
+        self.wait_for_gates(index, step, release)?;
         self.wait_for_hooks(HookMoment::AfterStep, index, &left(index, release), release)?;
         let next = release.next(index);
         if next > 0 {

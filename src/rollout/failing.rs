@@ -54,6 +54,11 @@ impl Machine<'_> {
             || sub.failed_step_index.is_some()
             || !(release.steps.iter().any(rolls_back)
                 || judges(&release.background)
+                || release
+                    .steps
+                    .iter()
+                    .flat_map(|step| &step.gates)
+                    .any(|gate| gate.job.as_ref().is_some_and(|job| job.on_failure == OnFailure::Rollback))
                 || release.hooks.iter().any(|hook| hook.on_refusal == OnFailure::Rollback))
         {
             return Ok(());

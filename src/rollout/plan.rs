@@ -127,6 +127,8 @@ pub enum Purpose {
     RecordHistory,
     /// Removes the record of an older one.
     DropHistory,
+    /// Runs the Job of a gate.
+    RunJob,
 }
 
 impl Effect {

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::{
+    gates::{self, Gate},
     hooks::{self, Hook},
     windows::Windows,
 };
@@ -35,7 +36,7 @@ pub struct SpecError {
     pub problem: String,
 }
 
-fn wrong<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, SpecError> {
+pub(super) fn wrong<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, SpecError> {
     Err(SpecError { field: field.into(), problem: problem.into() })
 }
 
@@ -99,8 +100,8 @@ pub struct ReleaseStep {
     pub strategy: Strategy,
     /// What to wait for.
     pub pause: Pause,
-    /// Names of its gates, each once.
-    pub gates: Vec<String>,
+    /// Its gates.
+    pub gates: Vec<Gate>,
     /// Seconds in which it has to be in place.
     pub deadline: Option<i64>,
     /// What happens when it is not.
@@ -449,18 +450,7 @@ fn release_step(field: &str, step: &Step, of: &RolloutStrategy) -> Result<Releas
     };
     let on_failure = step.on_step_failure.or(of.on_step_failure).unwrap_or_default();
     let analysis = step.analysis.as_ref().map(|a| analysis(&format!("{field}.analysis"), a)).transpose()?;
-    let gates: Vec<String> = step.gates.iter().map(|gate| gate.name.clone()).collect();
-    for (i, name) in gates.iter().enumerate() {
-        if name.is_empty() {
-            return wrong(format!("{field}.gates[{i}].name"), "is empty");
-        }
-        if gates.iter().take(i).any(|other| other == name) {
-            return wrong(
-                format!("{field}.gates[{i}].name"),
-                format!("{name:?} is there twice; give each its own name"),
-            );
-        }
-    }
+    let gates = gates::read(field, step)?;
     Ok(ReleaseStep { replicas, strategy, pause, gates, deadline, on_failure, analysis })
 }
 

@@ -69,6 +69,7 @@ impl Machine<'_> {
         self.report_pods();
         self.judge_release(scope, workload, &release)?;
         self.judge_hooks(workload, &release)?;
+        self.judge_gates(workload, &release)?;
         loop {
             if let Err(wait) = self.step(scope, workload, &release) {
                 return self.judge_step(wait, workload, &release);
@@ -295,12 +296,14 @@ impl Machine<'_> {
                 if !self.goes_back_in_batches(workload) {
                     // Also while the pause runs: whoever has to pass one need not wait for its end.
                     self.show_gates(index, step, release);
+                    self.run_gates(index, step)?;
                     self.ask_hooks(HookMoment::AfterStep, index, release);
                 }
                 let pause = match self.barred_jump.take() {
                     Some(wait) => Err(wait),
                     None => self
                         .check_hooks(index, workload, release)
+                        .and_then(|()| self.check_gates(index, step, workload, release))
                         .and_then(|()| self.wait_for_pause(index, step, release))
                         .and_then(|()| self.wait_for_next(index, step, workload, release)),
                 };

@@ -53,6 +53,10 @@ pub struct Snapshot {
     pub traffic_routing: Option<Arc<Value>>,
     /// Records of earlier releases; only during one, and only where they are wanted.
     pub history: Option<History>,
+    /// CronJobs that gates name, by name.
+    pub cron_jobs: BTreeMap<String, Arc<Value>>,
+    /// Jobs of the Rollout.
+    pub jobs: Vec<Arc<Value>>,
     /// MetricTemplates that the Rollout names, by the name that it uses.
     pub templates: BTreeMap<String, Arc<Value>>,
     /// The last answer to each question that an earlier decision asked, by its id.

@@ -61,6 +61,17 @@ pub fn targets(object: &Value) -> Vec<Target> {
     for style in ["canary", "blueGreen"] {
         let field = format!("spec.strategy.{style}.trafficRoutings");
         targets.routings(object.pointer(&format!("/spec/strategy/{style}/trafficRoutings")), &field);
+        let steps = object.pointer(&format!("/spec/strategy/{style}/steps")).and_then(Value::as_array);
+        for (i, step) in steps.into_iter().flatten().enumerate() {
+            let gates = step.get("gates").and_then(Value::as_array).into_iter().flatten();
+            for (k, name) in
+                gates.enumerate().map(|(k, gate)| (k, gate.pointer("/job/cronJob").and_then(Value::as_str)))
+            {
+                // Who may change it may run what he likes by it.
+                let field = format!("spec.strategy.{style}.steps[{i}].gates[{k}].job.cronJob");
+                targets.add("batch/v1", "CronJob", name, field);
+            }
+        }
         let shared = format!("/spec/strategy/{style}/trafficRoutingRef");
         let field = format!("spec.strategy.{style}.trafficRoutingRef");
         targets.shared(object.pointer(&shared).and_then(Value::as_str), &field);

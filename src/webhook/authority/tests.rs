@@ -69,6 +69,11 @@ kind: Rollout
 spec: {strategy: {blueGreen: {trafficRoutings: [{service: web}]}}}
 ";
     assert_eq!(named(&parsed(blue_green)), ["v1 Service web: spec.strategy.blueGreen.trafficRoutings[0].service"]);
+    let gates = "
+kind: Rollout
+spec: {strategy: {canary: {steps: [{gates: [{name: qa}, {name: smoke, job: {cronJob: smoke}}]}]}}}
+";
+    assert_eq!(named(&parsed(gates)), ["batch/v1 CronJob smoke: spec.strategy.canary.steps[0].gates[1].job.cronJob"]);
     let routing = "
 kind: TrafficRouting
 spec: {objectRef: [{service: web, ingress: {name: edge}}]}
