@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tidegate::{
     analysis::{Answer, Sample, ask::Ask, judge, metric, query, templates},
     api::analysis as api,
-    gather::measures::{Provider, http::Web, prometheus::Servers},
+    gather::measures::{Provider, http::Web, servers::Servers},
 };
 
 const ROLLOUTS: usize = 1_000;
@@ -44,7 +44,7 @@ fn metric(i: usize, address: &str) -> metric::Metric {
     let prometheus = api::Prometheus { address: address.to_owned(), ..api::Prometheus::default() };
     let metric = api::Metric {
         name: format!("m{i}"),
-        provider: Some(api::MetricProvider { prometheus: Some(prometheus), pods: None }),
+        provider: Some(api::MetricProvider { prometheus: Some(prometheus), ..api::MetricProvider::default() }),
         template: Some(api::TemplateRef { name: names[i].to_owned(), ..api::TemplateRef::default() }),
         min: Some(0.0),
         interval: Some("30s".to_owned()),
@@ -80,7 +80,7 @@ fn main() {
                 values.insert("namespace".into(), query::Value::Text(format!("shop-{}", i / METRICS)));
                 values.insert("canary-pods".into(), query::Value::Pattern(format!("web-{}-[^-]+", i / METRICS)));
                 let rendered = templates::resolve(metric, &values, |_| None).unwrap();
-                Ask::new(&rendered.provider.prometheus.unwrap(), "shop", &rendered.query, metric.interval, at)
+                Ask::new(&rendered.provider, "shop", &rendered.query, metric.interval, at)
             });
             let answers: Vec<(Ask, Answer)> = stream::iter(asks)
                 .map(|ask| {

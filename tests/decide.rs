@@ -99,6 +99,7 @@ enum Says {
 enum Other {
     Empty,
     Several(usize),
+    Text(String),
     Unavailable(String),
     Mistake(String),
     /// By a part of the query; what has none is not answered.
@@ -110,7 +111,8 @@ impl Says {
         Some(match self {
             Says::Value(value) => Answer::Value(*value),
             Says::Other(Other::Empty) => Answer::Empty,
-            Says::Other(Other::Several(count)) => Answer::Several(*count),
+            Says::Other(Other::Several(count)) => Answer::of((0..*count).map(|_| 1.0)),
+            Says::Other(Other::Text(text)) => Answer::Text(text.clone()),
             Says::Other(Other::Unavailable(why)) => Answer::Unavailable(why.clone()),
             Says::Other(Other::Mistake(why)) => Answer::Mistake(why.clone()),
             Says::Other(Other::Each(each)) => each.iter().find(|(part, _)| query.contains(*part))?.1.to(query)?,
@@ -393,7 +395,7 @@ fn render(world: &World, plan: &Plan) -> Value {
     rendered.insert("events".into(), json!(plan.events));
     rendered.insert("requeue".into(), json!(plan.requeue));
     if !plan.asks.is_empty() {
-        let asks = plan.asks.iter().map(|a| json!({"query": a.query, "due": a.due, "address": a.provider.address}));
+        let asks = plan.asks.iter().map(|a| json!({"query": a.query, "due": a.due, "address": a.provider.address()}));
         rendered.insert("asks".into(), asks.collect());
     }
     if !plan.calls.is_empty() {

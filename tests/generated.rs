@@ -44,6 +44,18 @@ fn crds() {
     compare("charts/tidegate/files/crds", &files, |_| true);
 }
 
+/// `kubectl apply` keeps what was applied in an annotation, and annotations have 256 KiB at most. Below that, so that the
+/// next field does not have to be the one that is in nobody's room.
+#[test]
+fn a_definition_can_be_applied_from_a_client() {
+    const MOST: usize = 230_000;
+    for definition in tidegate::api::crd::all().unwrap() {
+        let (name, size) = (tidegate::api::crd::file_name(&definition), definition.to_string().len());
+        eprintln!("{name}: {size} bytes as JSON");
+        assert!(size < MOST, "{name} has {size} bytes as JSON, more than {MOST}: shorten what it says");
+    }
+}
+
 #[test]
 fn chart() {
     let mut files = webhooks::chart_files().unwrap();

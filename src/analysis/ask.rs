@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::{analysis::Prometheus, object::digest};
+use crate::api::{analysis::MetricProvider, object::digest};
 
 /// A question to a server. Two with the same id are one question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,28 +13,36 @@ pub struct Ask {
     /// Same server, login, text and interval.
     pub id: String,
     /// Who answers.
-    pub provider: Prometheus,
+    pub provider: MetricProvider,
     /// Where the Secret with the login is.
     pub namespace: String,
     /// The text.
     pub query: String,
+    /// Seconds between two questions.
+    pub interval: i64,
     /// Not before; and an answer from before is none to this question.
     pub due: Timestamp,
 }
 
 impl Ask {
     /// A question; `namespace` is the Rollout's.
-    pub fn new(provider: &Prometheus, namespace: &str, query: &str, interval: i64, due: Timestamp) -> Ask {
+    pub fn new(provider: &MetricProvider, namespace: &str, query: &str, interval: i64, due: Timestamp) -> Ask {
         // Without a login it does not matter who asks.
-        let login = provider.secret_ref.as_ref().map(|secret| (namespace, &secret.name));
-        let id = digest(&json!([provider.address, provider.tenant, login, query, interval]));
+        let login = provider.secret_ref().map(|_| namespace);
+        let id = digest(&json!([provider, login, query, interval]));
         let (provider, namespace, query) = (provider.clone(), namespace.to_owned(), query.to_owned());
-        Ask { id, provider, namespace, query, due }
+        Ask { id, provider, namespace, query, interval, due }
     }
 }
 
 /// The questions of one look at both versions. They are asked at the same time, and by whoever takes the same look.
-pub fn of_look(provider: &Prometheus, namespace: &str, queries: &[String], interval: i64, due: Timestamp) -> Vec<Ask> {
+pub fn of_look(
+    provider: &MetricProvider,
+    namespace: &str,
+    queries: &[String],
+    interval: i64,
+    due: Timestamp,
+) -> Vec<Ask> {
     let look = digest(&json!(queries));
     let ask = |query: &String| {
         let ask = Ask::new(provider, namespace, query, interval, due);

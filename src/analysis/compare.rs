@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::{
     Answer, Sample, ask,
     judge::{Finding, assess, note},
-    metric::{Bounds, Metric, Question, Wrong, check_provider},
+    metric::{Bounds, Metric, Question, Wrong},
+    provider,
     sequential::{Counts, Judgement, Limits, Proportions, Verdict},
 };
 use crate::api::{
@@ -56,6 +57,7 @@ pub(super) fn read(field: &str, metric: &api::Metric) -> Result<Question, Wrong>
         ("template", metric.template.is_some()),
         ("min", metric.min.is_some()),
         ("max", metric.max.is_some()),
+        ("condition", metric.condition.is_some()),
         ("count", metric.count.is_some()),
         ("failureLimit", metric.failure_limit.is_some()),
     ];
@@ -63,7 +65,7 @@ pub(super) fn read(field: &str, metric: &api::Metric) -> Result<Question, Wrong>
         return wrong(name, "has no meaning beside compare; remove one of the two");
     }
     let Some(provider) = &metric.provider else { return wrong("provider", "is missing; say who answers the queries") };
-    check_provider(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
+    provider::check(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
     if provider.prometheus.is_none() {
         return wrong("provider", "counts no requests; name prometheus to compare");
     }

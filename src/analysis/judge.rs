@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Answer, Sample, ask, compare,
+    Answer, Sample, ask, compare, condition,
     metric::{Bounds, Metric, duration},
 };
 use crate::api::analysis::{AnalysisPhase, Measurement, MetricStatus, OnNoData};
@@ -61,7 +61,8 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
             (None, None) => (Finding::Inconclusive, format!("value {value} has no bound")),
         },
         Answer::Empty => (Finding::NoData, "the answer is empty: no series matches".to_owned()),
-        Answer::Several(count) => (
+        Answer::Text(text) => (Finding::Inconclusive, format!("value {text:?} is no number; judge it by a condition")),
+        Answer::Several { count, .. } => (
             Finding::Inconclusive,
             format!("the answer has {count} series, of which one is wanted; aggregate them, such as by sum()"),
         ),
@@ -72,9 +73,12 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
 
 /// Takes in an answer; says what it means.
 pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, sample: &Sample) -> (Finding, String) {
-    let (finding, text) = assess(&sample.answer, metric.bounds);
+    let by_condition = metric.condition.as_ref().and_then(|condition| condition.assess(&sample.answer));
+    let (finding, text) = by_condition.unwrap_or_else(|| assess(&sample.answer, metric.bounds));
     let value = match &sample.answer {
         Answer::Value(value) => value.to_string(),
+        Answer::Text(text) => text.clone(),
+        Answer::Several { values, .. } if metric.condition.is_some() => condition::list(values),
         _ => String::new(),
     };
     note(status, metric, sample.at, finding, &text, value);

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::compare::{self, Comparison};
+use super::{
+    compare::{self, Comparison},
+    condition::Condition,
+    provider,
+};
 use crate::api::{
     analysis::{self as api, MetricProvider, OnFailure, OnNoData, OnSuccess},
     object::digest,
@@ -40,6 +44,9 @@ pub struct Metric {
     pub question: Question,
     /// Which values are good.
     pub bounds: Bounds,
+    /// Which answers are, where there are no bounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
     /// Seconds between two measurements; at least 1.
     pub interval: i64,
     /// Seconds before the first one.
@@ -151,15 +158,23 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
         _ => return wrong("query", "is to be given, or a template: exactly one of the two"),
     };
     if let Some(provider) = &metric.provider {
-        check_provider(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
+        provider::check(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
     }
     let bounds = Bounds { min: metric.min, max: metric.max };
     match (bounds.min, bounds.max) {
         _ if metric.compare.is_some() => {}
-        (None, None) => return wrong("min", "is missing, and so is max; a metric needs a bound, or compare"),
+        (None, None) if metric.condition.is_some() => {}
+        _ if metric.condition.is_some() => {
+            return wrong("condition", "stands instead of min and max; keep one of the two");
+        }
+        (None, None) => {
+            return wrong("min", "is missing, and so is max; a metric needs a bound, a condition or compare");
+        }
         (Some(min), Some(max)) if min > max => return wrong("min", "is above max, so that no value is good"),
         _ => {}
     }
+    let condition = metric.condition.as_ref().map(|text| Condition::parse(text)).transpose();
+    let condition = condition.map_err(|problem| (format!("{field}.condition"), problem))?;
     let seconds = |name: &str, text: &Option<String>| match text.as_deref().map(|text| (text, seconds(text))) {
         None => Ok(None),
         Some((_, Some(seconds))) => Ok(Some(seconds)),
@@ -175,6 +190,7 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
         name: metric.name.clone(),
         question,
         bounds,
+        condition,
         interval,
         delay: seconds("delay", &metric.delay)?.unwrap_or(interval),
         count: metric.count.unwrap_or(DEFAULT_COUNT).max(1),
@@ -183,37 +199,6 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
         on_no_data: metric.on_no_data.unwrap_or_default(),
         no_data_timeout: seconds("noDataTimeout", &metric.no_data_timeout)?.unwrap_or(DEFAULT_NO_DATA_TIMEOUT),
     })
-}
-
-/// Whether a provider is one; names the field below it and what is wrong.
-///
-/// # Errors
-/// When it is none.
-pub fn check_provider(provider: &MetricProvider) -> Result<(), (&'static str, String)> {
-    match (&provider.prometheus, &provider.pods) {
-        (Some(prometheus), None) => {
-            let uri: Option<http::Uri> = prometheus.address.parse().ok();
-            let is_good = uri.as_ref().is_some_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.host().is_some_and(|host| !host.is_empty())
-                    && uri.query().is_none()
-                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-            });
-            if !is_good {
-                let problem = format!(
-                    "{:?} is no address; write such as http://prometheus.monitoring:9090, and put a password into the Secret",
-                    prometheus.address
-                );
-                return Err(("prometheus.address", problem));
-            }
-            if prometheus.tenant.as_ref().is_some_and(|t| http::HeaderValue::from_str(t).is_err()) {
-                return Err(("prometheus.tenant", "has characters that a header cannot have".to_owned()));
-            }
-            Ok(())
-        }
-        (None, Some(_)) => Ok(()),
-        _ => Err(("prometheus", "is to be given, or pods: exactly one of the two".to_owned())),
-    }
 }
 
 /// Reads `1h30m5s`: hours, minutes, seconds, in this order, whole numbers.
@@ -249,7 +234,7 @@ mod tests {
         let prometheus = Prometheus { address: "http://prometheus:9090".into(), ..Prometheus::default() };
         api::Metric {
             name: "errors".into(),
-            provider: Some(MetricProvider { prometheus: Some(prometheus), pods: None }),
+            provider: Some(MetricProvider { prometheus: Some(prometheus), ..MetricProvider::default() }),
             query: Some("up".into()),
             max: Some(0.01),
             ..api::Metric::default()
@@ -301,7 +286,7 @@ mod tests {
     #[test]
     fn what_is_wrong_names_its_field() {
         type Change = fn(&mut api::Metric);
-        let table: [(Change, &str); 12] = [
+        let table: [(Change, &str); 14] = [
             (|m| m.name = String::new(), "a.metrics[0].name"),
             (|m| m.query = None, "a.metrics[0].query"),
             (|m| m.template = Some(api::TemplateRef::default()), "a.metrics[0].query"),
@@ -321,6 +306,8 @@ mod tests {
                 "a.metrics[0].provider.prometheus.tenant",
             ),
             (|m| m.max = None, "a.metrics[0].min"),
+            (|m| m.condition = Some("value < 1.0".into()), "a.metrics[0].condition"),
+            (|m| (m.max, m.condition) = (None, Some("value <".into())), "a.metrics[0].condition"),
             (|m| m.min = Some(1.0), "a.metrics[0].min"),
             (|m| m.interval = Some("0s".into()), "a.metrics[0].interval"),
         ];

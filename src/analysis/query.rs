@@ -75,12 +75,24 @@ pub fn render(query: &str, values: &Values) -> Result<String, String> {
 /// # Errors
 /// When a value is not known.
 pub fn fill(text: &str, values: &Values) -> Result<String, String> {
+    fill_with(text, values, |_, value| Ok(value.text().to_owned()))
+}
+
+/// Puts values into a text, each as `put` writes it by its name.
+///
+/// # Errors
+/// When a value is not known, or `put` refuses it.
+pub fn fill_with(
+    text: &str,
+    values: &Values,
+    put: impl Fn(&str, &Value) -> Result<String, String>,
+) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, tail)) = rest.split_once("{{") {
         out.push_str(before);
         let (name, after) = placeholder(tail)?;
-        out.push_str(values.get(name).ok_or_else(|| unknown(name, values))?.text());
+        out.push_str(&put(name, values.get(name).ok_or_else(|| unknown(name, values))?)?);
         rest = after;
     }
     out.push_str(rest);

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use include_dir::{Dir, include_dir};
 
 use super::{
-    metric::{Metric, Question, check_provider, duration},
+    metric::{Metric, Question, duration},
+    provider,
     query::{Value, Values, fill, render},
 };
 use crate::api::analysis::{MetricProvider, MetricTemplateSpec};
@@ -58,7 +59,7 @@ pub fn resolve(
     let mut values = values.clone();
     values.insert("interval".to_owned(), Value::Bare(duration(metric.interval)));
     let (provider, query) = match &metric.question {
-        Question::Query { provider, query } => (provider.clone(), render(query, &values)?),
+        Question::Query { provider, query } => provider::fill_in(provider.clone(), query, &values)?,
         Question::Template { provider, name, arguments } => {
             let template = find(name, kept)?;
             let in_template = |problem: String| format!("MetricTemplate {name}: {problem}");
@@ -77,8 +78,9 @@ pub fn resolve(
             let provider = provider.clone().or(template.provider).ok_or_else(|| {
                 in_template("names no provider; name one at the metric, such as prometheus with an address".to_owned())
             })?;
-            check_provider(&provider).map_err(|(field, problem)| in_template(format!("provider.{field} {problem}")))?;
-            (provider, render(&template.query, &all).map_err(in_template)?)
+            provider::check(&provider)
+                .map_err(|(field, problem)| in_template(format!("provider.{field} {problem}")))?;
+            provider::fill_in(provider, &template.query, &all).map_err(in_template)?
         }
         Question::Compare(comparison) => {
             let queries = comparison.queries();
@@ -89,14 +91,8 @@ pub fn resolve(
             return Ok(Rendered { provider: comparison.provider.clone(), query: counts.join("\n"), counts });
         }
     };
-    if provider.pods.is_some() && !POD_QUERIES.contains(&query.trim()) {
-        return Err(format!("{query:?} is no query about pods; use {}", POD_QUERIES.join(" or ")));
-    }
     Ok(Rendered { provider, query, counts: Vec::new() })
 }
-
-/// What may be asked of pods.
-pub const POD_QUERIES: [&str; 2] = ["restarts", "oom-kills"];
 
 fn find(name: &str, kept: impl Fn(&str) -> Option<MetricTemplateSpec>) -> Result<MetricTemplateSpec, String> {
     if is_built_in(name) {

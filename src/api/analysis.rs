@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{Compare, ProportionsState};
+pub use super::providers::{Datadog, DatadogApi, MetricProvider, PodsProvider, Prometheus, SecretRef, Web};
 
 /// Metrics that decide about a release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -84,6 +85,12 @@ pub struct Metric {
     /// The largest good value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
+    /// Instead of bounds, what is true of a good answer, in CEL: such as `value < 0.01 || value == 1.0` or
+    /// `values.all(v, v < 0.5)`. `value` is the number, or the text that a `web` provider found; `values` are the numbers of
+    /// all series.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub condition: Option<String>,
     /// Time between two measurements, such as `30s` or `1m30s`; at least `1s`. Default `1m`. Metrics are asked at moments
     /// that their query and interval decide, so that the same question of several Rollouts is asked once; the first
     /// measurement may come up to one interval after `delay`.
@@ -143,51 +150,6 @@ pub struct TemplateRef {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub arguments: BTreeMap<String, String>,
 }
-
-/// Who answers; exactly one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MetricProvider {
-    /// A server that speaks Prometheus' HTTP API: Prometheus, Thanos, Mimir, VictoriaMetrics. The query is PromQL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prometheus: Option<Prometheus>,
-    /// The pods of the new version, without any metrics server. The query is `restarts` (of containers since the pod
-    /// began) or `oom-kills` (containers that ended last because they used too much memory).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pods: Option<PodsProvider>,
-}
-
-/// A server that speaks Prometheus' HTTP API.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Prometheus {
-    /// Where it is, without `/api/v1`: such as `http://prometheus.monitoring:9090`.
-    #[schemars(length(min = 1, max = 1024))]
-    pub address: String,
-    /// Value of the header `X-Scope-OrgID`, by which Mimir, Cortex and Thanos tell tenants apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub tenant: Option<String>,
-    /// A Secret of the Rollout's namespace with how to log in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_ref: Option<SecretRef>,
-}
-
-/// A Secret with how to reach a server. Its keys: `ca.crt` (certificates in PEM by which the server's is judged, instead of
-/// the system's), `token` (bearer), `username` and `password` (basic), and `header.<Name>` for any other header; with any
-/// of these but `ca.crt`, `address`: the only address that they are sent to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
-
-/// The pods of the new version.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PodsProvider {}
 
 /// A MetricTemplate keeps a query for Rollouts of its namespace; in the controller's namespace, for those of all.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -43,11 +43,38 @@ pub fn all() -> Result<Vec<Value>, Error> {
         rules::rollout(schema)?;
         if index == 0 {
             rules::rollout_v1alpha1(schema)?;
+            for path in ANALYSES {
+                undescribe(at(schema, path)?);
+            }
         } else {
             rules::rollout_v1beta1(schema)?;
         }
     }
     Ok(vec![rollout, routing, history, template])
+}
+
+/// Where v1alpha1 has what only we brought. Its words are in v1beta1, which `kubectl explain` shows: a definition that is
+/// larger than 256 KiB as JSON could not be applied any more, and a schema cannot say a thing once for two places.
+const ANALYSES: [&str; 5] = [
+    "spec.strategy.analysis",
+    "spec.strategy.canary.steps[].analysis",
+    "spec.strategy.blueGreen.steps[].analysis",
+    "status.canaryStatus.analysis",
+    "status.blueGreenStatus.analysis",
+];
+
+/// Takes the words away from all fields below a schema.
+fn undescribe(schema: &mut Value) {
+    for key in ["items", "additionalProperties"] {
+        if let Some(child) = schema.get_mut(key) {
+            unset(child, "description");
+            undescribe(child);
+        }
+    }
+    for child in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        unset(child, "description");
+        undescribe(child);
+    }
 }
 
 /// The name under which a definition is kept, such as `rollouts.kruise.io_rollouts.yaml`.

@@ -25,6 +25,7 @@ pub mod crd;
 pub mod hooks;
 pub mod keys;
 pub mod object;
+pub mod providers;
 mod rules;
 pub mod v1alpha1;
 pub mod v1beta1;

@@ -266,12 +266,16 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
             "a metric needs a query, or a template that has one: give exactly one of the two",
         ),
         (
-            "has(self.compare) || has(self.min) || has(self.max)",
-            "a metric needs bounds: give min, max or both, or compare",
+            "has(self.compare) || has(self.condition) || has(self.min) || has(self.max)",
+            "a metric needs bounds: give min, max or both, a condition, or compare",
         ),
         (
-            "!has(self.compare) || !(has(self.query) || has(self.template) || has(self.min) || has(self.max) || has(self.count) || has(self.failureLimit))",
-            "compare has questions and limits of its own: query, template, min, max, count and failureLimit have no meaning beside it",
+            "!has(self.condition) || !(has(self.min) || has(self.max))",
+            "a condition stands instead of min and max: keep one of the two",
+        ),
+        (
+            "!has(self.compare) || !(has(self.query) || has(self.template) || has(self.min) || has(self.max) || has(self.condition) || has(self.count) || has(self.failureLimit))",
+            "compare has questions and limits of its own: query, template, min, max, condition, count and failureLimit have no meaning beside it",
         ),
         (
             "!has(self.compare) || has(self.provider) && has(self.provider.prometheus)",
@@ -300,8 +304,16 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
 }
 
 fn provider(schema: &mut Value, path: &str) -> Result<(), Error> {
-    rule(schema, path, "has(self.prometheus) != has(self.pods)", "name exactly one provider: prometheus or pods")?;
-    keywords(schema, &format!("{path}.prometheus.address"), json!({"pattern": "^https?://[^ ]+$"}))
+    rule(
+        schema,
+        path,
+        "[has(self.prometheus), has(self.datadog), has(self.web), has(self.pods)].filter(is_there, is_there).size() == 1",
+        "name exactly one provider: prometheus, datadog, web or pods",
+    )?;
+    for server in ["prometheus", "datadog", "web"] {
+        keywords(schema, &format!("{path}.{server}.address"), json!({"pattern": "^https?://[^ ]+$"}))?;
+    }
+    keywords(schema, &format!("{path}.web.path"), json!({"pattern": "^/[^ #]*$"}))
 }
 
 /// What holds for `MetricTemplate`.

@@ -190,7 +190,7 @@ fn one(value: &Value) -> anyhow::Result<Answer> {
         Value::Null => Answer::Empty,
         Value::Number(number) => Answer::Value(number.as_f64().unwrap_or(f64::NAN)),
         Value::String(text) => Answer::Value(text.parse().with_context(|| format!("{text:?} is no number"))?),
-        Value::Array(series) => Answer::Several(series.len()),
+        Value::Array(series) => Answer::of(series.iter().map(|value| value.as_f64().unwrap_or(f64::NAN))),
         other => bail!("{other} is no measurement: write a number, NaN, or null for no series"),
     })
 }
@@ -213,10 +213,7 @@ fn judge_all(metric: &Metric, series: &Series, is_background: bool, out: &mut St
             Series::Timed(points) => {
                 let is_over = points.keys().next_back().is_none_or(|last| *last < due);
                 let last = points.range(due.saturating_sub(LOOKBACK)..=due).next_back();
-                let answer = last.map_or(Answer::Empty, |(_, values)| match values.as_slice() {
-                    [value] => Answer::Value(*value),
-                    more => Answer::Several(more.len()),
-                });
+                let answer = last.map_or(Answer::Empty, |(_, values)| Answer::of(values.iter().copied()));
                 Some(answer).filter(|_| !is_over)
             }
         };

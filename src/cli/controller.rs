@@ -19,7 +19,7 @@ use crate::{
     },
     gather::{
         calls::{Sender, hosts::Hosts},
-        measures::{http::Web, login::Logins, prometheus::Servers},
+        measures::{http::Web, login::Logins, servers::Servers},
     },
     lua::Engine,
     telemetry::{

@@ -115,7 +115,10 @@ impl<Q: Question> Desk<Q> {
                 self.0.tasks.spawn(async move { stopped.run_until_cancelled(desk.ask(question)).await });
                 Asked { who: BTreeSet::new(), answer: None, stop }
             });
-            asked.who.insert(key.clone());
+            // Who comes when the answer is there already hears of it at once, and once.
+            if asked.who.insert(key.clone()) && asked.answer.is_some() {
+                let _ = self.0.changes.send(Change::Answered(key.clone()));
+            }
         }
     }
 

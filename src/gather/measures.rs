@@ -1,8 +1,13 @@
 //! Questions to metrics servers, asked beside the loop; see [`super::desk`].
 
+mod datadog;
 pub mod http;
 pub mod login;
-pub mod prometheus;
+mod prometheus;
+pub mod servers;
+#[cfg(test)]
+mod stand_ins;
+mod web;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +40,7 @@ pub struct Nobody;
 
 impl Provider for Nobody {
     fn ask<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Answer> {
-        let why = format!("{}: nobody is asked from here", ask.provider.address);
+        let why = format!("{}: nobody is asked from here", ask.provider.address());
         Box::pin(async { Answer::Unavailable(why) })
     }
 }
@@ -80,7 +85,7 @@ impl Answerer<Ask> for Means {
         Box::pin(async move {
             let begun = tokio::time::Instant::now();
             let answer = tokio::time::timeout(LIMIT, self.provider.ask(ask)).await.unwrap_or_else(|_| {
-                Answer::Unavailable(format!("{}: no answer within {} seconds", ask.provider.address, LIMIT.as_secs()))
+                Answer::Unavailable(format!("{}: no answer within {} seconds", ask.provider.address(), LIMIT.as_secs()))
             });
             self.metrics.queried(kind(&answer), begun.elapsed());
             if let Answer::Unavailable(why) | Answer::Mistake(why) = &answer {
@@ -95,7 +100,8 @@ fn kind(answer: &Answer) -> &'static str {
     match answer {
         Answer::Value(_) => "value",
         Answer::Empty => "empty",
-        Answer::Several(_) => "several",
+        Answer::Text(_) => "text",
+        Answer::Several { .. } => "several",
         Answer::Unavailable(_) => "unavailable",
         Answer::Mistake(_) => "mistake",
     }

@@ -18,6 +18,7 @@ pub mod jobs;
 mod leave;
 pub mod line;
 mod machine;
+mod measuring;
 mod pods;
 mod rolling;
 mod routing;

@@ -318,7 +318,8 @@ impl Machine<'_> {
                 self.set_state(StepState::StepReady);
             }
             StepState::StepReady => {
-                if self.sub().paused_step_index != Some(index) {
+                let is_measured = self.is_being_measured(index);
+                if self.sub().paused_step_index != Some(index) && !(step.analysis.is_some() && is_measured) {
                     // Nobody was asked yet: the word was meant for another step.
                     self.warn(
                         reasons::APPROVAL_IGNORED,
@@ -331,7 +332,9 @@ impl Machine<'_> {
                 }
                 if self.snap.rollout.status.as_ref().is_some_and(is_approved) {
                     let by = self.heard(Word::APPROVED, index, None);
-                    self.event(reasons::APPROVED, format!("step {index} of {} is approved{by}", release.count()));
+                    let early = if is_measured { ", before its metrics were judged" } else { "" };
+                    let text = format!("step {index} of {} is approved{by}{early}", release.count());
+                    self.event(reasons::APPROVED, text);
                 }
                 if self.wait_for_next(index, step, workload, release).is_err() {
                     // The word is kept, and the step in place, until the next one is let in.

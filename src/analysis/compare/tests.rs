@@ -16,7 +16,7 @@ fn spec(change: impl Fn(&mut api::Metric, &mut Compare)) -> api::Metric {
     let prometheus = Prometheus { address: "http://prometheus:9090".into(), ..Prometheus::default() };
     let mut metric = api::Metric {
         name: "errors".into(),
-        provider: Some(MetricProvider { prometheus: Some(prometheus), pods: None }),
+        provider: Some(MetricProvider { prometheus: Some(prometheus), ..MetricProvider::default() }),
         interval: Some("30s".into()),
         ..api::Metric::default()
     };
@@ -130,14 +130,7 @@ fn verdicts() {
             Failed,
             "the canary had no requests",
         ),
-        (
-            "several",
-            none,
-            vec![with(2, Answer::Several(3)); 9],
-            4,
-            Inconclusive,
-            "stable.failures: the answer has 3 series",
-        ),
+        ("several", none, vec![with(2, several(3)); 9], 4, Inconclusive, "stable.failures: the answer has 3 series"),
         (
             "no counts",
             |m, _| m.inconclusive_limit = Some(0),
@@ -167,8 +160,7 @@ fn verdicts() {
 #[test]
 fn what_must_be_mended_is_said_before_what_may_pass() {
     let metric = reading(spec(|_, _| {}), false).unwrap();
-    let answers =
-        [Answer::Empty, Answer::Mistake("syntax".into()), Answer::Unavailable("away".into()), Answer::Several(2)];
+    let answers = [Answer::Empty, Answer::Mistake("syntax".into()), Answer::Unavailable("away".into()), several(2)];
     let (_, status) = judged(&metric, &[answers]);
     assert!(is_mistaken(&status) && !is_overdue(&status, &metric));
     assert_eq!(status.message, "canary.requests: syntax");
@@ -226,7 +218,10 @@ fn what_is_wrong_names_its_field() {
         (|m, _| m.count = Some(1), "count"),
         (|m, _| m.failure_limit = Some(1), "failureLimit"),
         (|m, _| m.provider = None, "provider"),
-        (|m, _| m.provider = Some(MetricProvider { prometheus: None, pods: Some(PodsProvider {}) }), "provider"),
+        (
+            |m, _| m.provider = Some(MetricProvider { pods: Some(PodsProvider {}), ..MetricProvider::default() }),
+            "provider",
+        ),
         (|_, c| c.canary.requests = " ".into(), "compare.canary.requests"),
         (|_, c| c.effect = Some(0.0), "compare.effect"),
         (|_, c| c.tolerance = Some(0.02), "compare.tolerance"),
@@ -246,4 +241,8 @@ fn what_is_wrong_names_its_field() {
 fn other_limits_begin_anew() {
     let (one, other) = (reading(spec(|_, _| {}), false), reading(spec(|_, c| c.effect = Some(0.02)), false));
     assert_ne!(one.unwrap().hash(), other.unwrap().hash());
+}
+
+fn several(count: usize) -> Answer {
+    Answer::of((0..count).map(|_| 1.0))
 }

@@ -11,7 +11,7 @@ const START: i64 = 1_800_000_000;
 fn metric(change: impl Fn(&mut api::Metric)) -> Metric {
     let mut metric = api::Metric {
         name: "success".into(),
-        provider: Some(MetricProvider { prometheus: None, pods: Some(PodsProvider {}) }),
+        provider: Some(MetricProvider { pods: Some(PodsProvider {}), ..MetricProvider::default() }),
         query: Some("q".into()),
         min: Some(0.99),
         interval: Some("30s".into()),
@@ -85,7 +85,7 @@ fn verdicts() {
         (
             "several series",
             |m| m.inconclusive_limit = Some(1),
-            vec![Answer::Several(2), Answer::Several(2)],
+            vec![several(2), several(2)],
             30,
             Inconclusive,
             "has 2 series",
@@ -203,7 +203,7 @@ fn answers() -> impl Strategy<Value = Vec<Answer>> {
         Just(Answer::Value(f64::NAN)),
         Just(Answer::Value(f64::NEG_INFINITY)),
         Just(Answer::Empty),
-        (2_usize..100_000).prop_map(Answer::Several),
+        (2_usize..100_000).prop_map(several),
         Just(down()),
         Just(Answer::Mistake("parse error".into())),
     ];
@@ -246,4 +246,8 @@ proptest! {
             at = next;
         }
     }
+}
+
+fn several(count: usize) -> Answer {
+    Answer::of((0..count).map(|_| 1.0))
 }

@@ -20,7 +20,7 @@ fn values() -> Values {
 
 fn prometheus() -> MetricProvider {
     let prometheus = Prometheus { address: "http://prometheus:9090".into(), ..Prometheus::default() };
-    MetricProvider { prometheus: Some(prometheus), pods: None }
+    MetricProvider { prometheus: Some(prometheus), ..MetricProvider::default() }
 }
 
 fn metric(template: &str, arguments: &[(&str, &str)], provider: Option<MetricProvider>) -> Metric {
@@ -129,7 +129,7 @@ fn what_is_missing_is_named() {
     }
     let mut of_pods = metric("pods/restarts", &[], None);
     of_pods.question = Question::Query {
-        provider: MetricProvider { prometheus: None, pods: Some(api::PodsProvider {}) },
+        provider: MetricProvider { pods: Some(api::PodsProvider {}), ..MetricProvider::default() },
         query: "up".into(),
     };
     assert!(resolve(&of_pods, &values(), kept).unwrap_err().contains("use restarts or oom-kills"));

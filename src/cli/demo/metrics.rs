@@ -23,7 +23,7 @@ use crate::{
     controller::{self, Options},
     gather::measures::{
         http::{Failure, Http},
-        prometheus::Servers,
+        servers::Servers,
     },
     sim::{Cluster, Gvr},
 };

@@ -27,6 +27,9 @@ pub struct Args {
     /// Approve only if the Rollout is at this step (1-based)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
     pub step: Option<i32>,
+    /// Approve also a step whose metrics are not judged yet: the release goes on without their verdict
+    #[arg(long)]
+    pub unmeasured: bool,
     /// client: only say what would be approved; server: let the API server check it without keeping it
     #[arg(long, value_name = "WHERE", default_value = "none", num_args = 0..=1, default_missing_value = "client", require_equals = true)]
     pub dry_run: DryRun,
@@ -107,6 +110,18 @@ pub enum NotPaused {
         /// State of that step.
         state: String,
     },
+    /// The step is in place, and its metrics are not judged yet.
+    #[error(
+        "step {step} of {steps} is still being measured{detail}: wait for the verdict, or go on without it by --unmeasured"
+    )]
+    Measured {
+        /// The step, 1-based.
+        step: i32,
+        /// Steps of the plan.
+        steps: usize,
+        /// What it waits for, in parentheses.
+        detail: String,
+    },
     /// The step is still being carried out.
     #[error(
         "step {step} of {steps} is {state}, not StepPaused{detail}: it can be approved once it waits, see `rollout status --until=paused`"
@@ -140,14 +155,14 @@ pub struct Approval {
 /// # Errors
 /// When no step waits.
 pub fn approval_patch(rollout: &Rollout) -> Result<Patch, NotPaused> {
-    approval(rollout, None).map(|a| a.patch)
+    approval(rollout, None, false).map(|a| a.patch)
 }
 
-/// As [`approval_patch`], and only for the step that is asked for.
+/// As [`approval_patch`], and only for the step that is asked for; `unmeasured`: also while its metrics are not judged.
 ///
 /// # Errors
 /// When no step waits, or another one.
-pub fn approval(rollout: &Rollout, asked: Option<i32>) -> Result<Approval, NotPaused> {
+pub fn approval(rollout: &Rollout, asked: Option<i32>, unmeasured: bool) -> Result<Approval, NotPaused> {
     let view = View::of(rollout);
     let steps = view.steps.len();
     let phase = super::table::cell(view.phase);
@@ -170,19 +185,25 @@ pub fn approval(rollout: &Rollout, asked: Option<i32>) -> Result<Approval, NotPa
     if let Some(asked) = asked.filter(|asked| *asked != step) {
         return Err(NotPaused::OtherStep { asked, step, steps, state: release.state.to_owned() });
     }
+    let detail = || {
+        let why = view.stalled().map_or(view.message, |c| c.message.as_str());
+        if why.is_empty() { String::new() } else { format!(" ({why})") }
+    };
     match state {
         Some(StepState::StepPaused) => {}
         Some(StepState::StepReady) => return Err(NotPaused::AlreadyApproved { step, steps }),
+        Some(StepState::StepMetricsAnalysis) if release.is_measured && unmeasured => {}
+        Some(StepState::StepMetricsAnalysis) if release.is_measured => {
+            return Err(NotPaused::Measured { step, steps, detail: detail() });
+        }
         _ => {
-            let why = view.stalled().map_or(view.message, |c| c.message.as_str());
-            let detail = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            let detail = detail();
             return Err(NotPaused::Busy { step, steps, state: super::table::cell(release.state), detail });
         }
     }
     let path = |field: &str| PointerBuf::from_tokens(["status", release.field, field]);
     let test = |field: &str, value: Value| PatchOperation::Test(TestOperation { path: path(field), value });
-    let mut operations =
-        vec![test("currentStepIndex", step.into()), test("currentStepState", StepState::StepPaused.as_str().into())];
+    let mut operations = vec![test("currentStepIndex", step.into()), test("currentStepState", release.state.into())];
     // Another writer may leave the revision out; a test of an absent field would always fail.
     if !release.canary_revision.is_empty() {
         operations.push(test(release.revision_field, release.canary_revision.into()));
@@ -230,7 +251,7 @@ struct Done {
 async fn approve(api: &Api<DynamicObject>, namespace: &str, name: &str, args: &Args) -> anyhow::Result<Done> {
     let read = api.get(name).await.map_err(|e| resources::failure(&e, namespace, name))?;
     let rollout = resources::typed(&read)?;
-    let approval = match approval(&rollout, args.step) {
+    let approval = match approval(&rollout, args.step, args.unmeasured) {
         Ok(approval) => approval,
         Err(already @ NotPaused::AlreadyApproved { .. }) => return done(&read, name, &already.to_string(), args, None),
         Err(why) => anyhow::bail!("{RESOURCE} {name:?} cannot be approved: {why}"),
@@ -274,7 +295,7 @@ async fn lost_race(
     refusal: &str,
 ) -> anyhow::Result<Done> {
     let read = api.get(name).await.map_err(|e| resources::failure(&e, namespace, name))?;
-    let why = match approval(&resources::typed(&read)?, Some(step)) {
+    let why = match approval(&resources::typed(&read)?, Some(step), args.unmeasured) {
         Err(already @ NotPaused::AlreadyApproved { .. }) => return done(&read, name, &already.to_string(), args, None),
         Err(why) => why.to_string(),
         Ok(_) => format!("it waits at step {step} again; look at it and approve again (the server said: {refusal})"),
@@ -346,6 +367,18 @@ mod tests {
         }
     }
 
+    fn measured() -> Value {
+        let run = json!({"stepIndex": 1, "phase": "Running"});
+        with(at(1, "StepMetricsAnalysis"), &json!({"status": {"canaryStatus": {"analysis": {"step": run}}}}))
+    }
+
+    #[test]
+    fn a_step_that_is_being_measured_is_approved_only_on_purpose() {
+        let Approval { patch, .. } = approval(&typed(&measured()), None, true).unwrap();
+        assert!(json_patch::patch(&mut measured(), &patch).is_ok());
+        assert!(json_patch::patch(&mut at(1, "StepPaused"), &patch).is_err(), "the verdict came in between");
+    }
+
     #[test]
     fn what_cannot_be_approved_says_where_it_is_and_what_would_help() {
         let phase = |phase: &str| with(at(1, "StepPaused"), &json!({"status": {"phase": phase}}));
@@ -368,6 +401,14 @@ mod tests {
             (
                 stalled,
                 "step 1 of 2 is StepTrafficRouting, not StepPaused (script: line 3): it can be approved once it waits, see `rollout status --until=paused`",
+            ),
+            (
+                measured(),
+                "step 1 of 2 is still being measured (Rollout is in step(1/2)): wait for the verdict, or go on without it by --unmeasured",
+            ),
+            (
+                at(1, "StepMetricsAnalysis"),
+                "step 1 of 2 is StepMetricsAnalysis, not StepPaused (Rollout is in step(1/2)): it can be approved once it waits, see `rollout status --until=paused`",
             ),
             (
                 at(1, "Nonsense"),
@@ -401,10 +442,10 @@ mod tests {
 
     #[test]
     fn a_named_step_is_approved_only_there() {
-        assert!(approval(&typed(&at(1, "StepPaused")), Some(1)).is_ok());
-        let message = approval(&typed(&at(2, "StepPaused")), Some(1)).unwrap_err().to_string();
+        assert!(approval(&typed(&at(1, "StepPaused")), Some(1), false).is_ok());
+        let message = approval(&typed(&at(2, "StepPaused")), Some(1), false).unwrap_err().to_string();
         assert_eq!(message, "it is at step 2 of 2 (StepPaused), not at step 1");
-        let message = approval(&typed(&at(2, "StepReady")), Some(1)).unwrap_err();
+        let message = approval(&typed(&at(2, "StepReady")), Some(1), false).unwrap_err();
         assert!(matches!(message, NotPaused::OtherStep { asked: 1, step: 2, .. }), "{message}");
     }
 }

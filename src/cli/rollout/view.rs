@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 
 use crate::api::{
+    analysis::{AnalysisPhase, AnalysisStatus},
     conditions::{self, StepState, phases, reasons, types},
     keys,
     v1beta1::{
@@ -41,6 +42,8 @@ pub struct Release<'a> {
     pub since: Option<&'a Time>,
     /// Who moved it by hand.
     pub words: &'a [Word],
+    /// The metrics of the current step are not judged yet.
+    pub is_measured: bool,
 }
 
 /// A Rollout as a person sees it.
@@ -194,6 +197,7 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         finalising_step: &s.finalising_step,
         since: s.last_update_time.as_ref(),
         words: &s.words,
+        is_measured: is_measured(s.analysis.as_ref(), s.current_step_index),
     });
     let blue_green = status.blue_green_status.as_ref().map(|s| Release {
         field: "blueGreenStatus",
@@ -210,6 +214,7 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         finalising_step: &s.finalising_step,
         since: s.last_update_time.as_ref(),
         words: &s.words,
+        is_measured: is_measured(s.analysis.as_ref(), s.current_step_index),
     });
     if prefers_blue_green { blue_green.or(canary) } else { canary.or(blue_green) }
 }
@@ -224,6 +229,11 @@ pub fn step_share(step: &Step) -> String {
         (None, Some(weight)) => format!("{weight}%"),
         (None, None) => "0%".to_owned(),
     }
+}
+
+fn is_measured(analysis: Option<&AnalysisStatus>, step: i32) -> bool {
+    let run = analysis.and_then(|analysis| analysis.step.as_ref());
+    run.is_some_and(|run| run.step_index == step && run.phase == AnalysisPhase::Running)
 }
 
 /// A step in words: pods, requests, and what it waits for.

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    api::analysis::Prometheus,
+    api::analysis::{MetricProvider, Prometheus},
     gather::{desk::AT_ONCE, pods::Key},
 };
 
@@ -66,7 +66,8 @@ fn key(name: &str) -> Key {
 
 /// A question that is due so many seconds after the beginning.
 fn ask(query: &str, after: i64) -> Ask {
-    let provider = Prometheus { address: "http://prometheus".into(), ..Prometheus::default() };
+    let prometheus = Prometheus { address: "http://prometheus".into(), ..Prometheus::default() };
+    let provider = MetricProvider { prometheus: Some(prometheus), ..MetricProvider::default() };
     Ask::new(&provider, "demo", query, 30, Timestamp::from_second(1_800_000_000 + after).unwrap())
 }
 
@@ -130,4 +131,17 @@ async fn a_server_that_hangs_holds_up_nobody_for_ever() {
     until(70).await;
     let answers = (0..100).filter(|i| !bench.measures.answers(&key(&format!("r{i}"))).is_empty()).count();
     assert_eq!(answers, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_when_the_answer_is_there_is_told_at_once() {
+    let mut bench = bench(Duration::ZERO);
+    bench.measures.want(&key("a"), vec![ask("up", 0)]);
+    until(1).await;
+    while bench.changes.try_recv().is_ok() {}
+    bench.measures.want(&key("b"), vec![ask("up", 0)]);
+    assert!(matches!(bench.changes.try_recv(), Ok(Change::Answered((_, name))) if name == "b"));
+    bench.measures.want(&key("b"), vec![ask("up", 0)]);
+    assert!(bench.changes.try_recv().is_err(), "once");
+    assert_eq!(bench.server.asked.lock().unwrap().len(), 1);
 }

@@ -1,0 +1,233 @@
+//! Asks what the metrics of an analysis want to know, and takes in what was answered.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{clock::whole_second_after, machine::Machine, release::Scope};
+use crate::{
+    analysis::{
+        Answer, Sample,
+        ask::{self, Ask},
+        compare,
+        judge::{self, Finding},
+        metric::{Analysis, Metric},
+        query::{Value as QueryValue, Values, literal},
+        templates::{self, Rendered},
+    },
+    api::{
+        analysis::{AnalysisPhase, AnalysisRun, MetricStatus, MetricTemplateSpec},
+        conditions::reasons,
+        object::{self, at},
+    },
+    workload::{PodNames, Style, Workload, canary::canary_name, pods},
+};
+
+impl Machine<'_> {
+    /// Takes in what was answered, and asks again.
+    pub(super) fn measure(
+        &mut self,
+        analysis: &Analysis,
+        known: Option<AnalysisRun>,
+        is_background: bool,
+        scope: &Scope,
+        workload: &Workload,
+    ) -> AnalysisRun {
+        let now = self.snap.now;
+        let mut run = known.unwrap_or_else(|| AnalysisRun {
+            step_index: self.sub().current_step_index,
+            start_time: Some(Time(whole_second_after(now))),
+            ..AnalysisRun::default()
+        });
+        if run.phase != AnalysisPhase::Running {
+            return run;
+        }
+        let values = self.values(scope, workload);
+        let begun = run.start_time.as_ref().map_or(now, |t| t.0);
+        let mut asks = Vec::new();
+        let mut metrics = Vec::new();
+        let mut asked = None;
+        for metric in &analysis.metrics {
+            let hash = metric.hash();
+            let known = run.metrics.iter().find(|m| m.name == metric.name && m.hash == hash).cloned();
+            // One that came later begins when it came.
+            let begun = if run.metrics.is_empty() { begun } else { now };
+            let mut status =
+                known.unwrap_or_else(|| MetricStatus { name: metric.name.clone(), hash, ..MetricStatus::default() });
+            let mut query = String::new();
+            if status.phase == AnalysisPhase::Running {
+                match self.resolve(metric, &values) {
+                    Ok(question) => {
+                        asks.extend(self.question(&mut status, metric, &question, begun, is_background));
+                        query = question.query;
+                    }
+                    Err(problem) => (status.message, status.next_time) = (problem, None),
+                }
+            }
+            if matches!(status.phase, AnalysisPhase::Failed | AnalysisPhase::Inconclusive) {
+                asked = asked.or(Some(query));
+            }
+            metrics.push(status);
+        }
+        run.metrics = metrics;
+        (run.phase, run.message) = sum(analysis, &run);
+        if let Some(query) = asked {
+            run.message = format!("{}; query: {}", run.message, short(&query));
+        }
+        if run.phase == AnalysisPhase::Running {
+            asks.into_iter().for_each(|ask| self.ask(ask));
+        }
+        run
+    }
+
+    /// Takes in an answer to a metric's question, if there is one; the next question.
+    fn question(
+        &mut self,
+        status: &mut MetricStatus,
+        metric: &Metric,
+        question: &Rendered,
+        begun: Timestamp,
+        is_background: bool,
+    ) -> Vec<Ask> {
+        let text = &question.query;
+        let from = begun.checked_add(SignedDuration::from_secs(metric.delay)).unwrap_or(begun);
+        let last = status.measurements.last().and_then(|m| m.time.as_ref()).map(|Time(last)| *last);
+        let first = || match last {
+            // It could not be asked for a while.
+            Some(last) => Time(ask::next(last, metric.interval, text, 0)),
+            None => Time(ask::due(from, metric.interval, text)),
+        };
+        let due = status.next_time.get_or_insert_with(first).0;
+        let namespace = self.snap.rollout.metadata.namespace.clone().unwrap_or_default();
+        let provider = &question.provider;
+        let asks = |due| match metric.comparison() {
+            _ if provider.pods.is_some() => Vec::new(),
+            Some(_) => ask::of_look(provider, &namespace, &question.counts, metric.interval, due),
+            None => vec![Ask::new(provider, &namespace, text, metric.interval, due)],
+        };
+        let asked = asks(due);
+        let sample = |ask: &Ask| self.snap.samples.get(&ask.id).filter(|sample| sample.at >= due);
+        let taken_in = match (metric.comparison(), asked.first()) {
+            (Some(comparison), _) => compare::complete(due, asked.iter().map(sample))
+                .map(|look| compare::take_in(status, metric, comparison, text, &look)),
+            (None, Some(ask)) => sample(ask).map(|sample| judge::take_in(status, metric, text, sample)),
+            (None, None) => (self.snap.now >= due)
+                .then(|| Sample { at: self.snap.now, answer: self.ask_pods(text) })
+                .map(|sample| judge::take_in(status, metric, text, &sample)),
+        };
+        if let Some((finding, said)) = taken_in {
+            status.phase = judge::phase(status, metric, is_background);
+            let is_news = match finding {
+                Finding::Passed | Finding::Undecided => false,
+                Finding::Failed | Finding::Inconclusive => true,
+                Finding::NoData | Finding::Unavailable | Finding::Mistake => status.without_data == 1,
+            };
+            if is_news {
+                self.warn(reasons::METRIC_NOT_GOOD, format!("metric {}: {said}; query: {}", metric.name, short(text)));
+            }
+        }
+        if status.phase != AnalysisPhase::Running {
+            status.next_time = None;
+            return Vec::new();
+        }
+        let due = status.next_time.as_ref().map_or(due, |t| t.0);
+        let asks = asks(due);
+        if asks.is_empty() {
+            self.look_again(due);
+        }
+        asks
+    }
+
+    /// What the pods of the new version say of themselves.
+    fn ask_pods(&self, query: &str) -> Answer {
+        let Some(new) = self.new_revision() else { return Answer::Empty };
+        let pods = self.snap.pods.iter().map(AsRef::as_ref);
+        let count = match query.trim() {
+            "restarts" => pods::restarts(pods, &new.pods),
+            _ => pods::oom_kills(pods, &new.pods),
+        };
+        // So many pods no cluster has that a double would not be exact.
+        count.map_or(Answer::Empty, |count| Answer::Value(f64::from(count)))
+    }
+
+    pub(super) fn resolve(&self, metric: &Metric, values: &Values) -> Result<Rendered, String> {
+        templates::resolve(metric, values, |name| {
+            let spec = at(self.snap.templates.get(name)?, &["spec"])?.clone();
+            serde_json::from_value::<MetricTemplateSpec>(spec).ok()
+        })
+    }
+
+    /// What a query may name.
+    pub(super) fn values(&self, scope: &Scope, workload: &Workload) -> Values {
+        let sub = self.status.canary_status.as_ref();
+        let new = self.new_revision();
+        let text = |text: &str| QueryValue::Text(text.to_owned());
+        let of_sub = |of: fn(&crate::api::v1beta1::CanaryStatus) -> &str| text(sub.map(of).unwrap_or_default());
+        let extra = canary_name(workload.name());
+        let nothing = PodNames::Listed(Default::default());
+        let names = new.as_ref().map_or(&nothing, |new| &new.pods);
+        let mut values: Vec<(&str, QueryValue)> = vec![
+            ("namespace", text(self.snap.rollout.metadata.namespace.as_deref().unwrap_or_default())),
+            ("rollout", text(self.rollout_name())),
+            ("workload", text(workload.name())),
+            ("canary-workload", text(if scope.style == Style::Canary { &extra } else { workload.name() })),
+            ("stable-revision", of_sub(|s| &s.stable_revision)),
+            ("stable-hash", of_sub(|s| &s.stable_revision)),
+            ("canary-revision", of_sub(|s| &s.canary_revision)),
+            ("canary-hash", text(new.as_ref().map_or("", |new| &new.hash))),
+            ("canary-pods", QueryValue::Pattern(names_pattern(names))),
+            ("canary-ips", QueryValue::Pattern(self.addresses(names))),
+            ("step", QueryValue::Bare(sub.map_or(0, |s| s.current_step_index).to_string())),
+        ];
+        if let Some(traffic) = &scope.traffic {
+            values.push(("stable-service", text(&traffic.names.stable_service)));
+            values.push(("canary-service", text(&traffic.names.canary_service)));
+        }
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    fn addresses(&self, names: &PodNames) -> String {
+        let pods = self.snap.pods.iter().filter(|pod| names.contains(object::name(pod)));
+        alternatives(pods.map(|pod| object::text(pod, &["status", "podIP"])).filter(|ip| !ip.is_empty()))
+    }
+}
+
+/// A regular expression that matches these texts; without any, one that matches no name.
+fn alternatives<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut all: Vec<String> = texts.map(literal).collect();
+    all.sort();
+    if all.is_empty() { "-".to_owned() } else { all.join("|") }
+}
+
+fn names_pattern(names: &PodNames) -> String {
+    match names {
+        PodNames::Prefixed(prefix) => format!("{}[^-]+", literal(prefix)),
+        PodNames::Listed(names) => alternatives(names.iter().map(String::as_str)),
+    }
+}
+
+/// How an analysis stands, and what decides or is missing.
+fn sum(analysis: &Analysis, run: &AnalysisRun) -> (AnalysisPhase, String) {
+    let described = |wanted: AnalysisPhase| {
+        let found: Vec<String> = (run.metrics.iter().zip(&analysis.metrics))
+            .filter(|(status, _)| status.phase == wanted)
+            .map(|(status, metric)| judge::describe(status, metric))
+            .collect();
+        (!found.is_empty()).then(|| found.join("; "))
+    };
+    for phase in [AnalysisPhase::Failed, AnalysisPhase::Inconclusive, AnalysisPhase::Running] {
+        if let Some(text) = described(phase) {
+            return (phase, text);
+        }
+    }
+    (AnalysisPhase::Passed, described(AnalysisPhase::Passed).unwrap_or_default())
+}
+
+/// As much of a query as a message bears.
+fn short(query: &str) -> String {
+    const LONGEST: usize = 200;
+    let line = query.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.get(..line.floor_char_boundary(LONGEST)) {
+        Some(part) if part.len() < line.len() => format!("{part}…"),
+        _ => line,
+    }
+}
