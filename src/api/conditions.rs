@@ -118,6 +118,8 @@ pub mod reasons {
     pub const HOOK_STUCK: &str = "HookStuck";
     /// The Job of a gate has failed, or cannot be made.
     pub const GATE_FAILED: &str = "GateFailed";
+    /// People could not be told of something.
+    pub const NOTIFICATION_FAILED: &str = "NotificationFailed";
     /// A gate of a step was passed.
     pub const GATE_PASSED: &str = "GatePassed";
     /// A step begins outside the change windows because a person said so.

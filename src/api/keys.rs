@@ -87,6 +87,15 @@ pub const SCRIPT_CONFIG_MAP: &str = "kruise-rollout-configuration";
 /// Key in that ConfigMap: the change windows of all Rollouts, as YAML.
 pub const CHANGE_WINDOWS: &str = "change-windows.yaml";
 
+/// Key in that ConfigMap: who is told of releases, as YAML.
+pub const NOTIFICATIONS: &str = "notifications.yaml";
+
+/// Secret of the controller's namespace with addresses and logins of receivers.
+pub const NOTIFICATION_SECRET: &str = "tidegate-notifications";
+
+/// Annotation on a Rollout: receivers beside the default ones, as `name` or `name=channel`; `none`: not the default ones.
+pub const NOTIFY: &str = "rollouts.kruise.io/notify";
+
 /// Annotation on a Rollout: why the release that is going on may begin steps outside its change windows.
 pub const OVERRIDE_WINDOWS: &str = "rollouts.kruise.io/change-window-override";
 /// Annotation of OpenKruise Rollouts on a workload whose release it has begun. Nobody else touches it until `tidegate

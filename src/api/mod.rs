@@ -24,6 +24,7 @@ pub mod convert;
 pub mod crd;
 pub mod hooks;
 pub mod keys;
+pub mod notifications;
 pub mod object;
 pub mod providers;
 mod rules;

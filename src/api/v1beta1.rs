@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     analysis::{Analysis, AnalysisStatus, OnFailure},
     hooks::{Hook, HooksStatus},
+    notifications::NotificationsStatus,
     windows::{ChangeWindow, Freeze, WindowOverride},
 };
 
@@ -456,6 +457,9 @@ pub struct RolloutStatus {
     /// What hooks said in this release, or in the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<HooksStatus>,
+    /// What people were told of this release, or of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<NotificationsStatus>,
     /// The step, 1-based, whose routes every gateway has taken last in this release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routed_step_index: Option<i32>,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{
         GROUP,
-        keys::{LEASE, SCRIPT_CONFIG_MAP},
+        keys::{LEASE, NOTIFICATION_SECRET, SCRIPT_CONFIG_MAP},
     },
     cli::{
         generated::{self, File},
@@ -131,6 +131,7 @@ const AT_HOME: &[Right] = &[
     right("coordination.k8s.io", &["leases"], &["create"]),
     Right { group: "coordination.k8s.io", resources: &["leases"], names: &[LEASE], verbs: &["get", "watch", "update"] },
     right("", &["secrets"], &["create"]),
+    Right { group: "", resources: &["secrets"], names: &[NOTIFICATION_SECRET], verbs: &["get"] },
     Right { group: "", resources: &["secrets"], names: &[SECRET], verbs: &["get", "list", "watch", "update"] },
 ];
 

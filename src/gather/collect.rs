@@ -14,6 +14,7 @@ use crate::{
     analysis::{Sample, templates::is_built_in},
     api::{
         keys,
+        notifications::{Notifications, Receiver},
         object::{self, ObjectRef},
         v1beta1::{IngressRef, NetworkRef, Rollout, WorkloadRef},
         windows::ClusterWindows,
@@ -21,11 +22,12 @@ use crate::{
     lua::{Engine, NotFound, Script, library},
     rollout::{
         Hold, Snapshot, UnknownKind,
-        calls::Reply,
+        calls::{Reply, short},
         history::History,
         is_releasing,
         jobs::{CRON_JOB, JOB},
         line::{self, Line, Standing},
+        notifications::config,
         release::{self, Scope, Traffic},
         windows::ForAll,
     },
@@ -153,6 +155,8 @@ pub fn collect(
         templates: BTreeMap::new(),
         samples: BTreeMap::new(),
         replies: BTreeMap::new(),
+        receivers: Ok(Vec::new()),
+        home: settings.script_namespace.clone(),
         line: None,
         windows: Ok(ForAll::default()),
         hold: Hold::InForce,
@@ -168,6 +172,7 @@ pub fn collect(
     snapshot.unknown = unknown_kinds(objects, &scope, &namespace);
 
     snapshot.windows = windows_for_all(objects, settings)?;
+    snapshot.receivers = receivers(objects, &snapshot.rollout, settings)?;
     if let Some(limit) = settings.max_in_flight {
         snapshot.line = Some(line_of(objects, &snapshot.rollout, limit)?);
     }
@@ -493,6 +498,21 @@ fn windows_for_all(objects: &impl Objects, settings: &Settings) -> Option<Result
     let read = read.and_then(|windows| ForAll::try_from(&windows).map_err(|e| e.to_string()));
     let place = format!("ConfigMap {}/{}", settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
     Some(read.map_err(|why| format!("{place}, key {}: {why}", keys::CHANGE_WINDOWS)))
+}
+
+/// Who is told of a Rollout.
+fn receivers(objects: &impl Objects, rollout: &Rollout, settings: &Settings) -> Option<Result<Vec<Receiver>, String>> {
+    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
+    let Some(map) = optional(objects.get(&target))? else { return Some(Ok(Vec::new())) };
+    let text = object::text(&map, &["data", keys::NOTIFICATIONS]);
+    if text.is_empty() {
+        return Some(Ok(Vec::new()));
+    }
+    let read = yaml::from_str::<Notifications>(text).map_err(|e| e.to_string());
+    let read = read.and_then(|read| config::check(&read).map(|()| read.receivers));
+    let annotation = rollout.metadata.annotations.as_ref().and_then(|a| a.get(keys::NOTIFY)).map(String::as_str);
+    let place = format!("ConfigMap {}/{}, key {}", settings.script_namespace, target.name, keys::NOTIFICATIONS);
+    Some(read.map(|all| config::receivers_of(&all, annotation)).map_err(|why| format!("{place}: {}", short(&why))))
 }
 
 /// The data of the administrator's ConfigMap.

@@ -51,6 +51,11 @@ pub(super) fn heed_clock(status: &mut RolloutStatus, now: Timestamp) {
     }
 }
 
+/// The last whole second that is not after a moment: what is due then is due at once.
+pub(super) fn second_before(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
 /// The first whole second that is not before a moment.
 pub(super) fn whole_second_after(moment: Timestamp) -> Timestamp {
     let seconds = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);

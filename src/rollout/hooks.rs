@@ -11,6 +11,7 @@ use self::answer::Meaning;
 pub use self::spec::{Hook, read};
 use super::{
     calls::{Call, Keys, Kind, Reply, backoff},
+    clock::second_before,
     machine::Machine,
     release::Release,
     turn::{Turn, Wait},
@@ -46,7 +47,7 @@ impl Machine<'_> {
                 moment,
                 step: index,
                 key,
-                since: Some(Time(second(self.snap.now))),
+                since: Some(Time(second_before(self.snap.now))),
                 ..HookStatus::default()
             });
             if status.phase != HookPhase::Allowed {
@@ -131,7 +132,7 @@ impl Machine<'_> {
             }
             let message = self.sub().message.clone();
             let message = if message.is_empty() { "the workload has been rolled back".to_owned() } else { message };
-            let since = Some(Time(second(self.snap.now)));
+            let since = Some(Time(second_before(self.snap.now)));
             let (name, moment) = (hook.name.clone(), HookMoment::OnRollback);
             let status = HookStatus { name, moment, step: index, key, message, since, ..HookStatus::default() };
             self.hooks().hooks.push(status);
@@ -214,7 +215,7 @@ impl Machine<'_> {
         let has_changed = status.phase != phase;
         if has_changed {
             status.tries = 0;
-            status.since = Some(Time(second(reply.at)));
+            status.since = Some(Time(second_before(reply.at)));
         }
         status.tries = status.tries.saturating_add(1);
         let since = status.since.as_ref().map_or(reply.at, |t| t.0);
@@ -242,7 +243,7 @@ impl Machine<'_> {
     }
 
     fn call_hook(&mut self, hook: &Hook, status: &mut HookStatus) {
-        let due = status.next_time.get_or_insert(Time(second(self.snap.now))).0;
+        let due = status.next_time.get_or_insert(Time(second_before(self.snap.now))).0;
         let metadata = &self.snap.rollout.metadata;
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let strategy = &self.snap.rollout.spec.strategy;
@@ -293,11 +294,6 @@ fn said(place: &str, does: &str, message: &str) -> String {
     if message.is_empty() { format!("{place}: {does}") } else { format!("{place}: {does}: {message}") }
 }
 
-/// Stored in whole seconds; rounded down, what is due at once is due at once.
-fn second(moment: Timestamp) -> Timestamp {
-    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
-}
-
 fn after(moment: Timestamp, seconds: i64) -> Timestamp {
-    second(moment).checked_add(SignedDuration::from_secs(seconds)).unwrap_or(moment)
+    second_before(moment).checked_add(SignedDuration::from_secs(seconds)).unwrap_or(moment)
 }

@@ -60,6 +60,8 @@ pub(super) struct Machine<'a> {
     events: Vec<Event>,
     asks: Vec<Ask>,
     calls: Vec<Call>,
+    /// Steps that came into place, each with a sentence.
+    pub(super) done: Vec<(i32, String)>,
     /// A moment that brings something to do, whatever the pass waits for.
     again: Option<Timestamp>,
     /// Why a person's jump to another step is not followed yet.
@@ -90,6 +92,7 @@ impl<'a> Machine<'a> {
             events: Vec::new(),
             asks: Vec::new(),
             calls: Vec::new(),
+            done: Vec::new(),
             again: None,
             barred_jump: None,
             is_in_line: false,
@@ -99,17 +102,18 @@ impl<'a> Machine<'a> {
     fn into_plan(mut self, wait: Wait) -> Plan {
         self.tell_hooks();
         let before = self.snap.rollout.status.as_ref();
-        match wait.stall {
-            Some((reason, message)) => {
-                self.events.extend(stall(&mut self.status, before, reason, &message, self.snap.now));
-            }
+        let stalled = match wait.stall {
+            Some((reason, message)) => stall(&mut self.status, before, reason, &message, self.snap.now),
             None => {
                 conditions::remove(&mut self.status.conditions, types::STALLED);
                 if let Some(message) = wait.message {
                     self.status.message = message;
                 }
+                None
             }
-        }
+        };
+        self.tell_people(stalled.as_ref());
+        self.events.extend(stalled);
         let requeue = [wait.until, self.again].into_iter().flatten().min();
         self.count_pods();
         self.leave_line();
@@ -370,6 +374,11 @@ impl<'a> Machine<'a> {
     pub(super) fn call(&mut self, call: Call) {
         self.calls.retain(|other| other.id != call.id);
         self.calls.push(call);
+    }
+
+    /// What people are told so far.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.events
     }
 
     /// Tells people.

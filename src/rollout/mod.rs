@@ -19,6 +19,7 @@ mod leave;
 pub mod line;
 mod machine;
 mod measuring;
+pub mod notifications;
 mod pods;
 mod rolling;
 mod routing;

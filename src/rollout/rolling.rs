@@ -285,6 +285,7 @@ impl Machine<'_> {
                 self.label_pods(scope, workload, release)?;
                 if self.sub().paused_step_index != Some(index) {
                     self.sub().paused_step_index = Some(index);
+                    self.done.push((index, format!("step {index} of {} is in place", release.count())));
                     if !self.is_free_passage(step, index, release) && self.pause_of(index, step) == Pause::Approval {
                         self.event(
                             reasons::STEP_PAUSED,

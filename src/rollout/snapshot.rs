@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{calls::Reply, history::History, line::Line, windows::ForAll};
 use crate::{
     analysis::Sample,
-    api::v1beta1::Rollout,
+    api::{notifications::Receiver, v1beta1::Rollout},
     lua::Engine,
     traffic::{
         ingress::Ingress,
@@ -63,6 +63,10 @@ pub struct Snapshot {
     pub samples: BTreeMap<String, Sample>,
     /// What came of each request that an earlier decision wanted sent, by its id.
     pub replies: BTreeMap<String, Reply>,
+    /// Who is told of the release, or why nobody can be.
+    pub receivers: Result<Vec<Receiver>, String>,
+    /// The controller's namespace, where Secrets of receivers are.
+    pub home: String,
     /// The limit on releases in flight, if there is one.
     pub line: Option<Line>,
     /// The administrator's change windows, or why they cannot be read.
