@@ -7,6 +7,8 @@ use std::{
     process::ExitCode,
 };
 
+mod history;
+
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -32,6 +34,8 @@ use crate::{
 pub enum Command {
     /// Judge recorded series by the metrics of a Rollout, and print the verdicts.
     Test(Args),
+    /// Run the metrics of a Rollout on the history of their server, and tell on which days it would have failed.
+    Try(history::Args),
     /// List the built-in templates.
     Templates,
 }
@@ -77,6 +81,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Try(args) => history::run(&args),
         Command::Test(args) => {
             let mut is_good = true;
             for file in &args.files {

@@ -3,7 +3,7 @@
 mod datadog;
 pub mod http;
 pub mod login;
-mod prometheus;
+pub mod prometheus;
 pub mod servers;
 #[cfg(test)]
 mod stand_ins;

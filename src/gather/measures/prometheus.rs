@@ -1,5 +1,7 @@
 //! Servers that speak Prometheus' HTTP API: `POST /api/v1/query`.
 
+use std::collections::BTreeMap;
+
 use http::{Request, header::CONTENT_TYPE};
 use hyper::body::Bytes;
 use serde::Deserialize;
@@ -30,6 +32,49 @@ impl Dialect for Prometheus {
         (!reply.error.is_empty()).then(|| format!("{}: {}", part(&reply.error_type), part(&reply.error)))
     }
 }
+
+/// Asks for what a query said at each moment from one second to another, `step` seconds apart.
+pub(super) fn range_request(
+    ask: &Ask,
+    address: &str,
+    (from, to): (i64, i64),
+    step: i64,
+) -> Result<Request<Bytes>, Failure> {
+    let [from, to, step] = [from, to, step].map(|number| number.to_string());
+    let fields = [("query", ask.query.as_str()), ("start", &from), ("end", &to), ("step", &step)];
+    post(ask, &format!("{address}/api/v1/query_range"), &fields)
+}
+
+/// What a query said, by second: the values of all series.
+pub type Range = BTreeMap<i64, Vec<f64>>;
+
+pub(super) fn read_range(body: &[u8]) -> Result<Range, Failure> {
+    let reply: Option<Reply> = serde_json::from_slice(body).ok();
+    if reply.and_then(|reply| reply.data).is_none_or(|data| data.kind != "matrix") {
+        return Err(Failure::Mistake(
+            "the answer is none of Prometheus' HTTP API to a question about a time".to_owned(),
+        ));
+    }
+    let mut range = Range::new();
+    for series in result::<Vec<RangeSeries>>(body)? {
+        for RangePoint(at, value) in series.values {
+            // Whole seconds are meant.
+            #[allow(clippy::cast_possible_truncation)]
+            range.entry(at.round() as i64).or_default().push(number(&value)?);
+        }
+    }
+    Ok(range)
+}
+
+#[derive(Deserialize)]
+struct RangeSeries {
+    #[serde(default)]
+    values: Vec<RangePoint>,
+}
+
+/// Seconds since 1970, and a number as text.
+#[derive(Deserialize)]
+struct RangePoint(f64, String);
 
 fn post(ask: &Ask, uri: &str, fields: &[(&str, &str)]) -> Result<Request<Bytes>, Failure> {
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();

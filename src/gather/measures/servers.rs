@@ -15,7 +15,7 @@ use super::{
     datadog::Datadog,
     http::{Failure, Http},
     login::{Login, Logins},
-    prometheus::Prometheus,
+    prometheus::{Prometheus, Range, range_request, read_range},
     web::Web,
 };
 use crate::analysis::{Answer, ask::Ask};
@@ -69,8 +69,17 @@ impl Servers {
         dialect.read(ask, &body)
     }
 
+    /// What a Prometheus said to a question at each moment from one second to another, `step` seconds apart.
+    ///
+    /// # Errors
+    /// As when it is asked once; also when the provider is no Prometheus.
+    pub async fn range(&self, ask: &Ask, times: (i64, i64), step: i64) -> Result<Range, Failure> {
+        let body = self.send(ask, &Prometheus, |address| range_request(ask, address, times, step)).await?;
+        read_range(&body)
+    }
+
     /// One exchange with the server of a question; the answer of one that had no objection.
-    pub(super) async fn send(
+    async fn send(
         &self,
         ask: &Ask,
         dialect: &dyn Dialect,
