@@ -1,4 +1,4 @@
-//! Idle costs nothing: with nothing changing there is no request but watches (invariant 12). `make idle` has 200 Rollouts.
+//! Idle costs nothing: with nothing changing there is no request but watches (invariant 12). `make idle` has 1,000 Rollouts.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,15 +17,23 @@ use tidegate::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Rollouts of a namespace.
+const NAMESPACE: usize = 25;
+
 #[tokio::test(start_paused = true)]
 async fn ten_minutes_of_nothing_ask_for_nothing() {
     let count: usize = std::env::var("ROLLOUTS").map_or(50, |n| n.parse().unwrap());
-    let mut builder = install(Cluster::builder()).unwrap().namespace("shop").namespace("kruise-rollout");
+    let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
     builder = builder.kind("networking.istio.io", &["v1"], "virtualservices", "VirtualService", true);
+    // The controllers of the cluster look at whole namespaces.
+    let namespaces = (0..count.div_ceil(NAMESPACE)).map(|i| format!("team-{i}"));
+    for namespace in namespaces {
+        builder = builder.namespace(&namespace);
+    }
     for i in 0..count {
         let name = format!("web-{i}");
         let app = json!({"app": name});
-        let meta = |name: &str| json!({"name": name, "namespace": "shop"});
+        let meta = |name: &str| json!({"name": name, "namespace": format!("team-{}", i / NAMESPACE)});
         builder = builder
             .object(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(&name),
                 "spec": {"replicas": 1, "selector": {"matchLabels": app}, "template": {"metadata": {"labels": app},

@@ -308,7 +308,8 @@ impl Case<'_> {
             return false;
         };
         let (api_version, of_kind) = kind.revisions;
-        let revisions = objects.list(api_version, of_kind, &self.target.namespace).unwrap_or_default();
+        let revisions =
+            objects.tied(api_version, of_kind, &self.target.namespace, object::uid(live)).unwrap_or_default();
         let surroundings = Surroundings { revisions: &revisions, pods: &[] };
         let workload = (kind.read)(live, &surroundings);
         // The workload counts those that have pods; one without any is a revision of it all the same.

@@ -30,6 +30,7 @@ use super::{
     desk::{Answerer, Clock, Desk},
     measures::{Means, Measures, measures},
     pods::{self, Pods},
+    shelf::{Name, Shelf, name_of},
 };
 use crate::{
     analysis::{Sample, ask::Ask},
@@ -61,17 +62,6 @@ pub enum Change {
 }
 
 type Kind = (String, String);
-type Name = (String, String);
-
-#[derive(Default)]
-struct Shelf {
-    objects: BTreeMap<Name, Arc<Value>>,
-    /// Written by us since the last list began: such a list may lack them.
-    written: BTreeSet<Name>,
-    resource: Option<ApiResource>,
-    missing: Option<Missing>,
-    is_synced: bool,
-}
 
 /// Watch caches. Cloning shares them.
 #[derive(Clone)]
@@ -310,13 +300,7 @@ impl Cache {
         let changed = {
             let mut shelves = self.lock();
             let Some(shelf) = shelves.get_mut(&key) else { return };
-            // Also of two objects that had the name one after the other: a late event of the first says nothing of the
-            // second.
-            let is_newer = shelf.objects.get(&name_of(&object)).is_none_or(|known| version(&object) > version(known));
-            if is_newer {
-                shelf.objects.insert(name_of(&object), object.clone());
-            }
-            is_newer
+            shelf.put(&object)
         };
         if changed {
             self.tell(&object);
@@ -351,10 +335,7 @@ impl Cache {
         {
             let mut shelves = self.lock();
             let Some(shelf) = shelves.get_mut(&kind_of(object)) else { return };
-            // An object that was created anew under the name is another one.
-            if shelf.objects.get(&name_of(object)).is_some_and(|known| object::uid(known) == object::uid(object)) {
-                shelf.objects.remove(&name_of(object));
-            }
+            shelf.remove(&name_of(object), object::uid(object));
         }
         self.tell(object);
     }
@@ -363,15 +344,9 @@ impl Cache {
         let gone: Vec<Arc<Value>> = {
             let mut shelves = self.lock();
             let Some(shelf) = shelves.get_mut(key) else { return };
-            let is_gone = |name: &Name| !listed.contains(name) && !shelf.written.contains(name);
-            let gone: Vec<Arc<Value>> =
-                shelf.objects.iter().filter(|(name, _)| is_gone(name)).map(|(_, object)| object.clone()).collect();
-            for object in &gone {
-                shelf.objects.remove(&name_of(object));
-            }
             shelf.is_synced = true;
             shelf.missing = None;
-            gone
+            shelf.retain(listed)
         };
         gone.iter().for_each(|object| self.tell(object));
         let _ = self.changes.send(Change::Kind(key.0.clone(), key.1.clone()));
@@ -382,7 +357,7 @@ impl Cache {
             let mut shelves = self.lock();
             let Some(shelf) = shelves.get_mut(key) else { return };
             let changed = shelf.missing.as_ref() != Some(&missing);
-            shelf.objects.clear();
+            shelf.clear();
             shelf.is_synced = true;
             shelf.missing = Some(missing);
             changed
@@ -390,6 +365,13 @@ impl Cache {
         if changed {
             let _ = self.changes.send(Change::Kind(key.0.clone(), key.1.clone()));
         }
+    }
+
+    /// Reads a kind, unless it still is being read for the first time itself.
+    fn synced<T>(&self, api_version: &str, kind: &str, read: impl FnOnce(&mut Shelf) -> T) -> Option<T> {
+        self.ensure(api_version, kind);
+        let mut shelves = self.lock();
+        shelves.get_mut(&(api_version.to_owned(), kind.to_owned())).filter(|s| s.is_synced).map(read)
     }
 
     fn tell(&self, object: &Arc<Value>) {
@@ -409,15 +391,15 @@ impl Objects for Cache {
             return pod.ok_or(Lookup::Missing(Missing::Object));
         }
         self.ensure(&target.api_version, &target.kind);
-        let shelves = self.lock();
-        let Some(shelf) = shelves.get(&(target.api_version.clone(), target.kind.clone())) else {
+        let mut shelves = self.lock();
+        let Some(shelf) = shelves.get_mut(&(target.api_version.clone(), target.kind.clone())) else {
             return Err(Lookup::Pending);
         };
         if let Some(missing) = &shelf.missing {
             return Err(Lookup::Missing(missing.clone()));
         }
-        match shelf.objects.get(&(target.namespace.clone(), target.name.clone())) {
-            Some(object) => Ok(object.clone()),
+        match shelf.get(&(target.namespace.clone(), target.name.clone())) {
+            Some(object) => Ok(object),
             None if shelf.is_synced => Err(Lookup::Missing(Missing::Object)),
             None => Err(Lookup::Pending),
         }
@@ -436,19 +418,15 @@ impl Objects for Cache {
     }
 
     fn list_all(&self, api_version: &str, kind: &str) -> Option<Vec<Arc<Value>>> {
-        self.ensure(api_version, kind);
-        let shelves = self.lock();
-        let shelf = shelves.get(&(api_version.to_owned(), kind.to_owned())).filter(|s| s.is_synced)?;
-        Some(shelf.objects.values().cloned().collect())
+        self.synced(api_version, kind, |shelf| shelf.all())
     }
 
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>> {
-        self.ensure(api_version, kind);
-        let shelves = self.lock();
-        let shelf = shelves.get(&(api_version.to_owned(), kind.to_owned())).filter(|s| s.is_synced)?;
-        let from = (namespace.to_owned(), String::new());
-        let objects = shelf.objects.range(from..).take_while(|((ns, _), _)| ns == namespace);
-        Some(objects.map(|(_, object)| object.clone()).collect())
+        self.synced(api_version, kind, |shelf| shelf.of_namespace(namespace))
+    }
+
+    fn tied(&self, api_version: &str, kind: &str, namespace: &str, tie: &str) -> Option<Vec<Arc<Value>>> {
+        self.synced(api_version, kind, |shelf| shelf.tied(namespace, tie))
     }
 }
 
@@ -486,10 +464,6 @@ pub(super) fn backoff() -> ResetTimerBackoff<WatchBackoff> {
 
 fn kind_of(object: &Value) -> Kind {
     (object::text(object, &["apiVersion"]).to_owned(), object::text(object, &["kind"]).to_owned())
-}
-
-fn name_of(object: &Value) -> Name {
-    (object::namespace(object).to_owned(), object::name(object).to_owned())
 }
 
 /// Resource versions are integers that grow (Kubernetes API conventions since 1.35, and etcd always).

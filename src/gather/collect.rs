@@ -53,6 +53,12 @@ pub trait Objects {
     /// All objects of a kind in a namespace; `None` while the kind is being read for the first time, because a part of
     /// them would be taken for all.
     fn list(&self, api_version: &str, kind: &str, namespace: &str) -> Option<Vec<Arc<Value>>>;
+    /// Those of them that have this [`tie`], in the order of names.
+    fn tied(&self, api_version: &str, kind: &str, namespace: &str, wanted: &str) -> Option<Vec<Arc<Value>>> {
+        let mut objects = self.list(api_version, kind, namespace)?;
+        objects.retain(|object| tie(object) == Some(wanted));
+        Some(objects)
+    }
     /// Pods that a label selector selects in the namespace of a Rollout; `None` while they are being read for the first
     /// time. They are followed for this Rollout from now on.
     fn pods(&self, rollout: &(String, String), selector: &str) -> Option<Vec<Arc<Value>>>;
@@ -63,6 +69,20 @@ pub trait Objects {
     /// What came of each request that the last plan for a Rollout wanted sent, by its id.
     fn replies(&self, _rollout: &(String, String)) -> BTreeMap<String, Reply> {
         BTreeMap::new()
+    }
+}
+
+/// What an object is looked up by beside its name: the uid of the owner that controls it, the Service of an
+/// EndpointSlice, the name of a Rollout's workload in either spelling.
+pub fn tie(object: &Value) -> Option<&str> {
+    let named = |path: &[&str]| Some(object::text(object, path)).filter(|name| !name.is_empty());
+    match object::text(object, &["kind"]) {
+        "ReplicaSet" | "ControllerRevision" | "RolloutHistory" => object::controller_uid(object),
+        "EndpointSlice" => object::label(object, keys::SERVICE_NAME),
+        "Rollout" => {
+            named(&["spec", "workloadRef", "name"]).or_else(|| named(&["spec", "objectRef", "workloadRef", "name"]))
+        }
+        _ => None,
     }
 }
 
@@ -193,10 +213,7 @@ pub fn collect(
     let owners: Vec<String> =
         [&snapshot.workload, &snapshot.canary].into_iter().flatten().map(|o| object::uid(o).to_owned()).collect();
     let (api_version, kind) = scope.kind.revisions;
-    snapshot.revisions = objects.list(api_version, kind, &namespace)?;
-    snapshot
-        .revisions
-        .retain(|set| object::controller_uid(set).is_some_and(|uid| owners.iter().any(|owner| owner == uid)));
+    snapshot.revisions = all_tied(objects, api_version, kind, &namespace, owners.iter().map(String::as_str))?;
 
     if is_releasing(&snapshot.rollout)
         && let Some(selector) = snapshot.workload.as_ref().and_then(|w| pods::selector(w))
@@ -215,11 +232,9 @@ pub fn collect(
         if traffic.has_canary_service() {
             snapshot.canary_service = at("v1", "Service", &names.canary_service)?;
         }
-        snapshot.endpoint_slices = objects.list("discovery.k8s.io/v1", "EndpointSlice", &namespace)?;
-        snapshot.endpoint_slices.retain(|slice| {
-            let service = object::label(slice, keys::SERVICE_NAME);
-            service == Some(&names.stable_service) || service == Some(&names.canary_service)
-        });
+        let services = BTreeSet::from([names.stable_service.as_str(), names.canary_service.as_str()]);
+        snapshot.endpoint_slices =
+            all_tied(objects, "discovery.k8s.io/v1", "EndpointSlice", &namespace, services.into_iter())?;
         (snapshot.networks, snapshot.ingress) = routes(objects, traffic, &namespace, settings)?;
         know_working(&mut snapshot, engine);
     }
@@ -241,6 +256,22 @@ pub fn collect(
     }
     snapshot.replies = objects.replies(&key);
     Some(snapshot)
+}
+
+/// Objects of a namespace with any of these [`tie`]s, in the order of names.
+fn all_tied<'a>(
+    objects: &impl Objects,
+    api_version: &str,
+    kind: &str,
+    namespace: &str,
+    ties: impl Iterator<Item = &'a str>,
+) -> Option<Vec<Arc<Value>>> {
+    // Of nobody: whether the kind was read is said all the same.
+    let ties: Vec<&str> = ties.chain(std::iter::once("")).collect();
+    let found: Option<Vec<_>> = ties.iter().map(|tie| objects.tied(api_version, kind, namespace, tie)).collect();
+    let mut found: Vec<Arc<Value>> = found?.into_iter().flatten().collect();
+    found.sort_by(|a, b| object::name(a).cmp(object::name(b)));
+    Some(found)
 }
 
 /// Kinds that hold the workload and what stands around it, and of which nothing can be known.
@@ -345,9 +376,8 @@ fn records(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option
         Err(Lookup::Missing(why @ (Missing::Kind | Missing::Forbidden(_)))) => return Some(Err(why)),
         Err(Lookup::Missing(Missing::Object)) | Ok(_) => {}
     }
-    let mut records = objects.list(HISTORY.0, HISTORY.1, namespace)?;
-    records.retain(|record| object::controller_uid(record) == rollout.metadata.uid.as_deref());
-    Some(Ok(records))
+    let uid = rollout.metadata.uid.as_deref().unwrap_or_default();
+    objects.tied(HISTORY.0, HISTORY.1, namespace, uid).map(Ok)
 }
 
 /// The objects that route, with their scripts, and the Ingress beside which a canary stands.
@@ -538,13 +568,12 @@ fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &
 
 /// Other Rollouts that name a workload and are not letting go of it.
 fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, namespace: &str) -> Option<Vec<Rollout>> {
-    let rollouts = objects.list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?;
-    // By name first: a namespace may have a thousand.
+    let namesakes = objects.tied("rollouts.kruise.io/v1beta1", "Rollout", namespace, &workload.name)?;
     let own = rollout.metadata.name.as_deref();
-    let namesakes =
-        rollouts.iter().filter(|other| Some(object::name(other)) != own && names_workload(other, &workload.name));
     Some(
         namesakes
+            .iter()
+            .filter(|other| Some(object::name(other)) != own)
             .filter_map(|other| Rollout::deserialize(&**other).ok())
             .filter(|other| rank(other).0 < IDLE)
             .filter(|other| {
@@ -556,13 +585,6 @@ fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, nam
             })
             .collect(),
     )
-}
-
-/// Whether a Rollout names a workload of this name, in either spelling.
-fn names_workload(rollout: &Value, name: &str) -> bool {
-    [&["spec", "workloadRef", "name"][..], &["spec", "objectRef", "workloadRef", "name"]]
-        .into_iter()
-        .any(|path| object::text(rollout, path) == name)
 }
 
 const IDLE: u8 = 2;

@@ -7,6 +7,7 @@ pub mod desk;
 pub mod measures;
 pub mod pods;
 mod routing;
+mod shelf;
 
 pub use cache::Cache;
 pub use collect::{Lookup, Objects, Settings, collect};

@@ -9,6 +9,8 @@
     clippy::disallowed_methods
 )]
 
+mod upgrade;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -27,13 +29,13 @@ use tidegate::{
         v1beta1::{Rollout, RolloutSpec},
     },
     apply::{Fence, Reach, Writer},
-    cli::demo::world::{install, manifests},
+    cli::demo::world::{install, manifests, options},
     controller::{
         self, CACHES, Options,
         lease::{self, Election},
     },
     gather::Cache,
-    rollout::{Effect, decide, plan::Purpose},
+    rollout::{Effect, plan::Purpose},
     sim::{Cluster, Fault, Gvr, Rng, Rule, View, Write},
     telemetry::{Health, Metrics},
 };
@@ -315,6 +317,11 @@ struct Replica {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// How a replica is set up whose clock is wrong by so many seconds.
+fn replica_options(cluster: &Cluster, skew: i64, health: Health) -> Options {
+    Options { clock: skewed(cluster, skew), workers: 2, health, ..options(cluster) }
+}
+
 impl Story {
     fn begin(replicas: &[&str], seed: u64) -> Story {
         let mut builder = install(Cluster::builder()).unwrap().namespace(NAMESPACE).seed(seed);
@@ -333,23 +340,7 @@ impl Story {
 
     fn replica(&self, who: &str, skew: i64) -> Replica {
         let (health, stop) = (Health::new([CACHES, lease::ELECTION]), CancellationToken::new());
-        let options = Options {
-            clock: skewed(&self.cluster, skew),
-            decide: Arc::new(decide),
-            guard: tidegate::apply::guard::guard(),
-            provider: std::sync::Arc::new(|_| std::sync::Arc::new(tidegate::gather::measures::Nobody)),
-            caller: std::sync::Arc::new(|_, _| Box::new(tidegate::gather::calls::Nobody)),
-            decides_in_place: true,
-            namespace: NAMESPACE.to_owned(),
-            config_map_wins: false,
-            history_limit: None,
-            max_in_flight: None,
-            names_people: false,
-            workers: 2,
-            engine: Arc::new(|| tidegate::lua::Engine::new(1)),
-            health: health.clone(),
-            metrics: Metrics::new(),
-        };
+        let options = replica_options(&self.cluster, skew, health.clone());
         let work = controller::run_elected(self.cluster.client(who), options, election(who), stop.clone());
         Replica { health, stop, task: tokio::spawn(work) }
     }
