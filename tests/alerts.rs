@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tidegate::telemetry::Metrics;
+use tidegate::telemetry::{Metrics, Standing};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/tidegate/files").join(name)
@@ -46,6 +46,9 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
     metrics.script_called("networking.istio.io/VirtualService", "error", second);
     metrics.rollout_phase("shop/web", Some("Progressing"));
     metrics.rollout_stalled("shop/web", Some("ScriptFailed"));
+    metrics.rollout_warned(&("shop".to_owned(), "web".to_owned()), &["Degraded"]);
+    let standing = Standing { step: 1, state: "StepUpgrade".to_owned(), since: 1 };
+    metrics.release(&("shop".to_owned(), "web".to_owned()), Some(&standing));
     metrics.webhook_called("validate", "error", second);
     metrics.certificate_ends("ca", 1);
     metrics.queried("ok", second);
@@ -125,15 +128,42 @@ fn every_alert_says_what_is_wrong_and_what_to_do() {
     }
 }
 
-/// Prometheus' own word for it, on machines that have its tool.
+/// Prometheus' own word for it, on machines that have its tool: whether it understands the alerts, and whether each fires
+/// when it should and only then. `PROMTOOL` names the tool where it is not on the path.
 #[test]
 fn promtool_takes_the_alerts() {
-    match Command::new("promtool").args(["check", "rules"]).arg(file("alerts.yaml")).output() {
-        Ok(output) => {
-            let text =
-                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success(), "{text}");
+    let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    for (verb, path) in [("check", file("alerts.yaml")), ("test", fired())] {
+        match Command::new(&tool).args([verb, "rules"]).arg(path).output() {
+            Ok(output) => {
+                let text =
+                    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                assert!(output.status.success(), "{text}");
+            }
+            Err(_) => {
+                eprintln!("promtool is not installed (package prometheus): the alerts were NOT checked by it");
+                return;
+            }
         }
-        Err(_) => eprintln!("promtool is not installed (package prometheus): the alerts were NOT checked by it"),
     }
+}
+
+/// Where promtool is told what fires when.
+fn fired() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/alerts/fired.yaml")
+}
+
+#[test]
+fn each_alert_is_seen_to_fire_and_not_to_fire() {
+    let tests: Value = tidegate::yaml::from_str(&fs::read_to_string(fired()).unwrap()).unwrap();
+    let mut seen = BTreeMap::<String, BTreeSet<bool>>::new();
+    for case in tests["tests"].as_array().unwrap().iter().flat_map(|t| t["alert_rule_test"].as_array().unwrap()) {
+        let fires = case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+        seen.entry(case["alertname"].as_str().unwrap().to_owned()).or_default().insert(fires);
+    }
+    for alert in alerts() {
+        let name = alert["alert"].as_str().unwrap();
+        assert_eq!(seen.remove(name), Some(BTreeSet::from([false, true])), "{name} in {}", fired().display());
+    }
+    assert!(seen.is_empty(), "no such alerts: {seen:?}");
 }

@@ -114,7 +114,9 @@ pub async fn run_elected(client: Client, options: Options, election: lease::Elec
         let (client, options, health) = (client.clone(), options.clone(), health.clone());
         async move {
             health.set(CACHES, Err("a term as the leader begins".to_owned()));
+            let metrics = options.metrics.clone();
             lead(client, options, fence, stop).await;
+            metrics.forget_rollouts();
             // A replica that stands by needs none.
             health.set(CACHES, Ok(()));
         }

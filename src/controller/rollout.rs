@@ -17,7 +17,7 @@ use crate::{
     apply::Reach,
     gather::collect,
     rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, plan::stall},
-    telemetry::logs,
+    telemetry::{Standing, logs},
 };
 
 impl Subject for Rollout {
@@ -61,6 +61,10 @@ impl Subject for Rollout {
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), phase);
         let stalled = conditions::find(&status.conditions, types::STALLED).filter(|c| c.status == "True");
         reconciler.metrics.rollout_stalled(&format!("{}/{}", key.0, key.1), stalled.map(|c| c.reason.as_str()));
+        let is_true = |kind| conditions::find(&status.conditions, kind).is_some_and(|c| c.status == "True");
+        let warned = [types::SCRIPT_REJECTED, types::DEGRADED].into_iter().filter(|kind| is_true(kind));
+        reconciler.metrics.rollout_warned(key, &warned.collect::<Vec<_>>());
+        reconciler.metrics.release(key, standing(status).filter(|_| is_releasing(&present)).as_ref());
         reconciler.metrics.analysis(key, measured(status));
         let old = self.status.as_ref();
         if is_stored && old.is_none_or(|o| o.message != status.message || o.phase != status.phase) {
@@ -81,11 +85,24 @@ impl Subject for Rollout {
     fn gone(reconciler: &Reconciler, key: &Key) {
         reconciler.metrics.rollout_phase(&format!("{}/{}", key.0, key.1), None);
         reconciler.metrics.rollout_stalled(&format!("{}/{}", key.0, key.1), None);
+        reconciler.metrics.rollout_warned(key, &[]);
+        reconciler.metrics.release(key, None);
         reconciler.metrics.analysis(key, std::iter::empty());
         reconciler.cache.forget_pods(key);
         reconciler.cache.want(key, Vec::new());
         reconciler.cache.call(key, Vec::new());
     }
+}
+
+/// Where the release of a status is.
+fn standing(status: &RolloutStatus) -> Option<Standing> {
+    let canary = status.canary_status.as_ref().and_then(|sub| sub.last_update_time.as_ref());
+    let since = canary.or_else(|| status.blue_green_status.as_ref()?.last_update_time.as_ref())?;
+    Some(Standing {
+        step: status.current_step_index,
+        state: status.current_step_state.clone(),
+        since: since.0.as_second(),
+    })
 }
 
 /// Of each metric its analysis, name, last value, and whether it has failed.

@@ -18,6 +18,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::releases::{Releases, Standing};
+
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -84,6 +86,11 @@ struct Reason {
     reason: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Warned {
+    condition: &'static str,
+}
+
 /// Counters, gauges and histograms. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
@@ -99,6 +106,8 @@ struct Inner {
     script_duration: Family<Script, Histogram, fn() -> Histogram>,
     rollouts: Family<Phase, Gauge>,
     stalled: Family<Reason, Gauge>,
+    warned: Family<Warned, Gauge>,
+    releases: Releases,
     queue_depth: Gauge,
     leader: Gauge,
     webhook_duration: Family<WebhookResult, Histogram, fn() -> Histogram>,
@@ -114,6 +123,8 @@ struct Inner {
     phases: Mutex<HashMap<String, String>>,
     /// Why each Rollout that needs a person does, by `namespace/name`.
     reasons: Mutex<HashMap<String, String>>,
+    /// The conditions of each Rollout that a person should know of, by namespace and name.
+    warnings: Mutex<HashMap<(String, String), Vec<&'static str>>>,
 }
 
 /// A script call takes some 20 µs to 300 µs; its budget ends at a second.
@@ -145,6 +156,8 @@ impl Metrics {
             Family::<Script, Histogram, fn() -> Histogram>::new_with_constructor(script_buckets as fn() -> Histogram);
         let rollouts = Family::<Phase, Gauge>::default();
         let stalled = Family::<Reason, Gauge>::default();
+        let warned = Family::<Warned, Gauge>::default();
+        let releases = Releases::default();
         let queue_depth = Gauge::default();
         let leader = Gauge::default();
         let webhook_duration = Family::<WebhookResult, Histogram, fn() -> Histogram>::new_with_constructor(
@@ -205,6 +218,12 @@ impl Metrics {
             "Rollouts that wait for a person to mend something, by reason",
             stalled.clone(),
         );
+        registry.register(
+            "rollouts_warned",
+            "Rollouts that go on, with a condition that a person should know of",
+            warned.clone(),
+        );
+        releases.register(&mut registry);
         registry.register("queue_depth", "Rollouts that wait for a reconcile", queue_depth.clone());
         registry.register("leader", "1 while this replica decides, 0 while it stands by", leader.clone());
         registry.register_with_unit(
@@ -233,6 +252,8 @@ impl Metrics {
             script_duration,
             rollouts,
             stalled,
+            warned,
+            releases,
             queue_depth,
             leader,
             webhook_duration,
@@ -245,6 +266,7 @@ impl Metrics {
             measured: Mutex::default(),
             phases: Mutex::default(),
             reasons: Mutex::default(),
+            warnings: Mutex::default(),
         }))
     }
 
@@ -280,6 +302,42 @@ impl Metrics {
     pub fn rollout_stalled(&self, rollout: &str, reason: Option<&str>) {
         let label = |reason: &str| Reason { reason: reason.to_owned() };
         move_between(&self.0.reasons, &self.0.stalled, label, rollout, reason);
+    }
+
+    /// A Rollout (namespace and name) has these conditions that a person should know of, though it goes on.
+    pub fn rollout_warned(&self, rollout: &(String, String), conditions: &[&'static str]) {
+        let mut warnings = self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = warnings.remove(rollout).unwrap_or_default();
+        for condition in conditions.iter().filter(|c| !old.contains(c)) {
+            self.0.warned.get_or_create(&Warned { condition }).inc();
+        }
+        for condition in old.iter().filter(|c| !conditions.contains(c)) {
+            self.0.warned.get_or_create(&Warned { condition }).dec();
+        }
+        if !conditions.is_empty() {
+            warnings.insert(rollout.clone(), conditions.to_vec());
+        }
+    }
+
+    /// The release of a Rollout (namespace and name) is here; `None` when none goes on.
+    pub fn release(&self, rollout: &(String, String), standing: Option<&Standing>) {
+        self.0.releases.set(rollout, standing);
+    }
+
+    /// Forgets all Rollouts: from now on another replica decides, and tells of them.
+    pub fn forget_rollouts(&self) {
+        let inner = &self.0;
+        inner.phases.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        inner.rollouts.clear();
+        inner.reasons.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        inner.stalled.clear();
+        inner.warnings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        inner.warned.clear();
+        inner.measured.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        inner.analysis_value.clear();
+        inner.analysis_failed.clear();
+        inner.releases.clear();
+        inner.queue_depth.set(0);
     }
 
     /// A metrics server was asked.
@@ -432,5 +490,19 @@ mod tests {
         metrics.rollout_phase("a/one", None);
         metrics.rollout_phase("a/one", None);
         assert_eq!((count("Healthy").as_deref(), count("Progressing").as_deref()), (Some("1"), Some("0")));
+        let warned = || value(&metrics.encode(), "tidegate_rollouts_warned{condition=\"Degraded\"}");
+        let key = ("a".to_owned(), "one".to_owned());
+        metrics.rollout_warned(&key, &["Degraded", "ScriptRejected"]);
+        metrics.rollout_warned(&key, &["Degraded"]);
+        assert_eq!(warned().as_deref(), Some("1"));
+        metrics.rollout_warned(&key, &[]);
+        metrics.rollout_warned(&key, &[]);
+        assert_eq!(warned().as_deref(), Some("0"));
+        // Another replica tells of them.
+        metrics.rollout_warned(&key, &["Degraded"]);
+        metrics.forget_rollouts();
+        assert!(!metrics.encode().contains("tidegate_rollouts{") && warned().is_none());
+        metrics.rollout_phase("a/one", Some("Healthy"));
+        assert_eq!(count("Healthy").as_deref(), Some("1"));
     }
 }
