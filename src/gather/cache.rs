@@ -212,11 +212,11 @@ impl Cache {
     async fn follow(&self, key: &Kind, resource: &ApiResource) {
         let (api, config) = if key.1 == "ConfigMap" {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
-            (api, watcher::Config::default().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
+            (api, config().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
         } else {
             // Of the cluster's webhooks only our own configuration may be read.
             let own = (key.1 == WEBHOOKS.1).then(|| format!("metadata.name={}", crate::workload::hold::WEBHOOKS));
-            let config = own.map_or_else(watcher::Config::default, |own| watcher::Config::default().fields(&own));
+            let config = own.map_or_else(config, |own| config().fields(&own));
             // A cluster has many; ours alone are read.
             let config = if key.1 == JOB.1 { config.labels(keys::JOB_OF) } else { config };
             (Api::all_with(self.client.clone(), resource), config)
@@ -428,6 +428,14 @@ impl Objects for Cache {
     fn tied(&self, api_version: &str, kind: &str, namespace: &str, tie: &str) -> Option<Vec<Arc<Value>>> {
         self.synced(api_version, kind, |shelf| shelf.tied(namespace, tie))
     }
+}
+
+/// Objects of a page of a list. A page is in memory as a whole, several times over, and all kinds are read at once.
+const PAGE: u32 = 50;
+
+/// How a kind is watched.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 /// When a failed watch is tried again: as kube's own, without its jitter. One process does not storm a server, and a

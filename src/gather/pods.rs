@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::cache::{Change, backoff, version};
+use super::cache::{Change, backoff, config, version};
 use crate::api::{
     keys,
     object::{self, at},
@@ -114,7 +114,7 @@ impl Pods {
 
     async fn follow(self, key: Key, selector: String) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.0);
-        let events = watcher(api, watcher::Config::default().labels(&selector)).backoff(backoff());
+        let events = watcher(api, config().labels(&selector)).backoff(backoff());
         pin_mut!(events);
         loop {
             match events.try_next().await {
