@@ -59,8 +59,20 @@ deny: $(CARGO_DENY) ## Dependencies: licences, sources, duplicates, advisories
 	hack/deny.sh $(CARGO_DENY)
 
 .PHONY: idle
-idle: compiler ## What 200 Rollouts at rest ask of the API server in ten (virtual) minutes (ROLLOUTS=)
-	ROLLOUTS=$(or $(ROLLOUTS),200) $(CARGO) test --locked --test idle -- --nocapture
+idle: compiler ## What 1,000 Rollouts at rest ask of the API server in ten (virtual) minutes (ROLLOUTS=)
+	ROLLOUTS=$(or $(ROLLOUTS),1000) $(CARGO) test --locked --test idle -- --nocapture
+
+.PHONY: upgrade
+upgrade: compiler ## A rolling upgrade of the controller during 200 releases, in memory (RELEASES=)
+	RELEASES=$(or $(RELEASES),200) $(CARGO) test --locked --test election -- --nocapture upgrade
+
+.PHONY: idle-process
+idle-process: compiler ## Memory and requests of the real process with 1,000 Rollouts at rest (ROLLOUTS=, HISTORY=, SECONDS=)
+	$(CARGO) bench --locked --profile simulation --bench idle
+
+.PHONY: webhook-process
+webhook-process: compiler ## Latency of the real process's webhooks at 500 reviews a second, and its memory amid bad input (RATE=, SECONDS=)
+	$(CARGO) bench --locked --profile simulation --bench webhook
 
 .PHONY: bench
 bench: compiler ## Benchmarks; figures are under target/criterion

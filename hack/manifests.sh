@@ -14,7 +14,7 @@ for mode in policy webhook; do
   mkdir -p "$out/$mode"
   {
     printf -- '---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: tidegate\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n'
-    "$helm" template tidegate charts/tidegate --namespace tidegate --kube-version 1.36.0 --set hold.mode=$mode --set crds.keep=false |
+    "$helm" template tidegate charts/tidegate --no-hooks --namespace tidegate --kube-version 1.36.0 --set hold.mode=$mode --set crds.keep=false |
       grep -vE '^ +(app.kubernetes.io/managed-by|helm.sh/chart): '
   } >"$out/$mode/tidegate.yaml"
   printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [tidegate.yaml]\n' >"$out/$mode/kustomization.yaml"

@@ -5,10 +5,12 @@ use std::{error::Error as _, path::PathBuf, sync::Once, time::Duration};
 use anyhow::Context as _;
 use futures::future::TryFutureExt as _;
 use kube::{
-    Client, Config,
+    Api, Client, Config,
+    api::{ApiResource, DynamicObject, ListParams},
     client::{Body, ClientBuilder, DynBody},
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::Value;
 use tower::{BoxError, ServiceExt as _, util::BoxService};
 
 use super::duration;
@@ -143,6 +145,27 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// All objects of a kind in all namespaces, with what items of a list leave out; none where the kind is not served.
+///
+/// # Errors
+/// What the API server answers otherwise.
+pub async fn list_all(client: &Client, resource: &ApiResource) -> kube::Result<Vec<Value>> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), resource);
+    let items = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let whole = items.into_iter().filter_map(|item| {
+        let mut value = serde_json::to_value(item).ok()?;
+        let map = value.as_object_mut()?;
+        map.insert("apiVersion".to_owned(), resource.api_version.clone().into());
+        map.insert("kind".to_owned(), resource.kind.clone().into());
+        Some(value)
+    });
+    Ok(whole.collect())
 }
 
 /// A client error in one line for a person.

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod rbac;
 pub mod rollout;
 pub mod simulate;
+pub mod uninstall;
 pub mod webhooks;
 
 /// Progressive delivery for Kubernetes: any gateway, by a tested Lua script.
@@ -48,6 +49,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Store every object in the version that is written now.
     Migrate(migrate::Args),
+    /// Say whether the controller may go, or let go of releases first.
+    Uninstall(uninstall::Args),
     /// Play a story on an in-memory cluster.
     Demo(demo::Args),
     /// Rehearse generated releases with people and faults, and judge every write.
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Adopt(args) => adopt::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Uninstall(args) => uninstall::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Simulate(args) => simulate::run(args),
         Command::Lua(command) => lua::run(command),

@@ -20,6 +20,11 @@ use crate::{
 
 /// Name of the controller's account, role and bindings.
 pub const NAME: &str = "tidegate";
+/// Name of the role for further kinds that route, and of its binding. It is made of all ClusterRoles with
+/// [`AGGREGATE`], so that nothing has to be bound.
+pub const GATEWAYS: &str = "tidegate-gateways";
+/// Label of a ClusterRole whose rights the controller has as well; its value is `true`.
+pub const AGGREGATE: &str = "rollouts.kruise.io/aggregate-to-controller";
 
 /// Arguments of `tidegate rbac`.
 #[derive(Debug, clap::Args)]
@@ -38,9 +43,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !args.kinds.is_empty() {
-        let documents: anyhow::Result<Vec<Vec<Value>>> =
-            args.kinds.iter().map(|k| for_kind(k, &args.namespace)).collect();
-        return generated::emit(&[File::of("rbac.yaml", &documents?.concat())?], None);
+        let roles: anyhow::Result<Vec<Value>> = args.kinds.iter().map(|k| for_kind(k)).collect();
+        return generated::emit(&[File::of("rbac.yaml", &roles?)?], None);
     }
     match &args.dir {
         Some(_) => generated::emit(&[roles_file()?], args.dir.as_deref()),
@@ -52,7 +56,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub fn roles_file() -> anyhow::Result<File> {
     let mut role = role();
     set_namespace(&mut role, "{{ .Release.Namespace }}");
-    File::of("clusterrole.yaml", &[cluster_role(), role])
+    File::of("clusterrole.yaml", &[cluster_role(), gateways(), role])
 }
 
 /// Verbs on resources of a group; on all objects where no name is given.
@@ -177,27 +181,28 @@ fn role() -> Value {
     })
 }
 
-/// What a script of the administrator's needs: a role for its kind, bound to the controller's account.
-fn for_kind(kind: &str, namespace: &str) -> anyhow::Result<Vec<Value>> {
+/// The role for further kinds; the API server fills it.
+fn gateways() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": GATEWAYS},
+        "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {AGGREGATE: "true"}}]},
+    })
+}
+
+/// What a script of the administrator's needs: a role for its kind, which the controller has by its label.
+fn for_kind(kind: &str) -> anyhow::Result<Value> {
     let (group, kind) = kind
         .rsplit_once('/')
         .ok_or_else(|| anyhow::anyhow!("--for {kind}: write GROUP/KIND, such as example.io/Mesh"))?;
     let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "", kind)).plural;
-    let name = format!("{NAME}-{plural}.{group}");
-    let role = json!({
+    Ok(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
-        "metadata": {"name": name},
+        "metadata": {"name": format!("{NAME}-{plural}.{group}"), "labels": {AGGREGATE: "true"}},
         "rules": [{"apiGroups": [group], "resources": [plural], "verbs": READ_PATCH}],
-    });
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
-    });
-    Ok(vec![role, binding])
+    }))
 }
 
 fn set_namespace(object: &mut Value, namespace: &str) {
@@ -208,19 +213,20 @@ fn set_namespace(object: &mut Value, namespace: &str) {
 
 /// Roles, account and bindings for a controller in `namespace`.
 fn all(namespace: &str) -> Vec<Value> {
-    let binding = |kind: &str| {
+    let binding = |kind: &str, name: &str| {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": format!("{kind}Binding"),
-            "metadata": {"name": NAME},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME},
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
         })
     };
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
-    let mut namespaced = [account, role(), binding("Role")];
+    let mut namespaced = [account, role(), binding("Role", NAME)];
     namespaced.iter_mut().for_each(|object| set_namespace(object, namespace));
-    [cluster_role(), binding("ClusterRole")].into_iter().chain(namespaced).collect()
+    let everywhere = [cluster_role(), binding("ClusterRole", NAME), gateways(), binding("ClusterRole", GATEWAYS)];
+    everywhere.into_iter().chain(namespaced).collect()
 }
 
 #[cfg(test)]
@@ -230,14 +236,12 @@ mod tests {
 
     #[test]
     fn another_kind_has_a_role_of_its_own() {
-        let documents = for_kind("example.io/Mesh", "ops").unwrap();
-        assert_eq!(
-            documents[0]["rules"],
-            json!([{"apiGroups": ["example.io"], "resources": ["meshes"], "verbs": READ_PATCH}])
-        );
-        assert_eq!(documents[1]["roleRef"]["name"], documents[0]["metadata"]["name"]);
-        assert_eq!(documents[1]["subjects"][0]["namespace"], "ops");
-        assert!(for_kind("Mesh", "ops").unwrap_err().to_string().contains("write GROUP/KIND"));
+        let role = for_kind("example.io/Mesh").unwrap();
+        assert_eq!(role["rules"], json!([{"apiGroups": ["example.io"], "resources": ["meshes"], "verbs": READ_PATCH}]));
+        let selected = &gateways()["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"];
+        assert_eq!(selected, &role["metadata"]["labels"]);
+        assert!(all("ops").iter().any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS));
+        assert!(for_kind("Mesh").unwrap_err().to_string().contains("write GROUP/KIND"));
     }
 
     #[test]

@@ -70,3 +70,22 @@ annotations:
   cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/tidegate-webhooks
 {{- end }}
 {{- end }}
+
+{{- /* What restricted Pod Security asks for. */ -}}
+{{- define "tidegate.podSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- end }}
+
+{{- define "tidegate.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use self::judge::{Definition, Facts, Leader, Level, Read, Used, Webhooks, judge};
 use super::{
-    client::{self, KubeArgs, explain},
+    client::{self, KubeArgs, explain, list_all},
     policy, rbac, webhooks,
 };
 use crate::{
@@ -103,27 +103,11 @@ impl Look {
         }
     }
 
-    fn all(&self, api_version: &str, kind: &str) -> Api<DynamicObject> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        Api::all_with(self.client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
-    }
-
     /// All objects of a kind; none where it is not served.
     async fn list(&self, api_version: &str, kind: &str) -> Read<Vec<Value>> {
-        let items = match self.all(api_version, kind).list(&ListParams::default()).await {
-            Ok(list) => list.items,
-            Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
-            Err(error) => return Err(explain(&error)),
-        };
-        let typed = items.into_iter().filter_map(|item| {
-            let mut value = serde_json::to_value(item).ok()?;
-            // Items of a list carry neither.
-            let map = value.as_object_mut()?;
-            map.insert("apiVersion".to_owned(), api_version.into());
-            map.insert("kind".to_owned(), kind.into());
-            Some(value)
-        });
-        Ok(typed.collect())
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        read(list_all(&self.client, &resource).await)
     }
 
     async fn definitions(&self) -> Read<Vec<Definition>> {

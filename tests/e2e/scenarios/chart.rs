@@ -186,7 +186,24 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     })
     .await?;
 
-    helm(&rig, &["uninstall", "tidegate", "--namespace", NAMESPACE])?;
+    // The webhooks' process is away, and is not needed for a look.
+    spare.objects.apply(&deployment("held", json!({WORKLOAD_TYPE: "deployment"}))).await?;
+    let change = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}});
+    let held = spare.objects.merge("apps/v1", "Deployment", "shop", "held", change).await?;
+    ensure!(held["spec"]["paused"] == true, "not held: {}", held["spec"]);
+    let (answer, said) = uninstalled(&rig, &spare, &image).await?;
+    let error = answer.err().context("uninstalled while a workload is held")?.to_string();
+    ensure!(error.contains("pre-delete"), "{error}");
+    ensure!(
+        said.contains("deployments.apps shop/held is held") && said.contains("uninstall.onRelease=finish"),
+        "the hook says: {said}"
+    );
+    spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await.context("taken away all the same")?;
+    spare.objects.kill("apps/v1", "Deployment", "shop", "held").await?;
+
+    let (answer, said) = uninstalled(&rig, &spare, &image).await?;
+    answer.with_context(|| format!("nothing is held any more; the hook says: {said}"))?;
+    ensure!(said.contains("the controller may go"), "the hook says: {said}");
     ensure!(revisions().await.is_err(), "a configuration is left behind");
     let kept = spare.objects.get(ROLLOUT, "Rollout", "shop", "web").await.context("the Rollout is gone")?;
     ensure!(kept["metadata"]["uid"] == before.0, "another Rollout");
@@ -195,6 +212,39 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// `helm uninstall`, and what its hook says: its container is run here, as the Deployment's is, and the Job's status is
+/// written as its controller would.
+async fn uninstalled(rig: &Arc<Rig>, spare: &Spare, image: &Image) -> Result<(Result<String>, String)> {
+    const JOB: &str = "tidegate-uninstall";
+    let helm = {
+        let rig = rig.clone();
+        tokio::task::spawn_blocking(move || helm(&rig, &["uninstall", "tidegate", "--namespace", NAMESPACE]))
+    };
+    let job = until("the hook's Job is there, and new", SOON, async || {
+        let job = spare.objects.get("batch/v1", "Job", NAMESPACE, JOB).await?;
+        ensure!(job["status"].get("conditions").is_none(), "of the last time");
+        Ok(job)
+    })
+    .await?;
+    let args = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().context("no arguments")?;
+    let args: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
+    let mut command = image.command(&args)?;
+    command.env("KUBERNETES_SERVICE_HOST", API.0).env("KUBERNETES_SERVICE_PORT", API.1.to_string());
+    let ran = command.output()?;
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let now = job["metadata"]["creationTimestamp"].clone();
+    let is = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now});
+    let status = if ran.status.success() {
+        json!({"startTime": now, "completionTime": now, "succeeded": 1,
+            "conditions": [is("SuccessCriteriaMet"), is("Complete")], "uncountedTerminatedPods": {}})
+    } else {
+        json!({"startTime": now, "failed": 1, "conditions": [is("FailureTarget"), is("Failed")], "uncountedTerminatedPods": {}})
+    };
+    let api = spare.objects.api("batch/v1", "Job", NAMESPACE);
+    api.patch_status(JOB, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+    Ok((helm.await?, said))
 }
 
 /// What the API server asks is answered.

@@ -1,0 +1,173 @@
+//! `tidegate uninstall`: whether the controller may go. Without it a workload in the middle of a release stays where it
+//! is, so the chart asks before `helm uninstall` takes anything away.
+
+use std::{collections::BTreeSet, fmt::Write as _, process::ExitCode, time::Duration};
+
+use anyhow::bail;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+
+use super::{
+    client::{self, KubeArgs, explain, list_all},
+    duration,
+};
+use crate::{
+    api::{
+        keys::IN_PROGRESSING,
+        object::{self, text},
+        v1beta1::Rollout,
+    },
+    rollout::is_releasing,
+    workload::hold::{RELEASED, rules},
+};
+
+/// What becomes of releases that are going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnRelease {
+    /// Nothing: the command fails and says which they are.
+    Refuse,
+    /// They are let go as if their Rollouts were disabled: routes are restored, and the new version rolls out by itself.
+    Finish,
+}
+
+/// Arguments of `tidegate uninstall`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What becomes of releases that are going on
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    on_release: OnRelease,
+    /// How long to wait until the controller has let them go
+    #[arg(long, value_name = "DURATION", default_value = "4m", value_parser = duration::parse)]
+    timeout: Duration,
+    #[command(flatten)]
+    kube: KubeArgs,
+}
+
+/// Between two looks at releases that are being let go.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the command. Exit code 1: the controller is still needed.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (client, _) = client::connect(&args.kube).await?;
+        println!("{}", leave(&client, args.on_release, args.timeout).await?);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What would be left half done.
+#[derive(Debug, Default)]
+struct Unfinished {
+    /// Rollouts in the middle of a release, as they are stored.
+    rollouts: Vec<Value>,
+    /// Workloads that are held, by kind, namespace and name: of such a Rollout, or of none any more.
+    workloads: BTreeSet<String>,
+}
+
+impl Unfinished {
+    fn is_empty(&self) -> bool {
+        self.rollouts.is_empty() && self.workloads.is_empty()
+    }
+
+    fn text(&self) -> String {
+        let mut lines = String::new();
+        for rollout in &self.rollouts {
+            let status = |field: &str| text(rollout, &["status", field]).to_owned();
+            let step = object::int(rollout, &["status", "currentStepIndex"]).unwrap_or_default();
+            let (namespace, name) = (object::namespace(rollout), object::name(rollout));
+            let _ = write!(
+                lines,
+                "\n  Rollout {namespace}/{name}: {} at step {step}, {}",
+                status("phase"),
+                status("currentStepState")
+            );
+        }
+        for workload in &self.workloads {
+            let _ = write!(lines, "\n  {workload} is held");
+        }
+        lines
+    }
+}
+
+/// Looks, lets go if that is asked for, and says what was done.
+///
+/// # Errors
+/// When something would be left half done, or the API server gives no answer.
+pub async fn leave(client: &Client, on_release: OnRelease, timeout: Duration) -> anyhow::Result<String> {
+    let mut left = unfinished(client).await?;
+    if left.is_empty() {
+        return Ok("no release is going on and no workload is held: the controller may go".to_owned());
+    }
+    if on_release == OnRelease::Refuse {
+        bail!(
+            "without the controller these would stay where they are:{}\nLet the releases end or roll them back, or let go \
+             of them: `tidegate uninstall --on-release finish`, in the chart `uninstall.onRelease=finish`",
+            left.text()
+        );
+    }
+    let disabled: Vec<Value> =
+        left.rollouts.iter().filter(|r| object::at(r, &["spec", "disabled"]) != Some(&json!(true))).cloned().collect();
+    for rollout in &disabled {
+        disable(client, rollout, json!(true)).await?;
+    }
+    let begin = tokio::time::Instant::now();
+    while !left.is_empty() && begin.elapsed() < timeout {
+        tokio::time::sleep(PAUSE).await;
+        left = unfinished(client).await?;
+    }
+    // Whoever installs a controller again must find them as they were.
+    for rollout in &disabled {
+        let before = object::at(rollout, &["spec", "disabled"]).cloned().unwrap_or_default();
+        disable(client, rollout, before).await?;
+    }
+    if !left.is_empty() {
+        bail!(
+            "within {} s the controller has not let go of:{}\nIs it running? Its conditions say what it waits for",
+            timeout.as_secs(),
+            left.text()
+        );
+    }
+    Ok(format!("{} releases were let go: the controller may go", disabled.len()))
+}
+
+fn rollouts() -> ApiResource {
+    ApiResource::erase::<Rollout>(&())
+}
+
+async fn disable(client: &Client, rollout: &Value, disabled: Value) -> anyhow::Result<()> {
+    let (namespace, name) = (object::namespace(rollout), object::name(rollout));
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &rollouts());
+    // Only of the object that was looked at.
+    let patch = json!({"metadata": {"uid": object::uid(rollout)}, "spec": {"disabled": disabled}});
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
+        Err(error) => bail!("Rollout {namespace}/{name}: {}", explain(&error)),
+    }
+}
+
+async fn unfinished(client: &Client) -> anyhow::Result<Unfinished> {
+    let list = async |resource: &ApiResource| {
+        let found = list_all(client, resource).await;
+        found.map_err(|e| anyhow::anyhow!("{} of {}: {}", resource.plural, resource.api_version, explain(&e)))
+    };
+    let mut left = Unfinished { rollouts: list(&rollouts()).await?, ..Unfinished::default() };
+    let is_in_the_middle = |r: &Value| serde_json::from_value::<Rollout>(r.clone()).is_ok_and(|r| is_releasing(&r));
+    left.rollouts.retain(is_in_the_middle);
+    for rule in rules() {
+        let kind = GroupVersionKind::gvk(rule.group, rule.version, rule.resource);
+        for held in list(&ApiResource::from_gvk_with_plural(&kind, rule.resource)).await? {
+            if object::annotation(&held, IN_PROGRESSING)
+                .is_some_and(|mark| !mark.is_empty() && !mark.contains(RELEASED))
+            {
+                let (namespace, name) = (object::namespace(&held), object::name(&held));
+                left.workloads.insert(format!("{}.{} {namespace}/{name}", rule.resource, rule.group));
+            }
+        }
+    }
+    Ok(left)
+}

@@ -1,0 +1,122 @@
+//! `tidegate uninstall`, with a controller that lets go, and without one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    clippy::disallowed_methods
+)]
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate::{
+    cli::{
+        demo::world::{CONTROLLER, install, start_controller},
+        uninstall::{OnRelease, leave},
+    },
+    sim::{Cluster, Gvr},
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn cluster() -> Cluster {
+    let mut builder = install(Cluster::builder()).unwrap().namespace("shop").namespace("kruise-rollout");
+    for name in ["web", "api"] {
+        let meta = json!({"name": name, "namespace": "shop"});
+        let app = json!({"app": name});
+        builder = builder
+            .object(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta,
+                "spec": {"replicas": 5, "selector": {"matchLabels": app}, "template": {"metadata": {"labels": app},
+                         "spec": {"containers": [{"name": "main", "image": "main:1"}]}}}}))
+            .object(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout", "metadata": meta,
+                "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                         "strategy": {"canary": {"steps": [{"replicas": 1, "pause": {}}, {"replicas": "100%"}]}}}}));
+    }
+    builder.build().unwrap()
+}
+
+fn get(cluster: &Cluster, gvr: &Gvr, name: &str) -> Value {
+    (*cluster.get(gvr, "shop", name).unwrap()).clone()
+}
+
+fn rollout(cluster: &Cluster, name: &str) -> Value {
+    get(cluster, &Gvr::new("rollouts.kruise.io", "v1beta1", "rollouts"), name)
+}
+
+fn deployment(cluster: &Cluster, name: &str) -> Value {
+    get(cluster, &Gvr::new("apps", "v1", "deployments"), name)
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < 300 * SECOND, "{what}");
+        sleep(SECOND / 10).await;
+    }
+}
+
+/// A controller, and the release of `web` waiting at its first step.
+async fn midway(cluster: &Cluster) -> (CancellationToken, JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    let controller = start_controller(cluster, cluster.client(CONTROLLER), stop.clone());
+    let healthy = || ["web", "api"].iter().all(|name| rollout(cluster, name)["status"]["phase"] == "Healthy");
+    until("both are healthy", healthy).await;
+    let client = cluster.client("person");
+    let done = leave(&client, OnRelease::Refuse, SECOND).await.unwrap();
+    assert!(done.contains("the controller may go"), "{done}");
+    let api = kube::Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client, "shop");
+    let change = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "main:2"}]}}}});
+    api.patch("web", &Default::default(), &kube::api::Patch::Strategic(change)).await.unwrap();
+    until("it waits", || rollout(cluster, "web")["status"]["currentStepState"] == "StepPaused").await;
+    (stop, controller)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_goes_on_is_a_reason_to_refuse() {
+    let cluster = cluster();
+    let (stop, controller) = midway(&cluster).await;
+    let before = cluster.writes();
+    let error = leave(&cluster.client("person"), OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
+    for part in [
+        "Rollout shop/web: Progressing at step 1, StepPaused",
+        "deployments.apps shop/web is held",
+        "uninstall.onRelease=finish",
+    ] {
+        assert!(error.contains(part), "{part:?} is not said: {error}");
+    }
+    assert!(!error.contains("shop/api"), "{error}");
+    assert_eq!(cluster.writes(), before, "a look changes nothing");
+    stop.cancel();
+    controller.await.unwrap();
+    // Nobody lets go: it is not said that it was done, and the Rollout is as its author wrote it.
+    let spec = rollout(&cluster, "web")["spec"].clone();
+    let error = leave(&cluster.client("person"), OnRelease::Finish, 30 * SECOND).await.unwrap_err().to_string();
+    assert!(error.contains("within 30 s the controller has not let go") && error.contains("shop/web"), "{error}");
+    assert_eq!(rollout(&cluster, "web")["spec"], spec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn releases_are_let_go_and_nothing_stays_held() {
+    let cluster = cluster();
+    let (stop, _controller) = midway(&cluster).await;
+    let spec = rollout(&cluster, "web")["spec"].clone();
+    let done = leave(&cluster.client("person"), OnRelease::Finish, 240 * SECOND).await.unwrap();
+    assert!(done.starts_with("1 releases were let go"), "{done}");
+    stop.cancel();
+    assert_eq!(rollout(&cluster, "web")["spec"], spec, "as its author wrote it");
+    let is_rolled = || {
+        let web = deployment(&cluster, "web");
+        web["spec"].get("paused").is_none_or(|paused| paused == false) && web["status"]["updatedReplicas"] == 5
+    };
+    until("the new version is everywhere", is_rolled).await;
+    let web = deployment(&cluster, "web");
+    assert_eq!(web["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing"), None, "{web}");
+    assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["image"], "main:2");
+}
