@@ -183,6 +183,28 @@ fn a_refusal_goes_back_and_is_told() {
     });
 }
 
+fn is_held(status: &Value) -> bool {
+    status["hooks"]["hooks"].as_array().is_some_and(|hooks| hooks.iter().any(|hook| hook["phase"] == "Held"))
+}
+
+#[test]
+fn a_rollback_is_never_held() {
+    for (holds, at) in [("change-board", "BeforeStepUpgrade"), ("smoke-test", "StepPaused")] {
+        play(async move {
+            let stage = Stage::new().await;
+            for hook in ["change-board", "smoke-test"] {
+                let result = if hook == holds { "hold" } else { "allow" };
+                stage.servers.say(hook, 200, &json!({"result": result}));
+            }
+            stage.release("2").await;
+            stage.until("held", |s| is_held(s) && s["currentStepState"] == at).await;
+            stage.release("1").await;
+            stage.until("rolled back", |s| s["phase"] == "Healthy").await;
+            assert_eq!((stage.pods("1"), stage.pods("2")), (5, 0), "{holds}");
+        });
+    }
+}
+
 #[test]
 fn a_hook_that_is_away_is_no_bad_release() {
     play(async {

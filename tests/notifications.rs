@@ -299,7 +299,7 @@ async fn send(receiver: &Receiver, reference: &str) -> Result<Option<String>, (S
         kind: Kind::Notification,
     };
     let (http, hosts) = (Arc::new(Web::default()), Hosts::default());
-    let sender = Sender { http, logins: None, hosts, metrics: Metrics::new() };
+    let sender = Sender { hooks: http.clone(), receivers: http, logins: None, hosts, metrics: Metrics::new() };
     taken(receiver, &sender.answer(&call, Timestamp::UNIX_EPOCH).await.outcome)
 }
 

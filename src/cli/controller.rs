@@ -209,8 +209,9 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
             Arc::new(Servers { http, logins, allowed: allowed.clone() })
         }),
         caller: Arc::new(move |client, metrics| {
-            let (http, logins) = (Arc::new(Web::default()), Some(Logins::new(client)));
-            Box::new(Sender { http, logins, hosts: hosts.clone(), metrics })
+            let hooks = Arc::new(if hosts.is_any() { Web::guarded() } else { Web::default() });
+            let (receivers, logins) = (Arc::new(Web::default()), Some(Logins::new(client)));
+            Box::new(Sender { hooks, receivers, logins, hosts: hosts.clone(), metrics })
         }),
         guard: crate::apply::guard::guard(),
         decides_in_place: false,

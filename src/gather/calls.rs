@@ -57,8 +57,10 @@ impl Answerer<Call> for Nobody {
 
 /// Sends to real servers.
 pub struct Sender {
-    /// How they are reached.
-    pub http: Arc<dyn Http>,
+    /// How hooks are reached.
+    pub hooks: Arc<dyn Http>,
+    /// How receivers of notifications are reached.
+    pub receivers: Arc<dyn Http>,
     /// Secrets and certificates.
     pub logins: Option<Logins>,
     /// Where hooks of Rollouts may be.
@@ -111,7 +113,11 @@ impl Sender {
             }
             (None, _) => login.ca.clone(),
         };
-        let response = self.http.send(request(call, url, &login, at)?, ca.as_deref()).await?;
+        let http = match call.kind {
+            Kind::Hook => &self.hooks,
+            Kind::Notification => &self.receivers,
+        };
+        let response = http.send(request(call, url, &login, at)?, ca.as_deref()).await?;
         if let (401 | 403, Some(keys), Some(logins)) = (response.status().as_u16(), &call.secret, &self.logins) {
             logins.forget(&keys.namespace, &keys.name);
         }

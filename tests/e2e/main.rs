@@ -21,7 +21,7 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    adopt, cases, chart, crash, generated, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema,
+    adopt, cases, chart, crash, generated, hooks, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema,
     script, story, styles, workloads,
 };
 
@@ -82,6 +82,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "leaving_midway_restores", story::leaving_midway_restores),
         trial(handle, rig, "others_change_routes_meanwhile", story::others_change_routes_meanwhile),
         trial(handle, rig, "missing_network_ref", mistakes::missing_network_ref),
+        trial(handle, rig, "hooks_and_jobs", hooks::hooks_and_jobs),
         trial(handle, rig, "hold_without_controller", crash::hold_without_controller),
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
         trial(handle, rig, "api_server_away", crash::api_server_away),

@@ -15,6 +15,11 @@ impl Hosts {
         Hosts(allowed.into_iter().map(|host| host.trim().to_ascii_lowercase()).filter(|h| !h.is_empty()).collect())
     }
 
+    /// None is named.
+    pub fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a URL is at one of them.
     ///
     /// # Errors
@@ -55,7 +60,7 @@ impl Hosts {
 }
 
 /// Loopback, link and no address at all: what listens there trusts who calls it.
-fn is_near(address: IpAddr) -> bool {
+pub fn is_near(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
         IpAddr::V6(v6) => {

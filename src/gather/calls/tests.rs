@@ -25,7 +25,7 @@ fn call(url: &str) -> Call {
 
 fn sender(http: Arc<dyn Http>, hosts: &[&str]) -> Sender {
     let hosts = Hosts::new(hosts.iter().map(|host| (*host).to_owned()).collect());
-    Sender { http, logins: None, hosts, metrics: Metrics::new() }
+    Sender { hooks: http.clone(), receivers: http, logins: None, hosts, metrics: Metrics::new() }
 }
 
 /// A server that answers one request with these bytes; what it was sent.
@@ -144,4 +144,16 @@ async fn a_server_that_hangs_is_left() {
     }
     let reply = sender(Arc::new(Hangs), &[]).answer(&call("https://gate.example/"), Timestamp::UNIX_EPOCH).await;
     assert_eq!(reply.outcome, Outcome::Unavailable("no answer within 2 seconds".into()));
+}
+
+#[tokio::test]
+async fn a_name_that_leads_here_is_refused() {
+    let (address, served) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let port = address.trim_end_matches("/gate").rsplit(':').next().unwrap().to_owned();
+    // Any name would do; of this one every system knows where it leads.
+    let named = format!("http://localhost:{port}/gate");
+    let guarded = sender(Arc::new(Web::guarded()), &["localhost"]);
+    let reply = guarded.answer(&call(&named), Timestamp::UNIX_EPOCH).await;
+    assert!(matches!(&reply.outcome, Outcome::Unavailable(why) if why.contains("own machine or link")), "{reply:?}");
+    served.abort();
 }

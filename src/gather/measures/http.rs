@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     error::Error as _,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,10 +15,19 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{
+            HttpConnector,
+            dns::{GaiResolver, Name},
+        },
+    },
     rt::TokioExecutor,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tower::Service;
+
+use crate::gather::calls::hosts::is_near;
 
 /// The largest answer, in bytes.
 pub const LARGEST: usize = 1024 * 1024;
@@ -44,16 +55,51 @@ pub trait Http: Send + Sync {
     ) -> BoxFuture<'a, Result<Response<Bytes>, Failure>>;
 }
 
-type Connection = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Connection = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 /// Real servers. Connections are kept.
 #[derive(Default)]
 pub struct Web {
     /// By the certificates that a server is judged by.
     connections: Mutex<BTreeMap<Option<String>, Connection>>,
+    /// No name may lead to this machine or link.
+    is_guarded: bool,
+}
+
+/// Finds addresses; names that lead to this machine or link are refused where that is wanted.
+#[derive(Clone)]
+struct Resolver {
+    system: GaiResolver,
+    is_guarded: bool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::poll_ready(&mut self.system, context)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (found, is_guarded) = (self.system.call(name), self.is_guarded);
+        Box::pin(async move {
+            let all: Vec<SocketAddr> = found.await?.filter(|a| !is_guarded || !is_near(a.ip())).collect();
+            if all.is_empty() {
+                return Err(std::io::Error::other("the name leads to the controller's own machine or link"));
+            }
+            Ok(all.into_iter())
+        })
+    }
 }
 
 impl Web {
+    /// One that no name leads to the controller's own machine or link.
+    pub fn guarded() -> Web {
+        Web { is_guarded: true, ..Web::default() }
+    }
+
     fn connection(&self, ca: Option<&str>) -> Result<Connection, Failure> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let key = ca.map(str::to_owned);
@@ -63,13 +109,13 @@ impl Web {
         if connections.len() >= MOST_KEPT {
             connections.clear();
         }
-        let made = connect(ca)?;
+        let made = connect(ca, self.is_guarded)?;
         connections.insert(key, made.clone());
         Ok(made)
     }
 }
 
-fn connect(ca: Option<&str>) -> Result<Connection, Failure> {
+fn connect(ca: Option<&str>, is_guarded: bool) -> Result<Connection, Failure> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -91,7 +137,7 @@ fn connect(ca: Option<&str>) -> Result<Connection, Failure> {
             tls.with_root_certificates(roots)
         }
     };
-    let mut http = HttpConnector::new();
+    let mut http = HttpConnector::new_with_resolver(Resolver { system: GaiResolver::new(), is_guarded });
     http.enforce_http(false);
     http.set_connect_timeout(Some(CONNECT));
     let connector =

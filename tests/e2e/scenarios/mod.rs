@@ -5,6 +5,7 @@ pub mod cases;
 pub mod chart;
 pub mod crash;
 pub mod generated;
+pub mod hooks;
 pub mod in_memory;
 pub mod kinds;
 pub mod leaders;
