@@ -22,7 +22,7 @@
 //! | [`workload`] | **pure**: one plain view of a workload, and the fields it is held by | `api` |
 //! | [`traffic`] | **pure**: strategy → script input, post-conditions, three-way merge, Services | `api`, `lua` |
 //! | [`lua`] | script engine, JSON conversion, script library, test-case runner | `yaml`; the runner also `api`, `traffic` |
-//! | [`gather`] | watch caches, cluster → snapshot | pure rooms |
+//! | [`gather`] | watch caches, cluster → snapshot; questions to metrics servers, hooks and receivers, asked beside the loop | pure rooms |
 //! | [`apply`] | effects → cluster, events | pure rooms |
 //! | [`controller`] | wiring: queue, backoff, health, shutdown | `gather`, `apply` |
 //! | [`webhook`] | what the API server asks: validation and conversion of Rollouts, the hold on older servers | `api`, `rollout`, `workload`, `lua`, `telemetry` |

@@ -77,7 +77,7 @@ pub trait Objects {
 pub fn tie(object: &Value) -> Option<&str> {
     let named = |path: &[&str]| Some(object::text(object, path)).filter(|name| !name.is_empty());
     match object::text(object, &["kind"]) {
-        "ReplicaSet" | "ControllerRevision" | "RolloutHistory" => object::controller_uid(object),
+        "ReplicaSet" | "ControllerRevision" | "RolloutHistory" | "Job" => object::controller_uid(object),
         "EndpointSlice" => object::label(object, keys::SERVICE_NAME),
         "Rollout" => {
             named(&["spec", "workloadRef", "name"]).or_else(|| named(&["spec", "objectRef", "workloadRef", "name"]))
@@ -324,9 +324,8 @@ fn jobs(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<(B
     if named_cron_jobs(rollout).next().is_none() {
         return Some((templates, Vec::new()));
     }
-    let mut jobs = objects.list(JOB.0, JOB.1, namespace)?;
-    jobs.retain(|job| object::controller_uid(job) == rollout.metadata.uid.as_deref());
-    Some((templates, jobs))
+    let uid = rollout.metadata.uid.as_deref().unwrap_or_default();
+    Some((templates, objects.tied(JOB.0, JOB.1, namespace, uid)?))
 }
 
 /// Names of the CronJobs that gates of a Rollout name.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     api::{convert::to_v1beta1, keys, object},
     lua::{Caps, Feature, Library, Script},
-    rollout::windows::Windows,
+    rollout::{hooks, release::SpecError, windows::Windows},
     workload::{self, KINDS, Style},
 };
 
@@ -202,6 +202,7 @@ impl<'a> Subject<'a> {
         errors.extend(self.impossible_style());
         errors.extend(self.too_large_steps(rules.partition_percent_limit));
         errors.extend(self.wrong_windows());
+        errors.extend(self.wrong_hooks());
         errors
     }
 
@@ -258,15 +259,26 @@ impl<'a> Subject<'a> {
 
     /// Times that do not exist, and time zones that nobody knows.
     fn wrong_windows(&self) -> Option<Wrong> {
-        fn read<T: DeserializeOwned>(rollout: &Value, key: &str) -> Vec<T> {
-            let list = rollout.pointer(&format!("/spec/{key}")).cloned();
-            list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
-        }
-        let (windows, freezes) = (read(self.rollout, "changeWindows"), read(self.rollout, "freezes"));
-        let wrong = Windows::read("spec.", &windows, &freezes).err()?;
+        let (windows, freezes) = (self.list("/spec/changeWindows"), self.list("/spec/freezes"));
+        Windows::read("spec.", &windows, &freezes).err().map(|wrong| self.wrong(wrong))
+    }
+
+    /// Addresses, times and steps that cannot be.
+    fn wrong_hooks(&self) -> Option<Wrong> {
+        let hooks = self.list("/spec/strategy/hooks");
+        hooks::spec::read_all(&hooks, self.steps.len()).err().map(|wrong| self.wrong(wrong))
+    }
+
+    /// A list of the spec, if it is one.
+    fn list<T: DeserializeOwned>(&self, pointer: &str) -> Vec<T> {
+        let list = self.rollout.pointer(pointer).cloned();
+        list.and_then(|list| serde_json::from_value(list).ok()).unwrap_or_default()
+    }
+
+    fn wrong(&self, wrong: SpecError) -> Wrong {
         let pointer = wrong.field.replace(['.', '['], "/").replace(']', "");
         let value = self.rollout.pointer(&format!("/{pointer}")).cloned().unwrap_or_default();
-        Some(Wrong { field: wrong.field, value, problem: wrong.problem })
+        Wrong { field: wrong.field, value, problem: wrong.problem }
     }
 
     /// Rule of partition style with traffic: the old pods that are left bear the rest of the requests.

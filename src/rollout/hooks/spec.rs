@@ -53,7 +53,7 @@ impl Hook {
     }
 }
 
-/// Reads the hooks of a Rollout with so many steps.
+/// Reads the hooks of a Rollout.
 ///
 /// # Errors
 /// The field, what is wrong, and what would be right.
@@ -64,8 +64,16 @@ pub fn read(rollout: &Rollout) -> Result<Vec<Hook>, SpecError> {
         (None, Some(blue)) => blue.steps.len(),
         (None, None) => 0,
     };
+    read_all(&strategy.hooks, steps)
+}
+
+/// Reads the hooks of a Rollout with so many steps.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_all(written: &[api::Hook], steps: usize) -> Result<Vec<Hook>, SpecError> {
     let mut hooks: Vec<Hook> = Vec::new();
-    for (i, hook) in strategy.hooks.iter().enumerate() {
+    for (i, hook) in written.iter().enumerate() {
         let field = format!("spec.strategy.hooks[{i}]");
         let read = of(&field, hook, steps)?;
         if hooks.iter().any(|other| other.name == read.name) {

@@ -243,3 +243,19 @@ fn times_that_nobody_knows_are_refused() {
     assert_eq!(judged(&zone, Some(&zone)).errors, [], "what was stored before is not judged again");
     assert_eq!(judged(&with("freezes: [{from: 2026-12-20, to: 2026-12-20}]"), None), Verdict::default());
 }
+
+#[test]
+fn hooks_that_cannot_be_asked_are_refused() {
+    let with = |hook: &str| GOOD.replace("strategy: {", &format!("strategy: {{hooks: [{hook}], "));
+    let good = "{name: a, url: 'https://gate.example/', when: [AfterStep], steps: [1]}";
+    assert_eq!(judged(&with(good), None).errors, []);
+    for (change, says) in [
+        (("steps: [1]", "steps: [9]"), "spec.strategy.hooks[0].steps: Invalid value: [9]: there is no step 9"),
+        (("gate.example", "me:secret@gate.example"), "spec.strategy.hooks[0].url: "),
+        (("steps: [1]", "timeout: 2m"), "spec.strategy.hooks[0].timeout: Invalid value: \"2m\": is longer than 60s"),
+        (("steps: [1]", "interval: 0s"), "spec.strategy.hooks[0].interval: "),
+    ] {
+        let errors = judged(&with(&good.replace(change.0, change.1)), None).errors;
+        assert!(errors.iter().any(|e| e.to_string().starts_with(says)), "{says}: {errors:?}");
+    }
+}
