@@ -4,9 +4,10 @@ use serde_json::Value as Json;
 
 use super::{
     json_path::JsonPath,
+    metric::seconds,
     query::{Value, Values, fill_with, render},
 };
-use crate::api::analysis::MetricProvider;
+use crate::api::analysis::{JobProvider, MetricProvider};
 
 /// A field below the provider, and what is wrong with it.
 pub type Wrong = (&'static str, String);
@@ -19,10 +20,10 @@ pub const POD_QUERIES: [&str; 2] = ["restarts", "oom-kills"];
 /// # Errors
 /// When it is none.
 pub fn check(provider: &MetricProvider) -> Result<(), Wrong> {
-    let MetricProvider { prometheus, datadog, web, pods } = provider;
-    let named = [prometheus.is_some(), datadog.is_some(), web.is_some(), pods.is_some()];
+    let MetricProvider { prometheus, datadog, web, job, pods } = provider;
+    let named = [prometheus.is_some(), datadog.is_some(), web.is_some(), job.is_some(), pods.is_some()];
     if named.iter().filter(|is_there| **is_there).count() != 1 {
-        let problem = "is to be given, or datadog, web or pods: exactly one of them";
+        let problem = "is to be given, or datadog, web, job or pods: exactly one of them";
         return Err(("prometheus", problem.to_owned()));
     }
     if let Some(prometheus) = prometheus {
@@ -34,6 +35,11 @@ pub fn check(provider: &MetricProvider) -> Result<(), Wrong> {
     if let Some(address) = datadog.as_ref().and_then(|datadog| datadog.address.as_ref()) {
         check_address("datadog.address", address, "https://api.datadoghq.eu")?;
     }
+    if let Some(job) = job
+        && job_timeout(job).is_none()
+    {
+        return Err(("job.timeout", "is no duration of a second or more, such as 5m".to_owned()));
+    }
     if let Some(web) = web {
         check_address("web.address", &web.address, "https://quality.example.com")?;
         if web.path.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains(['#', ' '])) {
@@ -44,6 +50,12 @@ pub fn check(provider: &MetricProvider) -> Result<(), Wrong> {
         }
     }
     Ok(())
+}
+
+/// Seconds that a Job may run; `None` when that is no duration.
+pub fn job_timeout(job: &JobProvider) -> Option<i64> {
+    const DEFAULT: i64 = 600;
+    job.timeout.as_deref().map_or(Some(DEFAULT), seconds).filter(|seconds| *seconds > 0)
 }
 
 fn check_address(field: &'static str, address: &str, such_as: &str) -> Result<(), Wrong> {
@@ -71,6 +83,13 @@ pub fn fill_in(mut provider: MetricProvider, query: &str, values: &Values) -> Re
             return Err(format!("{query:?} is no query about pods; use {}", POD_QUERIES.join(" or ")));
         }
         return Ok((provider, query));
+    }
+    if provider.job.is_some() {
+        // The CronJob is read before any value is known.
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ['-', '.'].contains(&c);
+        let is_good = !query.is_empty() && query.chars().all(is_name);
+        let problem = || format!("{query:?} names no CronJob; the query of a job is its name, without values");
+        return if is_good { Ok((provider, query.to_owned())) } else { Err(problem()) };
     }
     if provider.datadog.is_some() {
         return Ok((provider, fill_with(query, values, plain)?));

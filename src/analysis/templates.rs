@@ -78,6 +78,9 @@ pub fn resolve(
             let provider = provider.clone().or(template.provider).ok_or_else(|| {
                 in_template("names no provider; name one at the metric, such as prometheus with an address".to_owned())
             })?;
+            if provider.job.is_some() {
+                return Err(in_template("is of a Job; name the CronJob in the metric's own query".to_owned()));
+            }
             provider::check(&provider)
                 .map_err(|(field, problem)| in_template(format!("provider.{field} {problem}")))?;
             provider::fill_in(provider, &template.query, &all).map_err(in_template)?

@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{Compare, ProportionsState};
-pub use super::providers::{Datadog, DatadogApi, MetricProvider, PodsProvider, Prometheus, SecretRef, Web};
+pub use super::providers::{
+    Datadog, DatadogApi, JobProvider, MetricProvider, PodsProvider, Prometheus, SecretRef, Web,
+};
 
 /// Metrics that decide about a release.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

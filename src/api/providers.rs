@@ -17,6 +17,10 @@ pub struct MetricProvider {
     /// in the answer; `null` and nothing are no data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web: Option<Web>,
+    /// A Job for each measurement, made from the template of a CronJob of the namespace, which the query names; one that is
+    /// suspended will do. Its value is 1 when it succeeded and 0 when it failed: `min: 1`. Not in templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobProvider>,
     /// The pods of the new version, without any metrics server. The query is `restarts` (of containers since the pod
     /// began) or `oom-kills` (containers that ended last because they used too much memory).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +103,16 @@ pub struct SecretRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+}
+
+/// A Job for each measurement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JobProvider {
+    /// How long one may run, such as `5m`. Default `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16))]
+    pub timeout: Option<String>,
 }
 
 /// The pods of the new version.

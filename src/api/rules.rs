@@ -307,12 +307,13 @@ fn provider(schema: &mut Value, path: &str) -> Result<(), Error> {
     rule(
         schema,
         path,
-        "[has(self.prometheus), has(self.datadog), has(self.web), has(self.pods)].filter(is_there, is_there).size() == 1",
-        "name exactly one provider: prometheus, datadog, web or pods",
+        "[has(self.prometheus), has(self.datadog), has(self.web), has(self.job), has(self.pods)].filter(is_there, is_there).size() == 1",
+        "name exactly one provider: prometheus, datadog, web, job or pods",
     )?;
     for server in ["prometheus", "datadog", "web"] {
         keywords(schema, &format!("{path}.{server}.address"), json!({"pattern": "^https?://[^ ]+$"}))?;
     }
+    keywords(schema, &format!("{path}.job.timeout"), json!({"pattern": DURATION}))?;
     keywords(schema, &format!("{path}.web.path"), json!({"pattern": "^/[^ #]*$"}))
 }
 

@@ -13,10 +13,11 @@ use super::pods;
 use crate::{
     analysis::{Sample, templates::is_built_in},
     api::{
+        analysis::Metric,
         keys,
         notifications::{Notifications, Receiver},
         object::{self, ObjectRef},
-        v1beta1::{IngressRef, NetworkRef, Rollout, WorkloadRef},
+        v1beta1::{IngressRef, NetworkRef, Rollout, Step, WorkloadRef},
         windows::ClusterWindows,
     },
     lua::{Engine, NotFound, Script, library},
@@ -328,21 +329,29 @@ fn jobs(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<(B
     Some((templates, objects.tied(JOB.0, JOB.1, namespace, uid)?))
 }
 
-/// Names of the CronJobs that gates of a Rollout name.
+/// Names of the CronJobs that gates and metrics of a Rollout name.
 pub fn named_cron_jobs(rollout: &Rollout) -> impl Iterator<Item = &str> {
+    let gates = steps(rollout).flat_map(|step| &step.gates);
+    let of_gates = gates.filter_map(|gate| Some(gate.job.as_ref()?.cron_job.as_str()));
+    let by_job = |metric: &&Metric| metric.provider.as_ref().is_some_and(|provider| provider.job.is_some());
+    of_gates.chain(metrics(rollout).filter(by_job).filter_map(|metric| metric.query.as_deref()))
+}
+
+fn steps(rollout: &Rollout) -> impl Iterator<Item = &Step> {
     let strategy = &rollout.spec.strategy;
     let canary = strategy.canary.iter().flat_map(|s| &s.steps);
-    let steps = canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps));
-    steps.flat_map(|step| &step.gates).filter_map(|gate| Some(gate.job.as_ref()?.cron_job.as_str()))
+    canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps))
+}
+
+/// All metrics of a Rollout.
+fn metrics(rollout: &Rollout) -> impl Iterator<Item = &Metric> {
+    let analyses = steps(rollout).filter_map(|step| step.analysis.as_ref()).chain(&rollout.spec.strategy.analysis);
+    analyses.flat_map(|analysis| &analysis.metrics)
 }
 
 /// Names of the MetricTemplates that a Rollout names, without built-in ones.
 pub fn named_templates(rollout: &Rollout) -> impl Iterator<Item = &str> {
-    let strategy = &rollout.spec.strategy;
-    let canary = strategy.canary.iter().flat_map(|s| &s.steps);
-    let steps = canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps));
-    let analyses = steps.filter_map(|step| step.analysis.as_ref()).chain(&strategy.analysis);
-    let names = analyses.flat_map(|a| &a.metrics).filter_map(|m| Some(m.template.as_ref()?.name.as_str()));
+    let names = metrics(rollout).filter_map(|m| Some(m.template.as_ref()?.name.as_str()));
     names.filter(|name| !is_built_in(name))
 }
 

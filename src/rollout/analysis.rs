@@ -154,9 +154,19 @@ impl Machine<'_> {
         let values = self.values(scope, workload);
         let analyses = release.steps.iter().filter_map(|step| step.analysis.as_ref()).chain(&release.background);
         for metric in analyses.flat_map(|analysis| &analysis.metrics) {
-            if let Err(problem) = self.resolve(metric, &values) {
-                return Err(Wait::stall(reasons::ANALYSIS_STUCK, format!("metric {}: {problem}", metric.name)));
-            }
+            let problem = match self.resolve(metric, &values) {
+                Err(problem) => problem,
+                Ok(question)
+                    if question.provider.job.is_some() && !self.snap.cron_jobs.contains_key(&question.query) =>
+                {
+                    format!(
+                        "CronJob {} is missing; create it, suspended where only its Jobs are wanted",
+                        question.query
+                    )
+                }
+                Ok(_) => continue,
+            };
+            return Err(Wait::stall(reasons::ANALYSIS_STUCK, format!("metric {}: {problem}", metric.name)));
         }
         Ok(())
     }

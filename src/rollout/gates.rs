@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     clock::whole_second_after,
-    jobs::{self, CRON_JOB, JobState},
+    jobs::{self, CRON_JOB, JobState, Run},
     machine::Machine,
     plan::{Effect, Purpose},
     release::{Release, ReleaseStep, SpecError, wrong},
@@ -115,15 +115,8 @@ impl Machine<'_> {
             if is_passed || self.job_state(index, &gate.name).is_some() {
                 continue;
             }
-            let sub = self.sub().clone();
-            let told = [
-                ("TIDEGATE_ROLLOUT", self.rollout_name().to_owned()),
-                ("TIDEGATE_STEP", index.to_string()),
-                ("TIDEGATE_STABLE_REVISION", sub.stable_revision),
-                ("TIDEGATE_CANARY_REVISION", sub.canary_revision),
-                ("TIDEGATE_CANARY_HASH", sub.pod_template_hash),
-            ];
-            let object = self.job(&self.job_name(index, &gate.name), &template, job.timeout, &told);
+            let (name, told) = (self.job_name(index, &gate.name), self.told(index));
+            let object = self.job(Run::Gate, &name, &template, job.timeout, &told);
             effects.push(Effect::Apply { purpose: Purpose::RunJob, object });
         }
         if effects.is_empty() { Ok(()) } else { self.effects(effects) }
@@ -247,8 +240,6 @@ impl Machine<'_> {
         let sub = self.status.canary_status.as_ref();
         let (revision, plan) = sub.map(|s| (s.canary_revision.as_str(), s.rollout_hash.as_str())).unwrap_or_default();
         let id: Value = json!([self.snap.rollout.metadata.uid, began, revision, plan, index, gate]);
-        // What a pod's name adds has to fit into 63 characters.
-        let base: String = self.rollout_name().chars().take(45).collect();
-        format!("{}-{}", base.trim_end_matches(['-', '.']), object::digest(&id))
+        self.name_of_job(&id)
     }
 }

@@ -15,6 +15,8 @@ pub const CRON_JOB: (&str, &str) = ("batch/v1", "CronJob");
 
 /// Seconds for which a Job that has ended is kept, where its template does not say.
 const KEPT: i64 = 86_400;
+/// Of one that measured; its value is in the status by then.
+const KEPT_OF_METRIC: i64 = 3_600;
 
 /// How a Job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,20 +46,63 @@ pub fn state(job: &Value) -> JobState {
     JobState::Runs
 }
 
+/// What a Job is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// A gate; once a step.
+    Gate,
+    /// A metric; again and again.
+    Metric,
+}
+
+impl Run {
+    fn as_str(self) -> &'static str {
+        match self {
+            Run::Gate => "gate",
+            Run::Metric => "metric",
+        }
+    }
+
+    fn kept(self) -> i64 {
+        match self {
+            Run::Gate => KEPT,
+            Run::Metric => KEPT_OF_METRIC,
+        }
+    }
+}
+
 /// What a Job is told of the release, as environment variables of its containers.
 pub type Told<'a> = [(&'static str, String)];
 
 impl Machine<'_> {
+    /// What a Job is told of the release.
+    pub(super) fn told(&self, index: i32) -> [(&'static str, String); 5] {
+        let sub = self.status.canary_status.clone().unwrap_or_default();
+        [
+            ("TIDEGATE_ROLLOUT", self.rollout_name().to_owned()),
+            ("TIDEGATE_STEP", index.to_string()),
+            ("TIDEGATE_STABLE_REVISION", sub.stable_revision),
+            ("TIDEGATE_CANARY_REVISION", sub.canary_revision),
+            ("TIDEGATE_CANARY_HASH", sub.pod_template_hash),
+        ]
+    }
+
+    /// What a pod's name adds has to fit into 63 characters.
+    pub(super) fn name_of_job(&self, id: &Value) -> String {
+        let base: String = self.rollout_name().chars().take(45).collect();
+        format!("{}-{}", base.trim_end_matches(['-', '.']), object::digest(id))
+    }
+
     /// A Job of this name from the template of a CronJob, that runs for so many seconds at most.
-    pub(super) fn job(&self, name: &str, cron_job: &Value, timeout: i64, told: &Told<'_>) -> Value {
+    pub(super) fn job(&self, what: Run, name: &str, cron_job: &Value, timeout: i64, told: &Told<'_>) -> Value {
         let template = at(cron_job, &["spec", "jobTemplate"]).map(object::without_nulls).unwrap_or_default();
         let map = |field: &str| at(&template, &["metadata", field]).and_then(Value::as_object).cloned();
         let mut labels = map("labels").unwrap_or_default();
-        labels.insert(keys::JOB_OF.to_owned(), "gate".into());
+        labels.insert(keys::JOB_OF.to_owned(), what.as_str().into());
         let mut spec = template.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
         let own = spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
         spec.insert("activeDeadlineSeconds".to_owned(), own.map_or(timeout, |own| own.min(timeout)).into());
-        spec.entry("ttlSecondsAfterFinished").or_insert_with(|| KEPT.into());
+        spec.entry("ttlSecondsAfterFinished").or_insert_with(|| what.kept().into());
         let pod = spec.get_mut("template").and_then(|t| t.get_mut("spec")).and_then(Value::as_object_mut);
         if let Some(pod) = pod {
             tell(pod, told);

@@ -324,6 +324,11 @@ impl<'a> Machine<'a> {
         Err(Wait::default())
     }
 
+    /// One more effect of a pass that goes on.
+    pub(super) fn also(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
     /// Asks for a JSON patch of an object that was read.
     pub(super) fn patch<T>(
         &mut self,

@@ -2,8 +2,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
 
-use super::{clock::whole_second_after, machine::Machine, release::Scope};
+use super::{
+    clock::whole_second_after,
+    jobs::{self, CRON_JOB, JobState, Run},
+    machine::Machine,
+    plan::{Effect, Purpose},
+    release::Scope,
+};
 use crate::{
     analysis::{
         Answer, Sample,
@@ -11,11 +18,12 @@ use crate::{
         compare,
         judge::{self, Finding},
         metric::{Analysis, Metric},
+        provider,
         query::{Value as QueryValue, Values, literal},
         templates::{self, Rendered},
     },
     api::{
-        analysis::{AnalysisPhase, AnalysisRun, MetricStatus, MetricTemplateSpec},
+        analysis::{AnalysisPhase, AnalysisRun, JobProvider, MetricStatus, MetricTemplateSpec},
         conditions::reasons,
         object::{self, at},
     },
@@ -96,11 +104,13 @@ impl Machine<'_> {
             Some(last) => Time(ask::next(last, metric.interval, text, 0)),
             None => Time(ask::due(from, metric.interval, text)),
         };
+        // A Job is made for a moment that is stored, so that a pass that is repeated makes the same one.
+        let is_stored = status.next_time.is_some();
         let due = status.next_time.get_or_insert_with(first).0;
         let namespace = self.snap.rollout.metadata.namespace.clone().unwrap_or_default();
         let provider = &question.provider;
         let asks = |due| match metric.comparison() {
-            _ if provider.pods.is_some() => Vec::new(),
+            _ if provider.pods.is_some() || provider.job.is_some() => Vec::new(),
             Some(_) => ask::of_look(provider, &namespace, &question.counts, metric.interval, due),
             None => vec![Ask::new(provider, &namespace, text, metric.interval, due)],
         };
@@ -110,9 +120,16 @@ impl Machine<'_> {
             (Some(comparison), _) => compare::complete(due, asked.iter().map(sample))
                 .map(|look| compare::take_in(status, metric, comparison, text, &look)),
             (None, Some(ask)) => sample(ask).map(|sample| judge::take_in(status, metric, text, sample)),
-            (None, None) => (self.snap.now >= due)
-                .then(|| Sample { at: self.snap.now, answer: self.ask_pods(text) })
-                .map(|sample| judge::take_in(status, metric, text, &sample)),
+            (None, None) => {
+                let answer = match &provider.job {
+                    _ if self.snap.now < due => None,
+                    None => Some(self.ask_pods(text)),
+                    Some(job) => self.ask_job(&metric.name, job, text, due, is_stored),
+                };
+                answer
+                    .map(|answer| Sample { at: self.snap.now, answer })
+                    .map(|sample| judge::take_in(status, metric, text, &sample))
+            }
         };
         if let Some((finding, said)) = taken_in {
             status.phase = judge::phase(status, metric, is_background);
@@ -131,10 +148,43 @@ impl Machine<'_> {
         }
         let due = status.next_time.as_ref().map_or(due, |t| t.0);
         let asks = asks(due);
-        if asks.is_empty() {
+        // What a Job says, its end tells; one is made only after its moment was stored.
+        if asks.is_empty() && (provider.job.is_none() || due > self.snap.now || !is_stored) {
             self.look_again(due);
         }
         asks
+    }
+
+    /// What the Job of a measurement says, once it has ended; it is made where there is none.
+    fn ask_job(
+        &mut self,
+        metric: &str,
+        job: &JobProvider,
+        cron_job: &str,
+        due: Timestamp,
+        is_stored: bool,
+    ) -> Option<Answer> {
+        let step = self.sub().current_step_index;
+        let revision = self.sub().canary_revision.clone();
+        let id = json!([self.snap.rollout.metadata.uid, "metric", revision, step, metric, cron_job, due.as_second()]);
+        let name = self.name_of_job(&id);
+        let made = self.snap.jobs.iter().find(|job| object::name(job) == name).map(|job| jobs::state(job));
+        match made {
+            Some(JobState::Runs) => None,
+            Some(JobState::Succeeded) => Some(Answer::Value(1.0)),
+            Some(JobState::Failed(_)) => Some(Answer::Value(0.0)),
+            None => {
+                let Some(template) = self.snap.cron_jobs.get(cron_job).cloned() else {
+                    return Some(Answer::Mistake(format!("{} {cron_job} is missing; create it", CRON_JOB.1)));
+                };
+                if is_stored {
+                    let timeout = provider::job_timeout(job).unwrap_or_default();
+                    let object = self.job(Run::Metric, &name, &template, timeout, &self.told(step));
+                    self.also(Effect::Apply { purpose: Purpose::RunJob, object });
+                }
+                None
+            }
+        }
     }
 
     /// What the pods of the new version say of themselves.

@@ -58,12 +58,14 @@ pub fn targets(object: &Value) -> Vec<Target> {
         let pointer = format!("/spec/{}", path.replace('.', "/"));
         targets.reference(object.pointer(&pointer), &format!("spec.{path}"));
     }
+    targets.metrics(object.pointer("/spec/strategy/analysis"), "spec.strategy.analysis");
     for style in ["canary", "blueGreen"] {
         let field = format!("spec.strategy.{style}.trafficRoutings");
         targets.routings(object.pointer(&format!("/spec/strategy/{style}/trafficRoutings")), &field);
         let steps = object.pointer(&format!("/spec/strategy/{style}/steps")).and_then(Value::as_array);
         for (i, step) in steps.into_iter().flatten().enumerate() {
             let gates = step.get("gates").and_then(Value::as_array).into_iter().flatten();
+            targets.metrics(step.get("analysis"), &format!("spec.strategy.{style}.steps[{i}].analysis"));
             for (k, name) in
                 gates.enumerate().map(|(k, gate)| (k, gate.pointer("/job/cronJob").and_then(Value::as_str)))
             {
@@ -84,6 +86,15 @@ pub fn targets(object: &Value) -> Vec<Target> {
 struct Targets(Vec<Target>);
 
 impl Targets {
+    /// The CronJobs from which metrics make Jobs.
+    fn metrics(&mut self, analysis: Option<&Value>, field: &str) {
+        let metrics = analysis.and_then(|a| a.get("metrics")).and_then(Value::as_array).into_iter().flatten();
+        for (i, metric) in metrics.enumerate().filter(|(_, metric)| metric.pointer("/provider/job").is_some()) {
+            let name = metric.get("query").and_then(Value::as_str);
+            self.add("batch/v1", "CronJob", name, format!("{field}.metrics[{i}].query"));
+        }
+    }
+
     fn add(&mut self, api_version: &str, kind: &str, name: Option<&str>, field: String) {
         if let Some(name) = name.filter(|n| !n.is_empty())
             && !self

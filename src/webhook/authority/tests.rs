@@ -74,6 +74,11 @@ kind: Rollout
 spec: {strategy: {canary: {steps: [{gates: [{name: qa}, {name: smoke, job: {cronJob: smoke}}]}]}}}
 ";
     assert_eq!(named(&parsed(gates)), ["batch/v1 CronJob smoke: spec.strategy.canary.steps[0].gates[1].job.cronJob"]);
+    let metrics = "
+kind: Rollout
+spec: {strategy: {analysis: {metrics: [{name: a, query: up}, {name: b, query: load, provider: {job: {}}}]}}}
+";
+    assert_eq!(named(&parsed(metrics)), ["batch/v1 CronJob load: spec.strategy.analysis.metrics[1].query"]);
     let routing = "
 kind: TrafficRouting
 spec: {objectRef: [{service: web, ingress: {name: edge}}]}
