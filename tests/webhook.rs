@@ -303,6 +303,10 @@ async fn what_is_no_review_is_refused_with_the_remedy() {
     let deep = format!(r#"{{"apiVersion":"x","request":{{"object":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let (status, text) = send(&mut server.connect().await, path, deep.as_bytes()).await.unwrap();
     assert!(status == 400 && text.contains("recursion limit"), "{status} {text}");
+    // Short to say, and large in memory.
+    let dense = format!(r#"{{"apiVersion":"x","request":{{"object":[{}0]}}}}"#, r#"{"":0},"#.repeat(120_000));
+    let (status, text) = send(&mut server.connect().await, path, dense.as_bytes()).await.unwrap();
+    assert!(status == 413 && text.contains("MB in memory"), "{status} {text}");
     // Not UTF-8.
     assert_eq!(send(&mut server.connect().await, path, &[0xff; 64]).await.unwrap().0, 400);
     assert!(server.metrics.encode().contains(r#"webhook="hold",result="error"#));
@@ -367,6 +371,28 @@ async fn slow_and_idle_clients_are_turned_away_and_others_are_served() {
     assert_eq!(mute.read_to_end(&mut rest).await.unwrap_or(0), 0);
     let _ = timeout(Duration::from_secs(5), head.read_to_end(&mut rest)).await.expect("closed");
     assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn who_announces_much_and_sends_nothing_keeps_nobody_waiting() {
+    let server = server(Limits { time: Duration::from_secs(60), ..Limits::default() }, None).await;
+    let head = format!(
+        "POST /convert HTTP/1.1\r\nHost: {NAME}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{",
+        4 << 20
+    );
+    let mut slow = Vec::new();
+    for _ in 0..16 {
+        let mut stream = server.connect().await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    sleep(Duration::from_millis(50)).await;
+    let good = review("UPDATE", &deployment("a"), &deployment("b"));
+    timeout(Duration::from_secs(20), server.post("/mutate-apps-v1-deployment", &good)).await.expect("kept waiting");
+    // Nor does one of many megabytes, which may wait for another such, but not for those.
+    let mut large = good.clone();
+    large["request"]["object"]["metadata"]["annotations"] = json!({"pad": "x".repeat(3 << 20)});
+    timeout(Duration::from_secs(20), server.post("/mutate-apps-v1-deployment", &large)).await.expect("kept waiting");
 }
 
 #[tokio::test]

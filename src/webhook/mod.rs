@@ -18,6 +18,7 @@ pub mod authority;
 pub mod certificates;
 mod keeper;
 pub mod review;
+mod room;
 mod routes;
 mod server;
 pub mod surroundings;

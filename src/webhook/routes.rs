@@ -10,12 +10,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use k8s_openapi::ByteString;
 use kube::{Api, Client};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     APPROVER_PATH, CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH, approver,
@@ -24,6 +23,7 @@ use super::{
         AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
         ConversionReview, Refusal,
     },
+    room::{Question, Room},
     surroundings,
     validate::{self, Rules},
 };
@@ -40,17 +40,15 @@ struct Shared {
     client: Option<Client>,
     authority: Option<Authority>,
     rules: Rules,
-    limits: Limits,
     metrics: Metrics,
-    /// Room for bodies, in KiB: parsed they take several times as much.
-    room: Semaphore,
+    room: Room,
 }
 
 /// The webhooks. Without a client neither other Rollouts nor anybody's rights are looked at.
 pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Metrics) -> Router {
-    let room = Semaphore::new(limits.bodies / 1024);
+    let room = Room::new(limits);
     let authority = client.clone().filter(|_| rules.check_authority).map(Authority::new);
-    let shared = Arc::new(Shared { client, authority, rules, limits, metrics, room });
+    let shared = Arc::new(Shared { client, authority, rules, metrics, room });
     let mut router =
         Router::new()
             .route(
@@ -97,16 +95,23 @@ enum Asked {
     Word,
 }
 
-/// A request that cannot be answered by a review.
-type Refused = (StatusCode, String);
+/// Most memory that one object and its former state may take: of those that can be stored, even the largest take less.
+const HEAVIEST: usize = 40 << 20;
 
-fn refused<T>(status: StatusCode, message: impl Into<String>) -> Result<T, Refused> {
+/// A request that cannot be answered by a review.
+pub(super) type Refused = (StatusCode, String);
+
+pub(super) fn refused<T>(status: StatusCode, message: impl Into<String>) -> Result<T, Refused> {
     Err((status, message.into()))
 }
 
 impl Shared {
-    /// The body as JSON, within all limits.
-    async fn read<T: DeserializeOwned>(&self, request: Request<Body>) -> Result<T, Refused> {
+    /// The body as JSON, within all limits, of which at most `heaviest` bytes of memory are made.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        request: Request<Body>,
+        heaviest: usize,
+    ) -> Result<Question<'_, T>, Refused> {
         let (parts, body) = request.into_parts();
         let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
         let kind = header(header::CONTENT_TYPE).unwrap_or_default();
@@ -116,29 +121,10 @@ impl Shared {
                 format!("content type {kind:?}: send application/json"),
             );
         }
-        let most = self.limits.body;
         let Some(length) = header(header::CONTENT_LENGTH).and_then(|l| l.parse::<usize>().ok()) else {
             return refused(StatusCode::LENGTH_REQUIRED, "say the length of the body in Content-Length");
         };
-        let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
-        if length > most {
-            return Err(too_large());
-        }
-        let room = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-        let work = async {
-            let room = self.room.acquire_many(room).await;
-            let body = Limited::new(body, length).collect().await.map(|b| b.to_bytes());
-            (room, body)
-        };
-        let Ok((_room, body)) = tokio::time::timeout(self.limits.time, work).await else {
-            return refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
-        };
-        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-            Ok(_) => too_large(),
-            Err(error) => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
-        })?;
-        serde_json::from_slice(&body)
-            .or_else(|e| refused(StatusCode::BAD_REQUEST, format!("the review cannot be read: {e}")))
+        self.room.read(length, body, heaviest).await
     }
 
     /// Holds a workload, or validates a Rollout or TrafficRouting.
@@ -149,7 +135,8 @@ impl Shared {
             Asked::Rollout | Asked::Routing => "validate",
         };
         self.timed(name, async {
-            let AdmissionReview { api_version, request } = self.read(request).await?;
+            let question = self.read::<AdmissionReview>(request, HEAVIEST).await?;
+            let AdmissionReview { api_version, request } = question.asked;
             if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
                 return refused(
                     StatusCode::BAD_REQUEST,
@@ -243,7 +230,12 @@ impl Shared {
     }
 
     async fn conversion(&self, request: Request<Body>) -> Response {
-        self.timed("convert", async { Ok(converted(self.read(request).await?)) }).await
+        self.timed("convert", async {
+            // Of a list the API server sends all objects at once, however many they are.
+            let question = self.read(request, usize::MAX).await?;
+            Ok(converted(question.asked))
+        })
+        .await
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Limits {
     pub body: usize,
     /// All bodies that are in memory at a time, in bytes; others wait.
     pub bodies: usize,
+    /// Bytes of each body that count as nothing: an ordinary review never waits for a large one.
+    pub free: usize,
+    /// All reviews that are being answered, parsed, in bytes; others wait.
+    pub parsed: usize,
     /// Connections at a time. The one that has been idle for longest makes room for a new one.
     pub connections: usize,
     /// For the handshake, and for a body.
@@ -43,6 +47,8 @@ impl Default for Limits {
         Limits {
             body: 8 << 20,
             bodies: 12 << 20,
+            free: 64 << 10,
+            parsed: 24 << 20,
             connections: 256,
             time: Duration::from_secs(8),
             idle: Duration::from_secs(90),

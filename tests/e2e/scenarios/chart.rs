@@ -193,7 +193,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     ensure!(held["spec"]["paused"] == true, "not held: {}", held["spec"]);
     let (answer, said) = uninstalled(&rig, &spare, &image).await?;
     let error = answer.err().context("uninstalled while a workload is held")?.to_string();
-    ensure!(error.contains("pre-delete"), "{error}");
+    ensure!(error.contains("tidegate-uninstall") && error.contains("Failed"), "{error}");
     ensure!(
         said.contains("deployments.apps shop/held is held") && said.contains("uninstall.onRelease=finish"),
         "the hook says: {said}"
