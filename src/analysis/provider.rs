@@ -42,7 +42,7 @@ pub fn check(provider: &MetricProvider) -> Result<(), Wrong> {
     }
     if let Some(web) = web {
         check_address("web.address", &web.address, "https://quality.example.com")?;
-        if web.path.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains(['#', ' '])) {
+        if web.path.as_ref().is_some_and(|path| !path.starts_with('/') || without_values(path).contains(['#', ' '])) {
             return Err(("web.path", "is to begin with /, without spaces and #; write them as %20 and %23".to_owned()));
         }
         if let Some(Err(error)) = web.body.as_ref().map(|body| serde_json::from_str::<Json>(body)) {
@@ -56,6 +56,13 @@ pub fn check(provider: &MetricProvider) -> Result<(), Wrong> {
 pub fn job_timeout(job: &JobProvider) -> Option<i64> {
     const DEFAULT: i64 = 600;
     job.timeout.as_deref().map_or(Some(DEFAULT), seconds).filter(|seconds| *seconds > 0)
+}
+
+/// A text without its `{{ name }}`: those are written as an address wants it.
+fn without_values(text: &str) -> String {
+    let after = |part: &str| part.split_once("}}").map_or_else(|| part.to_owned(), |(_, rest)| rest.to_owned());
+    let mut parts = text.split("{{");
+    parts.next().unwrap_or_default().to_owned() + &parts.map(after).collect::<String>()
 }
 
 fn check_address(field: &'static str, address: &str, such_as: &str) -> Result<(), Wrong> {
@@ -209,10 +216,12 @@ mod tests {
             (MetricProvider { datadog: Some(datadog), ..MetricProvider::default() }, "datadog.address"),
             (web("check", None), "web.path"),
             (web("/a#b", None), "web.path"),
+            (web("/a b?of={{ step }}", None), "web.path"),
             (web("/", Some("{")), "web.body"),
         ] {
             assert_eq!(check(&provider).unwrap_err().0, field, "{provider:?}");
         }
         assert_eq!(check(&web("/a?b=c", Some("{}"))), Ok(()));
+        assert_eq!(check(&web("/a?b={{ canary-service }}&c={{ step }}", None)), Ok(()), "spaces of a placeholder");
     }
 }

@@ -314,7 +314,7 @@ fn provider(schema: &mut Value, path: &str) -> Result<(), Error> {
         keywords(schema, &format!("{path}.{server}.address"), json!({"pattern": "^https?://[^ ]+$"}))?;
     }
     keywords(schema, &format!("{path}.job.timeout"), json!({"pattern": DURATION}))?;
-    keywords(schema, &format!("{path}.web.path"), json!({"pattern": "^/[^ #]*$"}))
+    keywords(schema, &format!("{path}.web.path"), json!({"pattern": "^/[^#]*$"}))
 }
 
 /// What holds for `MetricTemplate`.
