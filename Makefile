@@ -33,7 +33,12 @@ simulate: compiler ## 2,000 generated releases with people and faults, judged af
 .PHONY: e2e
 e2e: compiler ## The real controller on a real control plane, with real requests through Envoy (root or user namespaces)
 	tests/e2e/tools/deps.sh
-	$(CARGO) test --locked --test e2e -- $(E2E)
+	$(CARGO) test --locked --test e2e -- $(E2E) --skip traffic_
+
+.PHONY: e2e-traffic
+e2e-traffic: compiler ## Releases through Istio, Contour and Traefik, and a Prometheus that decides (E2E=, SKIP=traefik)
+	tests/e2e/tools/deps.sh
+	$(CARGO) test --locked --test e2e -- $(or $(E2E),traffic_) $(addprefix --skip ,$(SKIP))
 
 .PHONY: fmt
 fmt: ## Format the code

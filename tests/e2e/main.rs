@@ -22,7 +22,7 @@ use tokio::runtime::{Handle, Runtime};
 use rig::Rig;
 use scenarios::{
     adopt, cases, chart, crash, generated, hooks, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema,
-    script, story, styles, workloads,
+    script, story, styles, traffic, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -96,7 +96,25 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
     let of_kinds = kinds::ROWS
         .iter()
         .map(|row| trial(handle, rig, &format!("release_{}", row.1.name), move |rig| kinds::play(rig, row)));
-    scenarios.into_iter().chain(rows).chain(of_kinds).collect()
+    scenarios.into_iter().chain(rows).chain(of_kinds).chain(through_gateways(handle, rig)).collect()
+}
+
+/// The scenarios of `make e2e-traffic`.
+fn through_gateways(handle: &Handle, rig: &Shared) -> Vec<Trial> {
+    let name = |name: &str| format!("{}{name}", traffic::PREFIX);
+    let recipes =
+        traffic::ROWS.iter().map(|row| trial(handle, rig, &name(row.name), move |rig| traffic::story::play(rig, row)));
+    let metered = traffic::metrics::METRICS
+        .iter()
+        .map(|row| trial(handle, rig, &name(row.row.name), move |rig| traffic::metrics::play(rig, row)));
+    let alerts = trial(handle, rig, &name(traffic::ALERTS), traffic::metrics::alerts);
+    recipes.chain(metered).chain([alerts]).collect()
+}
+
+/// Whether a scenario is asked for, as libtest-mimic understands the arguments.
+fn wanted(args: &Arguments, name: &str) -> bool {
+    let fits = |filter: &String| if args.exact { name == filter } else { name.contains(filter.as_str()) };
+    args.filter.as_ref().is_none_or(fits) && !args.skip.iter().any(fits)
 }
 
 fn main() -> Result<()> {
@@ -108,7 +126,7 @@ fn main() -> Result<()> {
         let none: Shared = Arc::new(Err(anyhow!("not started for --list")));
         libtest_mimic::run(&args, trials(runtime.handle(), &none)).exit();
     }
-    let tools = rig::netns::enter()?;
+    let tools = rig::netns::enter(&traffic::programs(|name| wanted(&args, name)))?;
     // As the first process of its namespace it gets only those signals that it asks for.
     runtime.spawn(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("SIGTERM");

@@ -22,7 +22,8 @@ use super::{
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 /// Where the controller believes that it runs; its ConfigMap and its Lease are there.
 pub const NAMESPACE: &str = "tidegate";
-const HEALTH: &str = "127.0.0.1:18081";
+/// Where the controller of most scenarios tells how it is, and its metrics.
+pub const HEALTH: &str = "127.0.0.1:18081";
 
 /// What `tidegate ARGS` prints.
 pub fn tidegate(args: &[&str]) -> Result<String> {

@@ -24,6 +24,11 @@ use tokio::{
     sync::watch,
 };
 
+/// A pod with this annotation answers every so many requests with 500.
+pub const FAILS_EVERY: &str = "tidegate.test/fails-every";
+/// A pod with this annotation is asked for its metrics.
+pub const SCRAPE: &str = "prometheus.io/scrape";
+
 /// The ports of the examples' containers. Nothing else in the namespace may listen on them.
 const PORTS: [u16; 2] = [80, 8080];
 
@@ -32,10 +37,24 @@ const PORTS: [u16; 2] = [80, 8080];
 struct Server {
     uid: String,
     answer: Bytes,
+    fails_every: Option<u64>,
+    /// How its sidecar would call the workload.
+    workload: String,
+    /// Its metrics are wanted: namespace and name.
+    scraped: Option<(String, String)>,
+}
+
+/// How many requests a pod has answered, and how many of these with 500.
+#[derive(Clone, Copy, Default)]
+struct Answered {
+    all: u64,
+    failed: u64,
 }
 
 pub struct Echo {
     pods: Mutex<HashMap<IpAddr, Server>>,
+    /// By the pods' UIDs.
+    answered: Mutex<HashMap<String, Answered>>,
     api: Api<Pod>,
     /// Changes whenever a pod is gone or no longer Ready.
     deaths: watch::Sender<u64>,
@@ -49,17 +68,33 @@ fn server(pod: &Pod) -> Option<(IpAddr, Server)> {
         return None;
     }
     let address = status.pod_ip.as_ref()?.parse().ok()?;
-    // A release changes what the pod mounts, so the mount is the version.
+    // A release changes what the pod mounts, or else its image: that is the version.
     let mounted = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).find_map(|v| v.config_map.as_ref());
-    let version = mounted.map(|c| c.name.as_str()).or_else(|| pod.labels().get("version").map(String::as_str));
+    let image = pod.spec.iter().flat_map(|s| &s.containers).find_map(|c| c.image.as_deref());
+    let version = mounted.map(|c| c.name.as_str()).or(image);
     let answer =
         json!({"version": version, "pod": pod.name_any(), "namespace": pod.namespace(), "labels": pod.labels()});
-    Some((address, Server { uid: pod.uid().unwrap_or_default(), answer: answer.to_string().into() }))
+    let annotation = |key: &str| pod.annotations().get(key).map(String::as_str);
+    let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
+    let workload = owner.and_then(|o| o.name.rsplit_once('-')).map(|(workload, _)| workload.to_owned());
+    let server = Server {
+        uid: pod.uid().unwrap_or_default(),
+        answer: answer.to_string().into(),
+        fails_every: annotation(FAILS_EVERY).and_then(|every| every.parse().ok()),
+        workload: workload.unwrap_or_default(),
+        scraped: (annotation(SCRAPE) == Some("true")).then(|| (pod.namespace().unwrap_or_default(), pod.name_any())),
+    };
+    Some((address, server))
 }
 
 impl Echo {
     pub async fn start(client: Client) -> Result<Arc<Echo>> {
-        let echo = Arc::new(Echo { pods: Mutex::default(), api: Api::all(client), deaths: watch::Sender::new(0) });
+        let echo = Arc::new(Echo {
+            pods: Mutex::default(),
+            answered: Mutex::default(),
+            api: Api::all(client),
+            deaths: watch::Sender::new(0),
+        });
         tokio::spawn(echo.clone().follow());
         for port in PORTS {
             let listener = TcpListener::bind(("0.0.0.0", port)).await.with_context(|| format!("echo port {port}"))?;
@@ -77,6 +112,41 @@ impl Echo {
 
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, Server>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request; whether it has to fail.
+    fn fails(&self, server: &Server) -> bool {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = answered.entry(server.uid.clone()).or_default();
+        answered.all += 1;
+        let fails = server.fails_every.is_some_and(|every| answered.all.is_multiple_of(every));
+        answered.failed += u64::from(fails);
+        fails
+    }
+
+    /// What the sidecar of a pod would tell Prometheus.
+    fn metrics(&self, server: &Server) -> String {
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Answered { all, failed } = answered.get(&server.uid).copied().unwrap_or_default();
+        let namespace = server.scraped.as_ref().map_or("", |(namespace, _)| namespace);
+        let labels = |code: u16| {
+            format!(
+                "reporter=\"destination\",destination_workload_namespace=\"{namespace}\",\
+                 destination_workload=\"{}\",response_code=\"{code}\"",
+                server.workload
+            )
+        };
+        let series = |code, n| format!("istio_requests_total{{{}}} {n}\n", labels(code));
+        format!("# TYPE istio_requests_total counter\n{}{}", series(200, all - failed), series(500, failed))
+    }
+
+    /// The pods whose metrics are wanted: address, namespace, name.
+    pub fn scraped(&self) -> Vec<(IpAddr, String, String)> {
+        let pods = self.pods();
+        let mut scraped: Vec<_> =
+            pods.iter().filter_map(|(a, s)| s.scraped.clone().map(|(namespace, name)| (*a, namespace, name))).collect();
+        scraped.sort();
+        scraped
     }
 
     async fn follow(self: Arc<Self>) {
@@ -122,12 +192,18 @@ impl Echo {
         let address = local.ip();
         let Some(first) = self.at(address).await else { return };
         let echo = self.clone();
-        let service = service_fn(move |_request| {
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
             let echo = echo.clone();
             async move {
                 let server = echo.at(address).await.context("this pod is gone")?;
-                let response = Response::builder().status(StatusCode::OK).header("content-type", "application/json");
-                Ok::<_, anyhow::Error>(response.body(Full::new(server.answer))?)
+                let response = Response::builder();
+                Ok::<_, anyhow::Error>(if request.uri().path() == "/metrics" {
+                    response.header("content-type", "text/plain").body(Full::new(echo.metrics(&server).into()))?
+                } else {
+                    let status = if echo.fails(&server) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                    let response = response.status(status).header("content-type", "application/json");
+                    response.body(Full::new(server.answer))?
+                })
             }
         });
         let mut serving = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));

@@ -75,16 +75,14 @@ async fn holds(rig: &Rig) -> Result<()> {
 impl Rig {
     /// Tidegate's CRDs are served when this returns.
     pub async fn crds(&self) -> Result<()> {
-        let install = async || self.objects.apply_crds(&documents(&["crd"])?).await;
-        let installed = self.crds.get_or_init(async || install().await.map_err(|e| format!("{e:#}"))).await;
-        installed.clone().map_err(|e| anyhow::anyhow!("cannot install the CRDs: {e}"))
+        let definitions = async || self.objects.apply_crds(&documents(&["crd"])?).await;
+        self.crds.make("cannot install the CRDs", definitions).await
     }
 
     /// All of Tidegate's objects are on the cluster when this returns.
     pub async fn installed(&self) -> Result<()> {
         self.crds().await?;
-        let installed = self.installed.get_or_init(async || install(self).await.map_err(|e| format!("{e:#}"))).await;
-        installed.clone().map_err(|e| anyhow::anyhow!("cannot install Tidegate: {e}"))
+        self.installed.make("cannot install Tidegate", async || install(self).await).await
     }
 }
 

@@ -21,6 +21,9 @@ use super::{
 /// Connections of one load.
 const CONNECTIONS: usize = 8;
 
+/// How many standard deviations a share may be off: one false alarm in 1.7 million.
+pub const SIGMAS: f64 = 5.0;
+
 /// The outcome of one request: the version that answered, or why none did.
 pub struct Sample {
     /// Since the load began.
@@ -38,9 +41,17 @@ pub struct Answer {
 #[derive(Default)]
 pub struct Tally {
     pub samples: Vec<Sample>,
+    /// Requests beside these that failed as [`Target::own_failure`] says.
+    pub forgiven: usize,
 }
 
 impl Tally {
+    fn of_target(mut samples: Vec<Sample>, target: &Target) -> Tally {
+        let all = samples.len();
+        samples.retain(|sample| !target.forgives(sample));
+        Tally { forgiven: all - samples.len(), samples }
+    }
+
     pub fn by_version(&self) -> BTreeMap<&str, usize> {
         let mut counts = BTreeMap::new();
         for answer in self.samples.iter().filter_map(|s| s.answer.as_ref().ok()) {
@@ -63,11 +74,11 @@ impl Tally {
         Ok(())
     }
 
-    /// No failure, and `version` answered `share` (0 to 1) of the requests within four standard deviations.
+    /// No failure, and `version` answered `share` (0 to 1) of the requests within [`SIGMAS`].
     pub fn has_share(&self, version: &str, share: f64) -> Result<()> {
         self.none_failed()?;
         let n = self.samples.len() as f64;
-        let allowed = 4.0 * (n * share * (1.0 - share)).sqrt();
+        let allowed = SIGMAS * (n * share * (1.0 - share)).sqrt();
         let got = self.of(version) as f64;
         ensure!(
             (got - n * share).abs() <= allowed,
@@ -87,6 +98,9 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failures = self.failures();
         write!(f, "{} requests, {:?}, {} failed", self.samples.len(), self.by_version(), failures.len())?;
+        if self.forgiven > 0 {
+            write!(f, ", {} forgiven", self.forgiven)?;
+        }
         for failure in failures.iter().take(5) {
             let why = failure.answer.as_ref().err().map(String::as_str).unwrap_or_default();
             write!(f, "; after {:.3} s: {why}", failure.at.as_secs_f64())?;
@@ -102,6 +116,9 @@ pub struct Target {
     /// Whose pods may answer.
     pub namespace: String,
     pub headers: Vec<(String, String)>,
+    pub path: String,
+    /// A failure that is the gateway's own doing, whoever changes the route. It is counted apart.
+    pub own_failure: Option<&'static str>,
 }
 
 impl Target {
@@ -111,9 +128,17 @@ impl Target {
         target
     }
 
+    fn forgives(&self, sample: &Sample) -> bool {
+        sample.answer.as_ref().is_err_and(|why| self.own_failure == Some(why.trim()))
+    }
+
+    pub fn at(&self, path: &str) -> Target {
+        Target { path: path.to_owned(), ..self.clone() }
+    }
+
     async fn ask(&self, connection: &mut Connection) -> Result<Answer, String> {
         let headers: Vec<(&str, &str)> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let (status, body) = connection.get("/", &headers).await.map_err(|e| format!("{e:#}"))?;
+        let (status, body) = connection.get(&self.path, &headers).await.map_err(|e| format!("{e:#}"))?;
         let text = String::from_utf8_lossy(&body);
         if !status.is_success() {
             return Err(format!("{status} {text}"));
@@ -150,7 +175,7 @@ impl Target {
         }
         let mut samples: Vec<Sample> = workers.join_all().await.into_iter().flatten().collect();
         samples.sort_by_key(|s| s.at);
-        Tally { samples }
+        Tally::of_target(samples, self)
     }
 
     /// Waits until a route change has reached the gateway: `fits` holds for 20 requests in a row.
@@ -194,12 +219,14 @@ impl Target {
                 }
             });
         }
-        Steady { stop, samples, workers }
+        Steady { target: self.clone(), begin, stop, samples, workers }
     }
 }
 
 /// A load that is going on.
 pub struct Steady {
+    target: Target,
+    begin: Instant,
     stop: CancellationToken,
     samples: Arc<Mutex<Vec<Sample>>>,
     workers: JoinSet<()>,
@@ -211,13 +238,34 @@ impl Steady {
         while let Some(worker) = self.workers.join_next().await {
             worker?;
         }
-        Ok(Tally { samples: std::mem::take(&mut *self.samples.lock().await) })
+        Ok(Tally::of_target(std::mem::take(&mut *self.samples.lock().await), &self.target))
+    }
+
+    /// How long after a moment `version` gave its first answer.
+    pub async fn first(&self, version: &str, after: Instant) -> Option<Duration> {
+        let after = after.saturating_duration_since(self.begin);
+        let samples = self.samples.lock().await;
+        let mut answers = samples.iter().filter(|s| s.at > after);
+        let by = |s: &&Sample| s.answer.as_ref().is_ok_and(|a| a.version == version);
+        answers.find(by).map(|s| s.at.saturating_sub(after))
+    }
+
+    /// How long after a moment anybody but `version` gave the last answer; zero when nobody did.
+    pub async fn last_other(&self, version: &str, after: Instant) -> Duration {
+        let after = after.saturating_duration_since(self.begin);
+        let samples = self.samples.lock().await;
+        let others = samples.iter().filter(|s| s.answer.as_ref().is_ok_and(|a| a.version != version));
+        others.map(|s| s.at.saturating_sub(after)).max().unwrap_or_default()
     }
 
     /// An error as soon as a request has failed: the change that caused it is then the last one.
     pub async fn check(&self, during: &str) -> Result<()> {
         let samples = self.samples.lock().await;
-        if let Some((at, why)) = samples.iter().find_map(|s| s.answer.as_ref().err().map(|why| (s.at, why))) {
+        if let Some((at, why)) = samples
+            .iter()
+            .filter(|s| !self.target.forgives(s))
+            .find_map(|s| s.answer.as_ref().err().map(|why| (s.at, why)))
+        {
             bail!("a request of the steady load failed by the end of {during}: after {:.3} s: {why}", at.as_secs_f64());
         }
         ensure!(!samples.is_empty(), "the steady load has sent nothing by the end of {during}");

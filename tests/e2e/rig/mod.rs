@@ -1,8 +1,11 @@
 //! A real control plane and a real gateway, without containers.
 
 pub mod cluster;
+pub mod contour;
 pub mod controller;
 pub mod echo;
+pub mod envoy;
+pub mod gateways;
 pub mod helm;
 pub mod http;
 pub mod image;
@@ -16,15 +19,17 @@ pub mod objects;
 pub mod pki;
 pub mod poll;
 pub mod process;
+pub mod prometheus;
 pub mod random;
 pub mod space;
 pub mod spare;
+pub mod traefik;
 
 use std::{
     fs,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -34,7 +39,22 @@ use anyhow::Result;
 
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use self::{cluster::Cluster, controller::Controller, netns::Tools, objects::Objects, process::Daemon, space::Space};
+use self::{
+    cluster::Cluster, controller::Controller, echo::Echo, gateways::Gateways, netns::Tools, objects::Objects,
+    process::Daemon, space::Space,
+};
+
+/// What is made once in a run, for all scenarios that need it.
+#[derive(Default)]
+pub struct Once(OnceCell<Result<(), String>>);
+
+impl Once {
+    /// Makes it, or says why that failed when somebody else tried.
+    pub async fn make(&self, what: &str, make: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        let made = self.0.get_or_init(async || make().await.map_err(|e| format!("{e:#}"))).await;
+        made.clone().map_err(|e| anyhow::anyhow!("{what}: {e}"))
+    }
+}
 
 /// One cluster with its gateway, for a whole run.
 pub struct Rig {
@@ -42,9 +62,12 @@ pub struct Rig {
     pub objects: Objects,
     pub dir: PathBuf,
     pub tools: Tools,
-    gateway: Vec<Daemon>,
-    crds: OnceCell<Result<(), String>>,
-    installed: OnceCell<Result<(), String>>,
+    pub echo: Arc<Echo>,
+    /// What runs beside the control plane.
+    daemons: Mutex<Vec<Daemon>>,
+    gateways: Gateways,
+    crds: Once,
+    installed: Once,
     stage: RwLock<Option<Controller>>,
     next_port: AtomicU16,
 }
@@ -55,8 +78,8 @@ impl Rig {
         let dir = run_dir()?;
         eprintln!("e2e: logs in {}", dir.display());
         let cluster = cluster::start(tools, &dir).await?;
-        echo::Echo::start(cluster.admin.clone()).await?;
-        let gateway = istio::start(tools, &cluster, &dir).await?;
+        let echo = Echo::start(cluster.admin.clone()).await?;
+        let daemons = istio::start(tools, &cluster, &dir).await?;
         let objects = Objects::new(cluster.admin.clone());
         eprintln!("e2e: control plane and gateway up after {:.1} s", begin.elapsed().as_secs_f64());
         Ok(Arc::new(Rig {
@@ -64,9 +87,11 @@ impl Rig {
             objects,
             dir,
             tools: tools.clone(),
-            gateway,
-            crds: OnceCell::new(),
-            installed: OnceCell::new(),
+            echo,
+            daemons: Mutex::new(daemons),
+            gateways: Gateways::default(),
+            crds: Once::default(),
+            installed: Once::default(),
             stage: RwLock::new(None),
             next_port: AtomicU16::new(18200),
         }))
@@ -74,7 +99,17 @@ impl Rig {
 
     /// An error when one of the programs has died.
     pub fn alive(&self) -> Result<()> {
-        self.cluster.daemons.iter().chain(&self.gateway).try_for_each(Daemon::alive)
+        self.cluster.daemons.iter().try_for_each(Daemon::alive)?;
+        self.daemons().iter().try_for_each(Daemon::alive)
+    }
+
+    fn daemons(&self) -> MutexGuard<'_, Vec<Daemon>> {
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no scenario passes unless this program runs.
+    pub fn keep(&self, daemon: Daemon) {
+        self.daemons().push(daemon);
     }
 
     /// Returns when one of the programs has died, and says how.
@@ -87,10 +122,12 @@ impl Rig {
         }
     }
 
-    /// Removes the database; the logs stay.
+    /// Removes the databases; the logs stay.
     pub fn forget_data(&self) {
-        // Only a matter of room: what cannot be removed now goes with its run.
-        let _ = fs::remove_dir_all(self.dir.join("etcd"));
+        for database in ["etcd", "prometheus"] {
+            // Only a matter of room: what cannot be removed now goes with its run.
+            let _ = fs::remove_dir_all(self.dir.join(database));
+        }
     }
 
     /// The running controller, shared with other scenarios: nobody stops it meanwhile.

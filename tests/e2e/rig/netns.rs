@@ -1,7 +1,7 @@
 //! The machine that the rig runs on: a network of its own in which every pod address is local.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -23,9 +23,12 @@ impl Tools {
     }
 }
 
-/// Builds the programs, then replaces this process by itself inside new network and process namespaces. Returns only
+/// What every run needs.
+const PROGRAMS: [&str; 6] = ["k8s", "etcd", "kwok", "istio", "envoy", "helm"];
+
+/// Builds the programs, and `more` of them, then replaces this process by itself inside new network and process namespaces. Returns only
 /// there.
-pub fn enter() -> Result<Tools> {
+pub fn enter(more: &BTreeSet<&str>) -> Result<Tools> {
     if let Ok(listing) = env::var(INSIDE) {
         let tools = listing.lines().filter_map(|l| l.split_once('\t')).map(|(n, p)| (n.to_owned(), p.into())).collect();
         network()?;
@@ -33,6 +36,8 @@ pub fn enter() -> Result<Tools> {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/tools/build.sh");
     let output = Command::new(&script)
+        .args(PROGRAMS)
+        .args(more)
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {}. Remedy: bash must be installed", script.display()))?;

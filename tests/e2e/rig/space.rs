@@ -40,14 +40,20 @@ impl Space {
 
     /// What listens on this space's port of the gateway.
     pub fn gateway(&self) -> Target {
-        Target { address: ([127, 0, 0, 1], self.port).into(), namespace: self.name.clone(), headers: Vec::new() }
+        self.target(self.port)
+    }
+
+    /// What listens on a port of this machine, for requests that this space's pods may answer.
+    pub fn target(&self, port: u16) -> Target {
+        let address = ([127, 0, 0, 1], port).into();
+        Target { address, namespace: self.name.clone(), headers: Vec::new(), path: "/".to_owned(), own_failure: None }
     }
 
     /// Applies a manifest without a namespace here. All spaces share one gateway, so a Gateway gets this space's port.
     pub async fn apply(&self, object: &Value) -> Result<Value> {
         let mut object = object.clone();
         object["metadata"]["namespace"] = json!(self.name);
-        if object["kind"] == "Gateway" {
+        if object["kind"] == "Gateway" && object["apiVersion"] == "networking.istio.io/v1beta1" {
             object["spec"]["servers"][0]["port"]["number"] = json!(self.port);
         }
         self.rig.objects.apply(&object).await

