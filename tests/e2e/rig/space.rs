@@ -17,18 +17,25 @@ pub struct Space {
     port: u16,
 }
 
-/// All manifests of `examples/<name>`.
+/// All manifests of `examples/<name>`, as its kustomization lists them.
 pub fn example(name: &str) -> Result<Vec<Value>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
-    let mut files: Vec<_> = fs::read_dir(&dir)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
-    files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
-    files.sort();
+    resources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name))
+}
+
+fn resources(folder: &Path) -> Result<Vec<Value>> {
+    let read = |file: &Path| fs::read_to_string(file).with_context(|| file.display().to_string());
+    let kustomization: Value = tidegate::yaml::from_str(&read(&folder.join("kustomization.yaml"))?)?;
+    let listed =
+        kustomization["resources"].as_array().with_context(|| format!("{} lists nothing", folder.display()))?;
     let mut objects = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file)?;
-        objects.extend(tidegate::yaml::from_str_multi(&text).with_context(|| file.display().to_string())?);
+    for path in listed.iter().filter_map(Value::as_str).map(|name| folder.join(name)) {
+        if path.is_dir() {
+            objects.extend(resources(&path)?);
+        } else {
+            let manifests = tidegate::yaml::from_str_multi(&read(&path)?);
+            objects.extend(manifests.with_context(|| path.display().to_string())?);
+        }
     }
-    objects.retain(|o| o["kind"] != "Kustomization");
     Ok(objects)
 }
 
