@@ -51,7 +51,7 @@ fn kept_by(step: &ReleaseStep, replicas: i32) -> String {
     );
     let kind = kind("apps", "Deployment").unwrap();
     let surroundings = Surroundings { revisions: &revisions, pods: &[] };
-    let workload = (kind.read)(&deployment, &surroundings);
+    let workload = (kind.read)(kind, &deployment, &surroundings);
     let goal = Goal {
         rollout: "r",
         style: Style::Partition,

@@ -27,6 +27,7 @@ use tidegate::{
         certificates::{self, Certificates},
         router, serve, validate,
     },
+    workload::hold,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -155,7 +156,7 @@ async fn a_changed_template_is_held_by_the_same_function() {
     let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
     let mut stored = new.clone();
     json_patch::patch(&mut stored, &patch).unwrap();
-    assert_eq!(Some(stored.clone()), tidegate::workload::hold::paused::hold(&old, &new));
+    assert_eq!(Some(stored.clone()), hold::rule("apps", "v1", "deployments").unwrap().hold(&old, &new));
     assert_eq!(stored["spec"]["paused"], true);
     for (operation, object, old) in [
         ("UPDATE", &old, &old),
@@ -517,4 +518,49 @@ async fn replicas_share_one_secret_and_follow_its_changes() {
     served(&second).await;
     assert_eq!(secret().await, second, "made once");
     stop.cancel();
+}
+
+#[tokio::test]
+async fn a_kind_that_nobody_knows_needs_its_owners_word() {
+    let definition = include_str!("e2e/crds/gameserversets.yaml");
+    let mut builder = Cluster::builder().namespace("shop").definition(tidegate::yaml::from_str(definition).unwrap());
+    for definition in crd::all().unwrap() {
+        builder = builder.definition(definition);
+    }
+    let cluster = builder.build().unwrap();
+    let set = |name: &str, labels: Value| {
+        json!({"apiVersion": "games.example.com/v1beta1", "kind": "GameServerSet",
+            "metadata": {"name": name, "namespace": "shop", "labels": labels}, "spec": {"selector": {}, "template": {}}})
+    };
+    cluster.create(set("said", json!({WORKLOAD_TYPE: "StatefulSet"}))).unwrap();
+    cluster.create(set("mute", json!({}))).unwrap();
+    let server = server(Limits::default(), Some(cluster.client("webhook"))).await;
+    let named = |api_version: &str, kind: &str, name: &str| {
+        let mut rollout = rollout("r", name);
+        rollout["spec"]["workloadRef"] = json!({"apiVersion": api_version, "kind": kind, "name": name});
+        rollout
+    };
+    let games = "games.example.com/v1beta1";
+    for (rollout, refused, warned) in [
+        (named(games, "GameServerSet", "said"), "", ""),
+        (named(games, "GameServerSet", "mute"), "label it rollouts.kruise.io/workload-type: statefulset", ""),
+        (named(games, "GameServerSet", "later"), "", "is not there yet"),
+        (named(games, "GameServer", "said"), "does not serve games.example.com/v1beta1 GameServer", ""),
+        (named("example.io/v1", "Widget", "said"), "does not serve example.io/v1 Widget", ""),
+        (named("apps/v1", "ReplicaSet", "said"), "cannot be released in steps: choose Deployment of apps", ""),
+    ] {
+        let response =
+            server.post("/validate-rollouts-kruise-io-rollout", &review("CREATE", &rollout, &Value::Null)).await;
+        let response = &response["response"];
+        let message = response["status"]["message"].as_str().unwrap_or_default();
+        let warnings = response["warnings"].to_string();
+        assert_eq!(response["allowed"], refused.is_empty(), "{response}");
+        assert!(message.contains(refused), "{response}");
+        assert!(warnings.contains(warned), "{response}");
+    }
+    // What is stored already stays writable: metadata, steps, deletion.
+    let (old, mut new) = (named(games, "GameServerSet", "mute"), named(games, "GameServerSet", "mute"));
+    new["spec"]["disabled"] = json!(true);
+    let response = server.post("/validate-rollouts-kruise-io-rollout", &review("UPDATE", &new, &old)).await;
+    assert_eq!(response["response"]["allowed"], true, "{response}");
 }

@@ -7,7 +7,13 @@ use serde_json::Value;
 pub const ROLLOUT_FINALIZER: &str = "rollouts.kruise.io/rollout";
 
 /// Label on the workload: the switch of the hold. Value: `deployment`, `statefulset`, `daemonset`, `cloneset`.
+///
+/// On a workload of a kind that is not known by name it is its owner's: `statefulset` says that it behaves as one. The
+/// switch of its hold is [`MANAGED`].
 pub const WORKLOAD_TYPE: &str = "rollouts.kruise.io/workload-type";
+
+/// Label on a workload of a kind that is not known by name: the switch of the hold. Value: `statefulset`.
+pub const MANAGED: &str = "rollouts.kruise.io/managed-as";
 
 /// Annotation on the workload while a release is captured: a JSON [`InProgressing`].
 pub const IN_PROGRESSING: &str = "rollouts.kruise.io/in-progressing";

@@ -311,7 +311,7 @@ impl Case<'_> {
         let revisions =
             objects.tied(api_version, of_kind, &self.target.namespace, object::uid(live)).unwrap_or_default();
         let surroundings = Surroundings { revisions: &revisions, pods: &[] };
-        let workload = (kind.read)(live, &surroundings);
+        let workload = (kind.read)(kind, live, &surroundings);
         // The workload counts those that have pods; one without any is a revision of it all the same.
         let known = workload.revisions.iter().map(|r| r.hash.as_str());
         let mut known = known.chain(revisions.iter().map(|r| object::name(r)));

@@ -7,10 +7,10 @@ use std::{path::PathBuf, process::ExitCode};
 use serde_json::{Value, json};
 
 use crate::{
-    api::keys::{IN_PROGRESSING, WORKLOAD_TYPE},
+    api::keys::IN_PROGRESSING,
     cli::generated::{self, File},
     workload::hold::{
-        By, Field, HELD_READY, MARK, OPEN, RELEASED, Rule, WAS,
+        ANY, By, Field, HELD_READY, MARK, OPEN, RELEASED, Rule, WAS,
         field::{BOUNDS, Scalar},
         paused::MARK_PAUSED,
         rules,
@@ -65,10 +65,16 @@ pub(crate) fn match_policy(rule: &Rule) -> Option<&'static str> {
 }
 
 fn text(rule: &Rule) -> Text {
-    match &rule.by {
+    let text = match &rule.by {
         By::Paused => paused(),
         By::Field(field) => held_by(field),
+    };
+    if rule.resource != ANY {
+        return text;
     }
+    // Whatever carries the label.
+    let has = ["object", "oldObject"].map(|o| format!("has({o}.spec) && has({o}.spec.template)"));
+    Text { is_held: format!("{}\n&& ({})", has.join(" && "), text.is_held), ..text }
 }
 
 /// When a rule holds an update.
@@ -78,8 +84,8 @@ pub(crate) fn is_held(rule: &Rule) -> String {
 
 fn policy(rule: &Rule) -> Value {
     let text = text(rule);
-    let label =
-        format!("object.metadata.?labels[?'{WORKLOAD_TYPE}'].orValue({})", entry("oldObject", "labels", WORKLOAD_TYPE));
+    let switch = rule.switch;
+    let label = format!("object.metadata.?labels[?'{switch}'].orValue({})", entry("oldObject", "labels", switch));
     let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
     let variables: Vec<Value> = [("oldMark", old_mark), ("newMark", new_mark)]
         .into_iter()
@@ -90,7 +96,7 @@ fn policy(rule: &Rule) -> Value {
     let annotations: Vec<String> = text.annotations.iter().map(|(key, value)| format!("'{key}': {value}")).collect();
     let mut constraints = json!({
         // The server looks for the label on the old and on the new object: a write that drops it is seen.
-        "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
+        "objectSelector": {"matchExpressions": [{"key": switch, "operator": "Exists"}]},
         "resourceRules": [{
             "apiGroups": [rule.group], "apiVersions": [rule.version], "operations": ["UPDATE"],
             "resources": [rule.resource],
@@ -115,7 +121,7 @@ fn policy(rule: &Rule) -> Value {
                     "Object{{\n\
                      \x20 metadata: Object.metadata{{\n\
                      \x20   annotations: {{{}}},\n\
-                     \x20   labels: {{'{WORKLOAD_TYPE}': variables.label}}\n\
+                     \x20   labels: {{'{switch}': variables.label}}\n\
                      \x20 }},\n\
                      \x20 spec: Object.spec{{{}}}\n\
                      }}",

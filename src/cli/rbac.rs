@@ -32,7 +32,7 @@ pub struct Args {
     /// Namespace that the controller runs in.
     #[arg(long, short, value_name = "NAMESPACE", default_value = "tidegate")]
     namespace: String,
-    /// Print only what another kind that routes needs, such as example.io/Mesh, beside the rest
+    /// Print only what another kind needs beside the rest: one that routes, such as example.io/Mesh, or a workload
     #[arg(long = "for", value_name = "GROUP/KIND", conflicts_with = "dir")]
     kinds: Vec<String>,
     /// Write the file `clusterrole.yaml` (the roles alone) into this folder instead of printing everything.
@@ -191,7 +191,7 @@ fn gateways() -> Value {
     })
 }
 
-/// What a script of the administrator's needs: a role for its kind, which the controller has by its label.
+/// What another kind that routes, or is released, needs: a role for it, which the controller has by its label.
 fn for_kind(kind: &str) -> anyhow::Result<Value> {
     let (group, kind) = kind
         .rsplit_once('/')

@@ -9,7 +9,7 @@ use super::{
     policy,
 };
 use crate::{
-    api::{GROUP, keys::WORKLOAD_TYPE},
+    api::GROUP,
     webhook::{APPROVER_PATH, APPROVERS, MUTATING, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
     workload::hold::rules,
 };
@@ -98,7 +98,7 @@ fn mutating(place: &Place) -> Value {
             // Only for what would be held, so that no other write waits for us.
             "matchConditions": [{"name": "held", "expression": policy::is_held(held)}],
             // The server looks for the label on the old and on the new object.
-            "objectSelector": {"matchExpressions": [{"key": WORKLOAD_TYPE, "operator": "Exists"}]},
+            "objectSelector": {"matchExpressions": [{"key": held.switch, "operator": "Exists"}]},
             // Another webhook may change the template after ours.
             "reinvocationPolicy": "IfNeeded",
         });

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::{
         conditions::{self, StepState, phases, reasons, types},
-        keys, object,
+        object,
         v1beta1::CanaryStatus,
     },
     workload::Workload,
@@ -94,7 +94,7 @@ impl Machine<'_> {
         let last = conditions::find(&self.status.conditions, types::PROGRESSING);
         self.status.message = match last.filter(|c| c.reason == reasons::COMPLETED) {
             Some(condition) => condition.message.clone(),
-            None => format!("workload {} {} is completed", workload.kind.kind.to_lowercase(), workload.name()),
+            None => format!("workload {} {} is completed", workload.kind_name().to_lowercase(), workload.name()),
         };
         Ok(())
     }
@@ -176,10 +176,10 @@ impl Machine<'_> {
     /// Takes our mark off the workload, and the switch of the hold, when the Rollout lets go of it.
     pub(super) fn take_marks_off(&mut self, workload: &Workload, lets_go: bool) -> Turn {
         let mut operations = workload.kind.gate.take_off(workload);
-        if lets_go && object::label(workload.object(), keys::WORKLOAD_TYPE).is_some() {
+        if lets_go && workload.is_switched_on() {
             operations.push(json!({
                 "op": "remove",
-                "path": format!("/metadata/labels/{}", object::pointer_key(keys::WORKLOAD_TYPE)),
+                "path": format!("/metadata/labels/{}", object::pointer_key(workload.kind.switch())),
             }));
         }
         if operations.is_empty() {

@@ -52,7 +52,7 @@ impl Machine<'_> {
         let reference = self.status.workload_ref.as_ref();
         let kind = reference.and_then(|r| workload::kind(object::group(&r.api_version), &r.kind));
         let Some((former, kind)) = self.snap.former_workload.as_ref().zip(kind) else { return Ok(()) };
-        let former = (kind.read)(former, &Surroundings::default());
+        let former = (kind.read)(kind, former, &Surroundings::default());
         if former.mark().is_some() {
             // Its template may have changed since: nobody would open it any more.
             let operations = kind.gate.release(&former, self.rollout_name(), false);
@@ -72,10 +72,7 @@ impl Machine<'_> {
             self.status.message = "Disabling rollout, release resources".to_owned();
         }
         // The switch may be on again after a crash between switching it on and recording that.
-        let is_on = self
-            .workload
-            .as_ref()
-            .is_some_and(|w| w.mark().is_some() || object::label(w.object(), keys::WORKLOAD_TYPE).is_some());
+        let is_on = self.workload.as_ref().is_some_and(|w| w.mark().is_some() || w.is_switched_on());
         if self.status.phase != phases::DISABLED || (is_on && self.snap.rivals.is_empty()) {
             self.leave(Ending::Disabled, scope)?;
             self.close_record();

@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
         Machine {
             snap,
             status,
-            workload: snap.workload.as_ref().zip(kind).map(|(w, kind)| (kind.read)(w, &surroundings)),
+            workload: snap.workload.as_ref().zip(kind).map(|(w, kind)| (kind.read)(kind, w, &surroundings)),
             canary: canary.map(|c| deployment::read(c, &surroundings)),
             scope,
             networks: snap.networks.clone(),
@@ -228,7 +228,7 @@ impl<'a> Machine<'a> {
             }
             return Err(Wait::on(format!(
                 "waiting for the {} controller to see generation {} of {}",
-                workload.kind.kind,
+                workload.kind_name(),
                 object::int(workload.object(), &["metadata", "generation"]).unwrap_or_default(),
                 workload.name()
             )));
@@ -284,15 +284,15 @@ impl<'a> Machine<'a> {
     }
 
     fn ensure_label(&mut self, workload: &Workload) -> Turn {
-        let value = workload.kind.workload_type;
-        if object::label(workload.object(), keys::WORKLOAD_TYPE) == Some(value) {
+        let (switch, value) = (workload.kind.switch(), workload.kind.workload_type);
+        if object::label(workload.object(), switch) == Some(value) {
             return Ok(());
         }
         let operation = if object::at(workload.object(), &["metadata", "labels"]).is_some() {
-            let path = format!("/metadata/labels/{}", object::pointer_key(keys::WORKLOAD_TYPE));
+            let path = format!("/metadata/labels/{}", object::pointer_key(switch));
             json!({"op": "add", "path": path, "value": value})
         } else {
-            json!({"op": "add", "path": "/metadata/labels", "value": {keys::WORKLOAD_TYPE: value}})
+            json!({"op": "add", "path": "/metadata/labels", "value": {switch: value}})
         };
         self.patch_workload(Purpose::WatchWorkload, workload, vec![operation])
     }
@@ -351,7 +351,7 @@ impl<'a> Machine<'a> {
         operations: Vec<Value>,
     ) -> Turn<T> {
         let api_version = object::text(workload.object(), &["apiVersion"]).to_owned();
-        self.patch(purpose, workload.object(), &api_version, workload.kind.kind, operations)
+        self.patch(purpose, workload.object(), &api_version, workload.kind_name(), operations)
     }
 
     /// Asks for what opening a workload needs.

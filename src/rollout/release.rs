@@ -21,7 +21,7 @@ use crate::{
     },
     traffic::{Names, Strategy, ingress::LONGEST_NAME as LONGEST_INGRESS_NAME},
     workload::{
-        KINDS, Kind, Style,
+        self, Kind, Style,
         replicas::{Round, percent, scaled},
     },
 };
@@ -186,15 +186,14 @@ fn workload_ref(rollout: &Rollout) -> Result<(WorkloadRef, &'static Kind), SpecE
         }
     }
     let group = object::group(&workload.api_version);
-    let Some(kind) = crate::workload::kind(group, &workload.kind) else {
-        let known: Vec<String> = KINDS.iter().map(|k| format!("{} ({})", k.kind, k.group)).collect();
+    let Some(kind) = workload::kind(group, &workload.kind) else {
         return wrong(
             "spec.workloadRef",
             format!(
                 "{} of {} cannot be released step by step; use {}",
                 workload.kind,
                 workload.api_version,
-                known.join(", ")
+                workload::known()
             ),
         );
     };
@@ -241,7 +240,7 @@ pub fn scope(rollout: &Rollout) -> Result<Scope, SpecError> {
     let Some(style) = kind.style(wanted) else {
         return wrong(
             format!("spec.strategy.{path}"),
-            format!("a {} cannot be released in this style; use canary", kind.kind),
+            format!("a {} cannot be released in this style; use canary", workload.kind),
         );
     };
     Ok(Scope { workload, kind, style, traffic, shared: shared(rollout)? })

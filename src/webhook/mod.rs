@@ -16,6 +16,7 @@
 pub mod approver;
 pub mod authority;
 pub mod certificates;
+mod declared;
 mod keeper;
 pub mod review;
 mod room;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{
     APPROVER_PATH, CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH, approver,
     authority::Authority,
+    declared,
     review::{
         AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
         ConversionReview, Refusal,
@@ -198,7 +199,16 @@ impl Shared {
             true => self.rollouts(&request.namespace).await?,
             false => Vec::new(),
         };
-        let verdict = validate::judge(new, old, &others, &self.rules);
+        let mut verdict = validate::judge(new, old, &others, &self.rules);
+        if let (true, true, Some(client)) = (
+            verdict.errors.is_empty() && self.rules.filter_workload_type,
+            validate::asks_for_others(new, old),
+            &self.client,
+        ) {
+            let word = declared::look(client, &request.namespace, new).await;
+            verdict.errors.extend(word.wrong);
+            verdict.warnings.extend(word.warning);
+        }
         let status = (!verdict.errors.is_empty()).then(|| {
             let name = if request.name.is_empty() { "(generated)" } else { &request.name };
             let errors: Vec<String> = verdict.errors.iter().map(ToString::to_string).collect();

@@ -13,7 +13,7 @@ use crate::{
     api::{convert::to_v1beta1, keys, object},
     lua::{Caps, Feature, Library, Script},
     rollout::{hooks, release::SpecError, windows::Windows},
-    workload::{self, KINDS, Style},
+    workload::{self, Style},
 };
 
 /// What an administrator decides.
@@ -105,7 +105,7 @@ impl Workload {
 }
 
 /// Path and value of the reference, in the author's spelling.
-fn reference(rollout: &Value) -> Option<(&'static str, &Value)> {
+pub fn reference(rollout: &Value) -> Option<(&'static str, &Value)> {
     [("spec.workloadRef", "/spec/workloadRef"), ("spec.objectRef.workloadRef", "/spec/objectRef/workloadRef")]
         .into_iter()
         .find_map(|(path, pointer)| Some((path, rollout.pointer(pointer)?)))
@@ -222,9 +222,8 @@ impl<'a> Subject<'a> {
         let wrong =
             |field: String, value: &Value, problem: String| Some(Wrong { field, value: value.clone(), problem });
         let Some(kind) = workload::kind(&named.group, &named.kind) else {
-            let known: Vec<String> = KINDS.iter().map(|kind| format!("{} of {}", kind.kind, kind.group)).collect();
             let problem = "this kind of workload cannot be released in steps: choose";
-            return wrong(field.to_owned(), value, format!("{problem} {}", known.join(", ")));
+            return wrong(field.to_owned(), value, format!("{problem} {}", workload::known()));
         };
         let version = value.get("apiVersion")?;
         if kind.hold(version.as_str()?).is_some() {
@@ -242,7 +241,7 @@ impl<'a> Subject<'a> {
         let kind = workload::kind(&named.group, &named.kind)?;
         let path = format!("spec.strategy.{}", self.name);
         let wrong = |field: &str, value: Value, remedy: &str| {
-            let problem = format!("a {} of {} {remedy}", kind.kind, kind.group);
+            let problem = format!("a {} of {} {remedy}", named.kind, named.group);
             Some(Wrong { field: format!("{path}{field}"), value, problem })
         };
         if self.style == Style::BlueGreen && !kind.styles.contains(&Style::BlueGreen) {

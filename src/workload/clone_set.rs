@@ -67,14 +67,12 @@ pub const KIND: Kind = Kind {
     gate: &CloneSet,
 };
 
-static ROW: Kind = KIND;
-
 /// The last part of a revision's name: what its pods carry.
 fn hash_of(revision: &str) -> &str {
     revision.rsplit('-').next().unwrap_or_default()
 }
 
-fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
+fn read(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     let replicas = count(object, &["spec", "replicas"], 1);
     let status = |field| count(object, &["status", field], 0);
     let revision = |field| hash_of(text(object, &["status", field]));
@@ -85,7 +83,7 @@ fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
         &[(current, status("replicas") - status("updatedReplicas")), (update, status("updatedReplicas"))],
     );
     let strategy = |name: &str| {
-        let path = field(&ROW, object).and_then(|f| f.path.split_last()).map_or(&[][..], |(_, parent)| parent);
+        let path = field(kind, object).and_then(|f| f.path.split_last()).map_or(&[][..], |(_, parent)| parent);
         let value = at(at(object, &["spec"])?, path)?.get(name)?;
         serde_json::from_value::<IntOrString>(value.clone()).ok()
     };
@@ -100,7 +98,7 @@ fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
     let template = at(object, &["spec", "template"]).map(object::without_nulls).unwrap_or(Value::Null);
     let unavailable = strategy("maxUnavailable").unwrap_or(IntOrString::String("20%".to_owned()));
     Workload {
-        kind: &ROW,
+        kind,
         replicas,
         revisions,
         template_name: if update.is_empty() { digest(&template) } else { update.to_owned() },
@@ -326,7 +324,7 @@ mod tests {
             surroundings,
             now: jiff::Timestamp::UNIX_EPOCH,
         };
-        as_the_step_says(&read(&object, &surroundings), &goal)
+        as_the_step_says(&(read)(crate::workload::kind(GROUP, "CloneSet").unwrap(), &object, &surroundings), &goal)
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub const KIND: Kind = Kind {
     counts_pods: true,
     goes_back_in_batches: false,
     holds: &[Rule {
+        switch: keys::WORKLOAD_TYPE,
         policy: "tidegate-hold-daemonsets",
         group: "apps",
         version: "v1",
@@ -50,15 +51,9 @@ pub const KIND: Kind = Kind {
             surges: false,
         }),
     }],
-    read,
+    read: daemons,
     gate: &DaemonSet,
 };
-
-static ROW: Kind = KIND;
-
-fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
-    daemons(&ROW, object, surroundings)
-}
 
 /// Reads a workload with a pod on each of some nodes.
 pub(super) fn daemons(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {

@@ -28,6 +28,7 @@ pub const KIND: Kind = Kind {
     counts_pods: false,
     goes_back_in_batches: false,
     holds: &[Rule {
+        switch: keys::WORKLOAD_TYPE,
         policy: "tidegate-hold-deployments",
         group: "apps",
         version: "v1",
@@ -36,7 +37,7 @@ pub const KIND: Kind = Kind {
         webhook: "mdeployment.kb.io",
         by: By::Paused,
     }],
-    read,
+    read: |_, object, surroundings| read(object, surroundings),
     gate: &gate::Deployment,
 };
 

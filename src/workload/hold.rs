@@ -1,7 +1,7 @@
 //! The hold: what the API server does to an update of a managed workload, so that a changed template does not roll out
 //! by itself. Each kind's rule is said twice: here, and as the admission policy that `tidegate policy` prints. Pure.
 //!
-//! A workload is managed while it carries the label [`WORKLOAD_TYPE`]; an update is looked at when the old *or* the new
+//! A workload is managed while it carries the label [`Rule::switch`]; an update is looked at when the old *or* the new
 //! object carries it. The *mark* of an object is its annotation [`IN_PROGRESSING`]; an empty one counts as none. A mark
 //! is *released* when it contains `,"released":true`, and *open* when it contains `,"open":{`: the controller has opened
 //! the workload up to a step.
@@ -25,8 +25,8 @@ use serde_json::{Map, Value};
 
 pub use field::Field;
 
-use super::KINDS;
-use crate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
+use super::{KINDS, like};
+use crate::api::keys::IN_PROGRESSING;
 
 /// How a released mark is told apart; it follows `rolloutName`, hence the comma.
 pub const RELEASED: &str = r#","released":true"#;
@@ -45,9 +45,14 @@ pub const HELD_READY: i64 = 2_147_483_646;
 /// `progressDeadlineSeconds` that is never exceeded.
 pub const HELD_DEADLINE: i64 = 2_147_483_647;
 
+/// Every group, version or resource, in a rule.
+pub const ANY: &str = "*";
+
 /// The hold of one kind in one API version.
 #[derive(Debug)]
 pub struct Rule {
+    /// Label of the workloads that it is for.
+    pub switch: &'static str,
     /// Name of the admission policy that says it, and of its binding.
     pub policy: &'static str,
     /// API group.
@@ -78,27 +83,34 @@ pub const WEBHOOKS: &str = "kruise-rollout-mutating-webhook-configuration";
 
 /// The rules of all kinds.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    KINDS.iter().flat_map(|kind| kind.holds)
+    KINDS.iter().chain([&like::KIND]).flat_map(|kind| kind.holds)
 }
 
 /// The rule of a resource.
 pub fn rule(group: &str, version: &str, resource: &str) -> Option<&'static Rule> {
-    rules().find(|r| (r.group, r.version, r.resource) == (group, version, resource))
+    let is_its = |r: &&Rule| (r.group, r.version, r.resource) == (group, version, resource);
+    rules().find(is_its).or_else(|| rules().find(|r| r.resource == ANY))
 }
 
 impl Rule {
     /// The object that is stored when a workload is updated from `old` to `new`, where the hold makes it differ from
     /// `new`. Applying it twice changes nothing more.
     pub fn hold(&self, old: &Value, new: &Value) -> Option<Value> {
-        match &self.by {
-            By::Paused => paused::hold(old, new),
-            By::Field(field) => field.hold(old, new),
+        let label = label(self.switch, new).or_else(|| label(self.switch, old))?;
+        if self.resource == ANY && [old, new].iter().any(|object| template(object).is_none()) {
+            return None;
         }
+        let mut held = match &self.by {
+            By::Paused => paused::hold(old, new)?,
+            By::Field(field) => field.hold(old, new)?,
+        };
+        object_at_map(object_at(&mut held, "metadata")?, "labels")?.insert(self.switch.to_owned(), label.clone());
+        (held != *new).then_some(held)
     }
 }
 
-fn label(object: &Value) -> Option<&Value> {
-    object.get("metadata")?.get("labels")?.get(WORKLOAD_TYPE)
+fn label<'a>(key: &str, object: &'a Value) -> Option<&'a Value> {
+    object.get("metadata")?.get("labels")?.get(key)
 }
 
 fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {

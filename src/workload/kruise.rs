@@ -33,7 +33,7 @@ pub(super) const fn rule(
     (path, webhook): (&'static str, &'static str),
     by: By,
 ) -> Rule {
-    Rule { policy, group: GROUP, version, resource, path, webhook, by }
+    Rule { switch: keys::WORKLOAD_TYPE, policy, group: GROUP, version, resource, path, webhook, by }
 }
 
 /// The row of Advanced StatefulSet.
@@ -60,11 +60,9 @@ pub const STATEFUL_SET: Kind = Kind {
             HELD_BY,
         ),
     ],
-    read: |object, surroundings| stateful_set::ordinals(&STATEFUL_SET_ROW, object, surroundings),
+    read: stateful_set::ordinals,
     gate: &Partition { at: by_ordinal, refusal, stuck: stateful_set::stuck },
 };
-
-static STATEFUL_SET_ROW: Kind = STATEFUL_SET;
 
 /// The row of Advanced DaemonSet. Its pods carry their revision in the label of a DaemonSet's, and its ControllerRevisions
 /// tell which was there before.
@@ -91,11 +89,9 @@ pub const DAEMON_SET: Kind = Kind {
             HELD_BY,
         ),
     ],
-    read: |object, surroundings| daemon_set::daemons(&DAEMON_SET_ROW, object, surroundings),
+    read: daemon_set::daemons,
     gate: &Partition { at: by_count, refusal, stuck: none_stuck },
 };
-
-static DAEMON_SET_ROW: Kind = DAEMON_SET;
 
 pub(super) fn none_stuck(_: &Workload, _: &Surroundings<'_>) -> Vec<Arc<Value>> {
     Vec::new()

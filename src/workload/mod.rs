@@ -9,6 +9,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod hold;
 pub mod kruise;
+pub mod like;
 mod partition;
 pub mod pods;
 pub mod replicas;
@@ -43,7 +44,7 @@ pub struct Kind {
     pub group: &'static str,
     /// Kind.
     pub kind: &'static str,
-    /// Value of the label [`keys::WORKLOAD_TYPE`].
+    /// Value of the [switch](Kind::switch) of its hold.
     pub workload_type: &'static str,
     /// Label of its pods that names their revision.
     pub revision_label: &'static str,
@@ -57,13 +58,13 @@ pub struct Kind {
     pub goes_back_in_batches: bool,
     /// How the API server holds it, in each version that it is known in.
     pub holds: &'static [hold::Rule],
-    /// Reads the view.
-    pub read: fn(&Arc<Value>, &Surroundings<'_>) -> Workload,
+    /// Reads the view of a workload of this kind.
+    pub read: fn(&'static Kind, &Arc<Value>, &Surroundings<'_>) -> Workload,
     /// Holds and opens it.
     pub gate: &'static dyn Gate,
 }
 
-/// The kinds that can be released.
+/// The kinds that are known by name.
 pub static KINDS: &[Kind] = &[
     deployment::KIND,
     stateful_set::KIND,
@@ -73,9 +74,21 @@ pub static KINDS: &[Kind] = &[
     kruise::DAEMON_SET,
 ];
 
-/// The row of a kind.
+/// The row of a kind; that of StatefulSet-like ones for all that are not known by name and may be such.
 pub fn kind(group: &str, kind: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.group == group && k.kind == kind)
+    let known = KINDS.iter().find(|k| k.group == group && k.kind == kind);
+    known.or_else(|| like::is_custom(group).then_some(&like::KIND))
+}
+
+/// What can be released, for people.
+pub fn known() -> String {
+    let kinds: Vec<String> = KINDS.iter().map(|kind| format!("{} of {}", kind.kind, kind.group)).collect();
+    let label = keys::WORKLOAD_TYPE;
+    format!(
+        "{}, or a kind of your own that behaves as a StatefulSet and is labelled {label}: {}",
+        kinds.join(", "),
+        like::TYPE
+    )
 }
 
 impl Kind {
@@ -88,7 +101,12 @@ impl Kind {
     /// How the API server holds it in a version; `None` where that version is not known.
     pub fn hold(&self, api_version: &str) -> Option<&'static hold::Rule> {
         let version = api_version.rsplit('/').next();
-        self.holds.iter().find(|rule| Some(rule.version) == version)
+        self.holds.iter().find(|rule| rule.version == hold::ANY || Some(rule.version) == version)
+    }
+
+    /// Label by which the API server holds it.
+    pub fn switch(&self) -> &'static str {
+        self.holds.first().map_or(keys::WORKLOAD_TYPE, |rule| rule.switch)
     }
 }
 
@@ -199,9 +217,22 @@ impl Workload {
         object::name(&self.object)
     }
 
+    /// Its kind, by name.
+    pub fn kind_name(&self) -> &str {
+        match object::text(&self.object, &["kind"]) {
+            "" => self.kind.kind,
+            kind => kind,
+        }
+    }
+
     /// `Kind name`, for people.
     pub fn title(&self) -> String {
-        format!("{} {}", self.kind.kind, self.name())
+        format!("{} {}", self.kind_name(), self.name())
+    }
+
+    /// The API server holds it.
+    pub fn is_switched_on(&self) -> bool {
+        object::label(&self.object, self.kind.switch()).is_some()
     }
 
     /// The mark of a captured release; an unreadable one counts as one without details.

@@ -32,6 +32,7 @@ pub const KIND: Kind = Kind {
     counts_pods: true,
     goes_back_in_batches: true,
     holds: &[Rule {
+        switch: keys::WORKLOAD_TYPE,
         policy: "tidegate-hold-statefulsets",
         group: "apps",
         version: "v1",
@@ -41,11 +42,9 @@ pub const KIND: Kind = Kind {
         webhook: "munifiedworload.kb.io",
         by: By::Field(HELD_BY),
     }],
-    read,
+    read: ordinals,
     gate: &Partition { at: by_ordinal, refusal, stuck },
 };
-
-static ROW: Kind = KIND;
 
 /// The number is more than the pods of any StatefulSet (contract 3.5).
 pub(super) const HELD_BY: Field = Field {
@@ -57,10 +56,6 @@ pub(super) const HELD_BY: Field = Field {
     pauses: None,
     surges: false,
 };
-
-fn read(object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {
-    ordinals(&ROW, object, surroundings)
-}
 
 /// Reads a workload whose pods are numbered.
 pub(super) fn ordinals(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_>) -> Workload {

@@ -76,6 +76,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "stateful_sets_roll_alike", workloads::stateful_sets_roll_alike),
         trial(handle, rig, "daemon_sets_roll_alike", workloads::daemon_sets_roll_alike),
         trial(handle, rig, "kruise_kinds_roll_alike", workloads::kruise_kinds_roll_alike),
+        trial(handle, rig, "kind_comes_and_goes", kinds::kind_comes_and_goes),
         trial(handle, rig, "istio_story", story::istio_story),
         trial(handle, rig, "kubectl_patch_approves", story::kubectl_patch_approves),
         trial(handle, rig, "rolling_back_loses_nothing", story::rolling_back_loses_nothing),

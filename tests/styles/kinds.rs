@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::api::object;
+use tidegate::api::{
+    keys::{MANAGED, WORKLOAD_TYPE},
+    object,
+};
 
 use crate::{
     stage::{NAMESPACE, Row, Stage, gvr, play, pods},
@@ -17,15 +20,17 @@ pub const STATEFUL_SET: Row = Row {
     spec: |n| json!({"replicas": n, "serviceName": "nginx-service"}),
     definition: None,
     is_on_nodes: false,
+    behaves_as: None,
 };
 
-const DAEMON_SET: Row = Row {
+pub const DAEMON_SET: Row = Row {
     api_version: "apps/v1",
     kind: "DaemonSet",
     plural: "daemonsets",
     spec: |_| json!({}),
     definition: None,
     is_on_nodes: true,
+    behaves_as: None,
 };
 
 fn definition(plural: &str) -> Value {
@@ -47,23 +52,33 @@ const fn kruise(
     spec: fn(usize) -> Value,
     definition: fn() -> Value,
 ) -> Row {
-    Row { api_version, kind, plural, spec, definition: Some(definition), is_on_nodes: false }
+    Row { api_version, kind, plural, spec, definition: Some(definition), is_on_nodes: false, behaves_as: None }
 }
 
 pub const CLONE_SET: Row =
     kruise(("apps.kruise.io/v1beta1", "CloneSet", "clonesets"), |n| json!({"replicas": n}), || definition("clonesets"));
 const OLDER_CLONE_SET: Row = Row { api_version: "apps.kruise.io/v1alpha1", ..CLONE_SET };
-const ADVANCED_STATEFUL_SET: Row = kruise(
+pub const ADVANCED_STATEFUL_SET: Row = kruise(
     ("apps.kruise.io/v1beta1", "StatefulSet", "statefulsets"),
     |n| json!({"replicas": n, "serviceName": "nginx-service"}),
     || definition("statefulsets"),
 );
-const ADVANCED_DAEMON_SET: Row = Row {
+pub const ADVANCED_DAEMON_SET: Row = Row {
     is_on_nodes: true,
     ..kruise(("apps.kruise.io/v1alpha1", "DaemonSet", "daemonsets"), |_| json!({}), || only("daemonsets", "v1alpha1"))
 };
-const NEWER_ADVANCED_DAEMON_SET: Row =
+pub const NEWER_ADVANCED_DAEMON_SET: Row =
     Row { api_version: "apps.kruise.io/v1beta1", definition: Some(|| definition("daemonsets")), ..ADVANCED_DAEMON_SET };
+
+/// Of a kind that nobody knows by name.
+pub const GAME_SERVER_SET: Row = Row {
+    behaves_as: Some("StatefulSet"),
+    ..kruise(
+        ("games.example.com/v1beta1", "GameServerSet", "gameserversets"),
+        |n| json!({"replicas": n}),
+        || definition("gameserversets"),
+    )
+};
 
 /// A kind, with what its stories need to know of it.
 struct Kind {
@@ -115,6 +130,12 @@ const KINDS: &[Kind] = &[
     Kind {
         row: &NEWER_ADVANCED_DAEMON_SET,
         own: || json!({"updateStrategy": {"rollingUpdate": {"partition": 4}}}),
+        least: 9,
+    },
+    Kind { row: &GAME_SERVER_SET, own: || json!({}), least: 9 },
+    Kind {
+        row: &GAME_SERVER_SET,
+        own: || json!({"podManagementPolicy": "Parallel", "minReadySeconds": 3, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 2}}}),
         least: 9,
     },
 ];
@@ -325,7 +346,13 @@ fn d_42_disabled_or_deleted_at_a_step_rolls_on_natively_and_leaves_nothing() {
                 stage.until("disabled", |s| s.rollout()["status"]["phase"] == "Disabled").await;
             }
             stage.until("rolled", |s| s.versions() == "10 canary").await;
-            assert!(stage.workload()["metadata"]["labels"].get("rollouts.kruise.io/workload-type").is_none());
+            let labels = stage.workload()["metadata"]["labels"].clone();
+            assert_eq!(labels.get(MANAGED), None, "{labels}");
+            assert_eq!(
+                labels.get(WORKLOAD_TYPE).and_then(Value::as_str),
+                kind.row.behaves_as,
+                "what its owner says stays"
+            );
             assert_restored(&stage, &before);
         }
     }));
@@ -597,6 +624,76 @@ fn nodes_come_and_go_during_a_step() {
         stage.approve().await;
         stage.ends_with("10 canary").await;
         assert_restored(&stage, &before);
+    });
+}
+
+#[test]
+fn a_kind_that_nobody_knows_is_released_once_its_owner_says_that_it_behaves_as_a_stateful_set() {
+    play(async {
+        let stage = Stage::of(&GAME_SERVER_SET, 10, &json!({}), &steps()).await;
+        let before = stage.workload();
+        let says = |text: &'static str| {
+            move |s: &Stage| s.rollout()["status"]["message"].as_str().is_some_and(|m| m.contains(text))
+        };
+        stage.patch_rollout(json!({"spec": {"disabled": true}})).await;
+        stage.until("let go", |s| s.workload()["metadata"]["labels"].get(MANAGED).is_none()).await;
+        // Without his word nothing is held, and the Rollout says so.
+        stage.patch_workload(json!({"metadata": {"labels": {WORKLOAD_TYPE: null}}})).await;
+        stage.patch_rollout(json!({"spec": {"disabled": false}})).await;
+        stage.until("told", says("label it rollouts.kruise.io/workload-type: statefulset")).await;
+        let conditions = stage.rollout()["status"]["conditions"].to_string();
+        assert!(conditions.contains("Stalled") && conditions.contains("of a kind that is not known"), "{conditions}");
+        stage.patch_workload(json!({"metadata": {"labels": {WORKLOAD_TYPE: "statefulset"}}})).await;
+        stage
+            .until("well", |s| {
+                s.rollout()["status"]["phase"] == "Healthy" && s.workload()["metadata"]["labels"].get(MANAGED).is_some()
+            })
+            .await;
+        // Taken back in the middle of a release, it is ended in order all the same.
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        stage.patch_workload(json!({"metadata": {"labels": {WORKLOAD_TYPE: null}}})).await;
+        stage.approve().await;
+        stage.paused_at(2).await;
+        assert_eq!(stage.versions(), "5 base + 5 canary");
+        stage.approve().await;
+        stage.ends_with("10 canary").await;
+        stage.patch_workload(json!({"metadata": {"labels": {WORKLOAD_TYPE: "statefulset"}}})).await;
+        stage.until("well", |s| s.rollout()["status"]["phase"] == "Healthy").await;
+        assert_restored(&stage, &before);
+    });
+}
+
+#[test]
+fn a_definition_that_goes_does_no_harm_and_is_found_again() {
+    play(async {
+        let stage = Stage::of(&GAME_SERVER_SET, 10, &json!({}), &steps()).await;
+        let message = |s: &Stage| s.rollout()["status"]["message"].as_str().unwrap_or_default().to_owned();
+        let api = kube::Api::<
+            k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+        >::all(stage.cluster.client("user"));
+        stage.release("canary").await;
+        stage.paused_at(1).await;
+        api.delete("gameserversets.games.example.com", &Default::default()).await.unwrap();
+        stage.until("named", |s| message(s).contains("does not serve games.example.com/v1beta1 GameServerSet")).await;
+        // Others are released meanwhile, without a restart.
+        let other = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "other", "namespace": NAMESPACE},
+            "spec": {"replicas": 2, "serviceName": "other", "selector": {"matchLabels": {"app": "other"}},
+                "template": {"metadata": {"labels": {"app": "other"}}, "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
+        stage.cluster.create(other).unwrap();
+        stage
+            .cluster
+            .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+                "metadata": {"name": "other", "namespace": NAMESPACE},
+                "spec": {"workloadRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "other"}, "strategy": steps()}}))
+            .unwrap();
+        let phase = |s: &Stage| {
+            let other = s.view.get(&gvr("rollouts.kruise.io", "rollouts"), NAMESPACE, "other").unwrap();
+            other["status"]["phase"].as_str().unwrap_or_default().to_owned()
+        };
+        stage.until("another one is well", |s| phase(s) == "Healthy").await;
+        stage.cluster.create(definition("gameserversets")).unwrap();
+        stage.until("seen again", |s| !message(s).contains("does not serve")).await;
     });
 }
 

@@ -15,6 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidegate::{
+    api::keys::WORKLOAD_TYPE,
     cli::demo::world::{CONTROLLER, install, manifests, options},
     controller::{self, Options},
     sim::{Cluster, Gvr, Verb, View, Write},
@@ -32,6 +33,8 @@ pub struct Row {
     pub definition: Option<fn() -> Value>,
     /// One pod a node.
     pub is_on_nodes: bool,
+    /// What its owner says that it behaves as.
+    pub behaves_as: Option<&'static str>,
 }
 
 pub const DEPLOYMENT: Row = Row {
@@ -41,6 +44,7 @@ pub const DEPLOYMENT: Row = Row {
     spec: |n| json!({"replicas": n}),
     definition: None,
     is_on_nodes: false,
+    behaves_as: None,
 };
 
 pub static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/istio");
@@ -147,6 +151,9 @@ impl Stage {
                     object["apiVersion"] = json!(row.api_version);
                     object["kind"] = json!(row.kind);
                     object["spec"].as_object_mut().unwrap().remove("replicas");
+                    if let Some(behaves_as) = row.behaves_as {
+                        json_patch::merge(&mut object["metadata"], &json!({"labels": {WORKLOAD_TYPE: behaves_as}}));
+                    }
                     json_patch::merge(&mut object["spec"], &(row.spec)(wanted));
                     json_patch::merge(&mut object["spec"], spec);
                 }

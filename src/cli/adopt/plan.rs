@@ -150,7 +150,7 @@ pub fn plan(found: &Found) -> Result<Vec<Step>, Refused> {
     let mut steps = Vec::new();
     if let Some(object) = &found.workload {
         let around = Surroundings { revisions: &found.revisions, pods: &[] };
-        let workload = (scope.kind.read)(object, &around);
+        let workload = (scope.kind.read)(scope.kind, object, &around);
         let adoption =
             Adoption { found, rollout: &rollout, scope: &scope, release: release.as_ref(), workload: &workload };
         steps = adoption.steps()?;
@@ -395,7 +395,7 @@ impl Adoption<'_> {
         let disabled = format!("{}{DISABLED}", self.workload.name());
         let is_its = |scaler: &&Value| {
             text(scaler, &["spec", "scaleTargetRef", "name"]) == disabled
-                && text(scaler, &["spec", "scaleTargetRef", "kind"]) == self.workload.kind.kind
+                && text(scaler, &["spec", "scaleTargetRef", "kind"]) == self.workload.kind_name()
         };
         let name = json!([{"op": "replace", "path": "/spec/scaleTargetRef/name", "value": self.workload.name()}]);
         let operations = || name.as_array().cloned().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The stories of `examples/statefulset`, `daemonset`, `cloneset` and of the Advanced kinds: a change of the image goes
+//! The stories of `examples/statefulset`, `daemonset`, `cloneset`, of the Advanced kinds and of one that nobody knows by
+//! name: a change of the image goes
 //! through the steps of the Rollout, and every setting of the workload comes back.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -25,7 +26,7 @@ use crate::{
     },
     cli::rollout::approve::approval_patch,
     sim::{Cluster, Gvr},
-    workload,
+    workload::{self, hold::ANY},
 };
 
 /// Those parts of OpenKruise's definitions that its controllers in the in-memory cluster know.
@@ -46,6 +47,7 @@ static DAEMON_SET_FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/da
 static CLONE_SET_FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/cloneset");
 static ADVANCED_STATEFUL_SET_FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/advanced-statefulset");
 static ADVANCED_DAEMON_SET_FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/advanced-daemonset");
+static STATEFUL_SET_LIKE_FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/statefulset-like");
 
 /// A StatefulSet, from its last pod on.
 pub const STATEFUL_SET: Example = Example { name: "statefulset", files: &STATEFUL_SET_FILES };
@@ -58,6 +60,8 @@ pub const ADVANCED_STATEFUL_SET: Example =
     Example { name: "advanced-statefulset", files: &ADVANCED_STATEFUL_SET_FILES };
 /// An Advanced DaemonSet whose new pod comes before the old one goes.
 pub const ADVANCED_DAEMON_SET: Example = Example { name: "advanced-daemonset", files: &ADVANCED_DAEMON_SET_FILES };
+/// A kind that nobody knows by name, and whose owner says that it behaves as a StatefulSet.
+pub const STATEFUL_SET_LIKE: Example = Example { name: "statefulset-like", files: &STATEFUL_SET_LIKE_FILES };
 
 /// Plays the story of an example; an error when it does not end as it should.
 pub async fn play(example: &Example, screen: Screen) -> anyhow::Result<()> {
@@ -87,7 +91,7 @@ struct Story {
     example: &'static str,
     api_version: String,
     kind: String,
-    plural: &'static str,
+    plural: String,
     name: String,
     rollout: String,
     steps: usize,
@@ -98,7 +102,11 @@ impl Story {
         let text = |field: &str| object::text(rollout, &["spec", "workloadRef", field]).to_owned();
         let (api_version, kind) = (text("apiVersion"), text("kind"));
         let row = workload::kind(object::group(&api_version), &kind).context("the example's kind is not known")?;
-        let plural = row.hold(&api_version).context("the example's version is not known")?.resource;
+        let rule = row.hold(&api_version).context("the example's version is not known")?;
+        let plural = match rule.resource {
+            ANY => ApiResource::from_gvk(&GroupVersionKind::gvk("", "", &kind)).plural,
+            plural => plural.to_owned(),
+        };
         let steps = ["canary", "blueGreen"].iter().find_map(|style| at(rollout, &["spec", "strategy", style, "steps"]));
         let steps = steps.and_then(Value::as_array).map_or(0, Vec::len);
         let (name, rollout) = (text("name"), object::name(rollout).to_owned());
@@ -194,7 +202,7 @@ impl Story {
         ]))?;
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
         let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &self.kind), self.plural);
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, &self.kind), &self.plural);
         let api: Api<DynamicObject> = Api::namespaced_with(self.cluster.client("user"), NAMESPACE, &resource);
         api.patch(&self.name, &PatchParams::default(), &Patch::<Value>::Json(patch)).await?;
         Ok(())
@@ -210,7 +218,7 @@ impl Story {
 
     fn workload(&self) -> Option<Arc<Value>> {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
-        self.cluster.get(&Gvr::new(group, version, self.plural), NAMESPACE, &self.name)
+        self.cluster.get(&Gvr::new(group, version, &self.plural), NAMESPACE, &self.name)
     }
 
     fn spec(&self) -> anyhow::Result<Value> {
@@ -247,7 +255,9 @@ mod tests {
 
     #[test]
     fn every_story_ends_well() {
-        for example in [STATEFUL_SET, DAEMON_SET, CLONE_SET, ADVANCED_STATEFUL_SET, ADVANCED_DAEMON_SET] {
+        for example in
+            [STATEFUL_SET, DAEMON_SET, CLONE_SET, ADVANCED_STATEFUL_SET, ADVANCED_DAEMON_SET, STATEFUL_SET_LIKE]
+        {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
             runtime.block_on(play(&example, Screen::new(false))).expect(example.name);

@@ -39,6 +39,8 @@ enum Story {
     AdvancedStatefulset,
     /// OpenKruise's Advanced DaemonSet, whose new pods come before the old ones go
     AdvancedDaemonset,
+    /// A kind that nobody knows by name, whose owner says that it behaves as a StatefulSet
+    StatefulsetLike,
     /// Metrics promote a good version and roll back a bad one
     Metrics,
 }
@@ -63,6 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Story::Cloneset => kinds::CLONE_SET,
         Story::AdvancedStatefulset => kinds::ADVANCED_STATEFUL_SET,
         Story::AdvancedDaemonset => kinds::ADVANCED_DAEMON_SET,
+        Story::StatefulsetLike => kinds::STATEFUL_SET_LIKE,
     };
     runtime.block_on(kinds::play(&example, screen))?;
     Ok(ExitCode::SUCCESS)

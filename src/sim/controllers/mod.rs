@@ -98,6 +98,12 @@ pub(crate) const TABLE: &[Row] = &[
         make: || Box::new(endpoints::Controller),
         prompt: false,
     },
+    Row {
+        name: "gameserverset-controller",
+        route: advanced_stateful_set::route_like,
+        make: || Box::new(Shell(&advanced_stateful_set::LIKE)),
+        prompt: false,
+    },
     Row { name: "garbage-collector", route: gc::route, make: || Box::new(gc::Collector), prompt: false },
 ];
 

@@ -23,13 +23,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    HELD_READY, MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, label, mark, object_at, object_at_map,
-    template, wants_pods,
+    HELD_READY, MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, mark, object_at, object_at_map, template,
+    wants_pods,
 };
-use crate::api::{
-    keys::{IN_PROGRESSING, WORKLOAD_TYPE},
-    object,
-};
+use crate::api::{keys::IN_PROGRESSING, object};
 
 /// The field by which a kind is held.
 #[derive(Debug)]
@@ -124,7 +121,6 @@ impl Field {
     }
 
     pub(super) fn hold(&self, old: &Value, new: &Value) -> Option<Value> {
-        let label = label(new).or_else(|| label(old))?;
         if !self.rolls(new) {
             return None;
         }
@@ -163,7 +159,6 @@ impl Field {
         let annotations = object_at_map(metadata, "annotations")?;
         annotations.insert(IN_PROGRESSING.to_owned(), Value::String(mark));
         annotations.insert(self.remembers.to_owned(), Value::String(own));
-        object_at_map(metadata, "labels")?.insert(WORKLOAD_TYPE.to_owned(), label.clone());
         let spec = object_at(&mut held, "spec")?;
         put(spec, self.path, value)?;
         if keeps_both {
@@ -175,7 +170,7 @@ impl Field {
                 put(spec, &self.beside(bound), value.clone())?;
             }
         }
-        (held != *new).then_some(held)
+        Some(held)
     }
 
     /// The operations that give it a value, or take it away together with the maps that are empty then.

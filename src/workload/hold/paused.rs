@@ -17,18 +17,15 @@
 
 use serde_json::Value;
 
-use super::{
-    MARK, OPEN, RELEASED, WAS, is_open, is_released, label, mark, object_at, object_at_map, template, wants_pods,
-};
-use crate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
+use super::{MARK, OPEN, RELEASED, WAS, is_open, is_released, mark, object_at, object_at_map, template, wants_pods};
+use crate::api::keys::IN_PROGRESSING;
 
 /// A new mark that remembers that the writer wanted the Deployment paused.
 pub const MARK_PAUSED: &str = r#"{"rolloutName":"","paused":true}"#;
 
-/// The object that is stored when an `apps/v1` Deployment is updated from `old` to `new`, where the hold makes it
-/// differ from `new`. Applying it twice changes nothing more.
-pub fn hold(old: &Value, new: &Value) -> Option<Value> {
-    let label = label(new).or_else(|| label(old))?;
+/// What a managed `apps/v1` Deployment that is updated from `old` to `new` becomes, where it is held; its label is the
+/// rule's matter.
+pub(super) fn hold(old: &Value, new: &Value) -> Option<Value> {
     let template_changed = template(old) != template(new) && wants_pods(new);
     let kept = !mark(old).is_empty() && !is_released(mark(old)) && (is_paused(old) || is_open(mark(old)));
     let reopened = is_open(mark(new)) && mark(old) == mark(new) && (is_paused(old) || opening(old) != opening(new));
@@ -45,9 +42,8 @@ pub fn hold(old: &Value, new: &Value) -> Option<Value> {
     let mut held = new.clone();
     let metadata = object_at(&mut held, "metadata")?;
     object_at_map(metadata, "annotations")?.insert(IN_PROGRESSING.to_owned(), Value::String(mark));
-    object_at_map(metadata, "labels")?.insert(WORKLOAD_TYPE.to_owned(), label.clone());
     object_at(&mut held, "spec")?.insert("paused".to_owned(), Value::Bool(true));
-    (held != *new).then_some(held)
+    Some(held)
 }
 
 /// The fields by which an unpaused Deployment is kept from rolling on, with the API server's defaults.

@@ -1,4 +1,4 @@
-//! OpenKruise's kinds on the real API server: their definitions, their controllers, and what a kubelet does when a pod's
+//! OpenKruise's kinds on the real API server, and one that nobody knows by name: their definitions, their controllers, and what a kubelet does when a pod's
 //! images change, which kwok does not play.
 
 use std::{
@@ -18,14 +18,17 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
 
-use super::{cluster::NEVER_READY, objects::Objects};
+use super::{cluster::NEVER_READY, controller::documents, objects::Objects, pki::CONTROLLER};
 
 const GATE: &str = "InPlaceUpdateReady";
+
+/// What the role of the controller has to be asked for.
+const UNKNOWN: &str = "games.example.com/GameServerSet";
 
 /// The definitions, each with one version: nothing converts between the two.
 pub fn definitions(version: &str) -> Result<Vec<Value>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/crds");
-    ["clonesets", "statefulsets", "daemonsets"]
+    ["clonesets", "statefulsets", "daemonsets", "gameserversets"]
         .iter()
         .map(|plural| {
             let text = fs::read_to_string(folder.join(format!("{plural}.yaml")))?;
@@ -63,10 +66,25 @@ impl Kruise {
 
     async fn start(objects: &Objects) -> Result<Kruise> {
         objects.apply_crds(&definitions("v1beta1")?).await?;
+        grant(objects, UNKNOWN).await?;
         let now = || jiff::Timestamp::now();
         let controllers = tokio::spawn(tidegate::sim::play_kruise(objects.client.clone(), now));
         Ok(Kruise { tasks: vec![controllers, tokio::spawn(restart_containers(objects.client.clone()))] })
     }
+}
+
+/// The role that `tidegate rbac --for` prints, for the controller's user.
+pub async fn grant(objects: &Objects, kind: &str) -> Result<()> {
+    for role in documents(&["rbac", "--for", kind])? {
+        objects.apply(&role).await?;
+        let name = &role["metadata"]["name"];
+        objects
+            .apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": CONTROLLER}]}))
+            .await?;
+    }
+    Ok(())
 }
 
 /// Containers with other images start again after a moment; a pod whose gate is open is ready.

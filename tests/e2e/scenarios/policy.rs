@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Map, Value, json};
 use tidegate::{
-    api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE, WORKLOAD_TYPE},
+    api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE},
     workload::{
         self,
         hold::{By, HELD_DEADLINE, HELD_READY, Rule},
@@ -92,6 +92,14 @@ const KRUISE: &[Row] = &[
         spec: || json!({}),
         values: || [0, 2, 7, 32767].map(Value::from).to_vec(),
         default: |object| drop(object["spec"].as_object_mut().unwrap().remove("replicas")),
+    },
+    // One that nobody knows by name.
+    Row {
+        api_version: "games.example.com/v1beta1",
+        kind: "GameServerSet",
+        spec: || json!({}),
+        values: || [0, 2, 7, 32767].map(Value::from).to_vec(),
+        default: |_| {},
     },
 ];
 
@@ -195,7 +203,7 @@ fn old(row: &Row, random: &mut Random, i: usize) -> Value {
         change_bounds(random, &mut object);
     }
     if !random.one_in(5) {
-        labels(&mut object).insert(WORKLOAD_TYPE.into(), json!("deployment"));
+        labels(&mut object).insert(row.rule().switch.into(), json!("deployment"));
     }
     mark(random, &mut object);
     object
@@ -232,10 +240,10 @@ fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
             4 | 5 | 11..=13 if row.kind != "Deployment" => row.change_value(random, &mut object),
             4 | 5 => object["spec"]["paused"] = json!(random.one_in(2)),
             6 => object["spec"]["replicas"] = json!(random.below(3)),
-            7 => drop(labels(&mut object).remove(WORKLOAD_TYPE)),
-            8 => {
-                drop(labels(&mut object).insert(WORKLOAD_TYPE.into(), json!(random.pick(&["deployment", "other", ""]))))
-            }
+            7 => drop(labels(&mut object).remove(row.rule().switch)),
+            8 => drop(
+                labels(&mut object).insert(row.rule().switch.into(), json!(random.pick(&["deployment", "other", ""]))),
+            ),
             9 | 10 => mark(random, &mut object),
             11 => object["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] = json!(random.pick(&["40%", "25%"])),
             12 => object["spec"]["minReadySeconds"] = json!(random.below(2)),
@@ -273,7 +281,7 @@ async fn is_in_force(rig: &Rig, row: &Row, namespace: &str) -> Result<()> {
     let labels = json!({"app": "probe"});
     let mut probe = json!({
         "apiVersion": row.api_version, "kind": row.kind,
-        "metadata": {"name": "probe", "namespace": namespace, "labels": {WORKLOAD_TYPE: "x"}},
+        "metadata": {"name": "probe", "namespace": namespace, "labels": {row.rule().switch: "x"}},
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
                  "spec": {"containers": [{"name": "main", "image": "probe:1"}]}}},
     });

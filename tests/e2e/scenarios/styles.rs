@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidegate::api::keys::{IN_PROGRESSING, WORKLOAD_TYPE};
+use tidegate::api::keys::{IN_PROGRESSING, MANAGED, WORKLOAD_TYPE};
 
 use super::story::{BASE, CANARY};
 use crate::rig::{
@@ -32,6 +32,15 @@ pub struct On {
     pub least: usize,
     /// One pod on each of so many nodes of its own.
     pub is_on_nodes: bool,
+    /// What its owner says that it behaves as; known kinds need nobody's word.
+    pub behaves_as: Option<&'static str>,
+}
+
+impl On {
+    /// Label by which it is held.
+    fn switch(&self) -> &'static str {
+        if self.behaves_as.is_some() { MANAGED } else { WORKLOAD_TYPE }
+    }
 }
 
 /// Of six pods one may be surplus and none missing.
@@ -42,6 +51,7 @@ const DEPLOYMENT: On = On {
     pods: REPLICAS,
     least: REPLICAS,
     is_on_nodes: false,
+    behaves_as: None,
 };
 
 /// One namespace with a workload behind two Services.
@@ -71,6 +81,9 @@ impl Play {
                 Some("Deployment") => {
                     (object["apiVersion"], object["kind"]) = (json!(on.api_version), json!(on.kind));
                     object["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+                    if let Some(behaves_as) = on.behaves_as {
+                        json_patch::merge(&mut object["metadata"], &json!({"labels": {WORKLOAD_TYPE: behaves_as}}));
+                    }
                     json_patch::merge(&mut object["spec"], &(on.spec)());
                     if on.is_on_nodes {
                         json_patch::merge(&mut object["spec"]["template"]["spec"], &on_nodes);
@@ -104,7 +117,7 @@ impl Play {
         let probe = Patch::Merge(json!({"spec": {"template": {"metadata": {"annotations": {"probe": "yes"}}}}}));
         until("the workload is under the hold", SOON, async || {
             let labels = play.deployment().await?["metadata"]["labels"].clone();
-            ensure!(!labels[WORKLOAD_TYPE].is_null(), "labels: {labels}");
+            ensure!(!labels[on.switch()].is_null(), "labels: {labels}");
             let status = play.status().await?;
             ensure!(status["phase"] == "Healthy", "status: {status}");
             // The server takes some seconds to act on a policy of a kind that has just come.
@@ -242,7 +255,8 @@ impl Play {
     async fn left(self, version: &str) -> Result<()> {
         until("the Rollout has let go", 2 * SOON, async || {
             let labels = self.deployment().await?["metadata"]["labels"].clone();
-            ensure!(labels[WORKLOAD_TYPE].is_null(), "labels: {labels}");
+            ensure!(labels[self.on.switch()].is_null(), "labels: {labels}");
+            ensure!(labels[WORKLOAD_TYPE].as_str() == self.on.behaves_as, "what its owner says stays: {labels}");
             Ok(())
         })
         .await?;

@@ -25,6 +25,14 @@ pub(crate) const KIND: Workload = Workload {
     decide,
 };
 
+/// A kind that nobody knows by name, with the same controller: see `tests/e2e/crds/gameserversets.yaml`.
+pub(crate) const LIKE: Workload =
+    Workload { group: "games.example.com", plural: "gameserversets", kind: "GameServerSet", ..KIND };
+
+pub(crate) fn route_like(store: &Store, change: &Change, keys: &mut Vec<Key>) {
+    shell::route(&LIKE, store, change, keys);
+}
+
 pub(crate) fn route(store: &Store, change: &Change, keys: &mut Vec<Key>) {
     shell::route(&KIND, store, change, keys);
 }

@@ -21,7 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::super::super::json::{self, controller_of, text};
 use super::{Dependent, Outcome, Owned, Workload, Write, advanced_daemon_set, advanced_stateful_set, clone_set};
 
-const KINDS: [&Workload; 3] = [&clone_set::KIND, &advanced_stateful_set::KIND, &advanced_daemon_set::KIND];
+const KINDS: [&Workload; 4] =
+    [&clone_set::KIND, &advanced_stateful_set::KIND, &advanced_daemon_set::KIND, &advanced_stateful_set::LIKE];
 /// Newest first.
 const VERSIONS: [&str; 2] = ["v1beta1", "v1alpha1"];
 /// Until a kind that is not served, or a look that failed, is tried again.
@@ -30,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// A workload: its namespace and name.
 type Key = (String, String);
 
-/// Plays OpenKruise's controllers of CloneSets, Advanced StatefulSets and Advanced DaemonSets with the rights of a client,
+/// Plays OpenKruise's controllers of CloneSets, Advanced StatefulSets and Advanced DaemonSets, and that of GameServerSets, with the rights of a client,
 /// for as long as the future is polled. Kinds may come and go.
 ///
 /// `now` tells the time by which pods become available.

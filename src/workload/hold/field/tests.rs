@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    api::keys::{InProgressing, ORIGINAL_PARTITION, Opening},
+    api::keys::{InProgressing, ORIGINAL_PARTITION, Opening, WORKLOAD_TYPE},
     workload::hold::{Rule, rule},
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -245,9 +245,13 @@ mod properties {
         }
     }
 
-    /// The value in the field of the rule: shut, free, left out, or something else.
-    fn with(field: &Field, (object, value): &(Value, Option<i64>)) -> Value {
-        let mut object = object.clone();
+    /// The value in the field of the rule: shut, free, left out, or something else; and its label.
+    fn with(rule: &'static Rule, (object, value): &(Value, Option<i64>)) -> Value {
+        let (mut object, field) = (object.clone(), field(rule));
+        let labels = object["metadata"]["labels"].as_object_mut().unwrap();
+        if let Some(label) = labels.remove(WORKLOAD_TYPE) {
+            labels.insert(rule.switch.to_owned(), label);
+        }
         if let Some(value) = value {
             let value = match *value {
                 SHUT => field.shut.value(),
@@ -271,7 +275,7 @@ mod properties {
 
         #[test]
         fn twice_is_once(rule in a_rule(), old in any_workload(), new in any_workload()) {
-            let (old, new) = (with(field(rule), &old), with(field(rule), &new));
+            let (old, new) = (with(rule, &old), with(rule, &new));
             if let Some(held) = rule.hold(&old, &new) {
                 prop_assert!(!mark(&held).is_empty() && !is_released(mark(&held)));
                 prop_assert_eq!(rule.hold(&old, &held), None);
@@ -280,7 +284,7 @@ mod properties {
 
         #[test]
         fn writing_the_same_again_changes_nothing(rule in a_rule(), object in any_workload()) {
-            let object = with(field(rule), &object);
+            let object = with(rule, &object);
             prop_assert_eq!(rule.hold(&object, &object), None);
         }
 
@@ -289,17 +293,17 @@ mod properties {
         #[test]
         fn nobody_slips_through(rule in a_rule(), writes in prop::collection::vec(any_workload(), 1..8)) {
             let field = field(rule);
-            let mut stored = set("a", 0, None, None);
+            let mut stored = with(rule, &(set("a", 0, None, None), None));
             stored["spec"].as_object_mut().unwrap().remove("updateStrategy");
             let mut rolled = json!("a");
             for write in writes {
-                let write = with(field, &write);
+                let write = with(rule, &write);
                 if is_released(mark(&write)) || is_open(mark(&write)) {
                     continue;
                 }
                 let was_shut = field.is_shut(&stored) && !mark(&stored).is_empty();
                 let held = rule.hold(&stored, &write).unwrap_or(write);
-                if label(&held).is_none() {
+                if label(rule.switch, &held).is_none() {
                     prop_assert!(!was_shut || (field.is_shut(&held) && !mark(&held).is_empty()), "{}", held);
                     break;
                 }

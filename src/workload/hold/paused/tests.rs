@@ -1,12 +1,16 @@
 use serde_json::json;
 
 use super::{
-    super::{RELEASED, WAS, is_open, is_released, label, mark},
+    super::{RELEASED, WAS, is_open, is_released, label, mark, rule},
     *,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::api::keys::{InProgressing, Opening};
+use crate::api::keys::{InProgressing, Opening, WORKLOAD_TYPE};
+
+fn hold(old: &Value, new: &Value) -> Option<Value> {
+    rule("apps", "v1", "deployments").unwrap().hold(old, new)
+}
 
 const EMPTY: &str = r#"{"rolloutName":""}"#;
 const NAMED: &str = r#"{"rolloutName":"web"}"#;
@@ -149,7 +153,7 @@ fn what_cannot_open_a_held_deployment() {
     ];
     for (name, new) in cases {
         let held = hold(&old, &new).expect(name);
-        assert!(is_paused(&held) && label(&held).is_some(), "{name}: {held}");
+        assert!(is_paused(&held) && label(WORKLOAD_TYPE, &held).is_some(), "{name}: {held}");
         assert_eq!(mark_of(&held), NAMED, "{name}");
     }
     let mut empty = managed("b", true, "");
@@ -294,7 +298,7 @@ mod properties {
                 }
                 let was_shut = is_paused(&stored) && !mark(&stored).is_empty();
                 let held = hold(&stored, &write).unwrap_or(write);
-                if label(&held).is_none() {
+                if label(WORKLOAD_TYPE, &held).is_none() {
                     // Not managed any more, which is anybody's right; but not in the write that also opens.
                     prop_assert!(!was_shut || (is_paused(&held) && !mark(&held).is_empty()), "{}", held);
                     break;
