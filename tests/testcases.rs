@@ -12,17 +12,31 @@
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tidegate::lua::Engine;
 use tidegate::lua::testcase::{CaseResult, ScriptSource, discover, run_case};
+use tidegate::lua::{Engine, Library};
 
 fn main() {
     let args = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = discover(&[root.join("testcases")], false).expect("testcases/ can be read");
     assert!(!found.cases.is_empty(), "no case found under testcases/");
+    let every = Trial::test("every_script_has_twelve_cases", {
+        let cases = found.cases.clone();
+        move || every_script_has_twelve_cases(&root.join("testcases"), &cases)
+    });
     let engine = Engine::new(std::thread::available_parallelism().map_or(1, usize::from));
-    let trials = found.cases.into_iter().map(|path| trial(root, path, engine.clone())).collect();
+    let trials = found.cases.into_iter().map(|path| trial(root, path, engine.clone())).chain([every]).collect();
     libtest_mimic::run(&args, trials).exit();
+}
+
+/// Those of the status' script, in `accepted`, and aliases of a class aside.
+fn every_script_has_twelve_cases(folder: &Path, cases: &[PathBuf]) -> Result<(), Failed> {
+    let few: Vec<String> = Library::list()
+        .into_iter()
+        .map(|script| script.name.trim_end_matches("/trafficRouting.lua").trim_end_matches(".lua").to_owned())
+        .filter(|of| cases.iter().filter(|case| case.parent() == Some(&folder.join(of))).count() < 12)
+        .collect();
+    if few.is_empty() { Ok(()) } else { Err(format!("fewer than 12 cases: {}", few.join(", ")).into()) }
 }
 
 fn trial(root: &Path, path: PathBuf, engine: Engine) -> Trial {

@@ -1,6 +1,6 @@
 -- The object that a script is given, and how a script says what is wrong with it.
 local tidegate, native = ...
-local G, error, next, print, tonumber, tostring, type = _G, error, next, print, tonumber, tostring, type
+local G, error, ipairs, next, print, tonumber, tostring, type = _G, error, ipairs, next, print, tonumber, tostring, type
 local clone = native.clone
 
 local function copy(value)
@@ -62,11 +62,20 @@ function tidegate.weight()
   return weight
 end
 
+-- Alternatives of a step, and conditions of one of a kind.
+local MOST = 128
+
 function tidegate.matches()
   local matches = G.obj.matches
   if is_empty(matches) then return nil end
+  if #matches > MOST then fail("matches has " .. #matches .. " entries; " .. MOST .. " are the most") end
   for i = 1, #matches do
     local match = matches[i]
+    -- No API server lets more than a few through; a script's work grows with the square of them.
+    for _, list in ipairs({ "headers", "queryParams" }) do
+      local count = #(match[list] or {})
+      if count > MOST then fail("matches[" .. i .. "]." .. list .. " has " .. count .. " entries; " .. MOST .. " are the most") end
+    end
     if not match.path and is_empty(match.headers) and is_empty(match.queryParams) then
       fail("matches[" .. i .. "] has no condition: every request would go to the canary")
     end

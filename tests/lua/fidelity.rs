@@ -27,7 +27,7 @@ fn object() -> Value {
 }
 
 #[test]
-fn scripts_that_move_things_lose_nothing() {
+fn n_14_scripts_that_move_things_lose_nothing() {
     let data = object()["data"].clone();
     let http = data["spec"]["http"].clone();
     // (what the script does, the expected result)

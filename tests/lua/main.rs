@@ -13,6 +13,7 @@ mod compat;
 mod determinism;
 mod fidelity;
 mod hostile;
+mod inputs;
 mod shared;
 
 use serde_json::Value;

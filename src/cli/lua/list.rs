@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::print;
+use super::{print, served::Served};
+use crate::cli::client::{self, KubeArgs};
 use crate::lua::{Caps, Feature, Library, Script};
 
 /// Arguments of `tidegate lua list`.
@@ -13,6 +14,15 @@ pub struct Args {
     /// How to print them.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
+    /// Ask the cluster too: which versions it serves of each kind, which scripts its ConfigMap has, and which other kinds of the
+    /// same groups have none.
+    #[arg(long)]
+    cluster: bool,
+    /// Namespace of the controller, whose ConfigMap is read.
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kruise-rollout", requires = "cluster")]
+    controller_namespace: String,
+    #[command(flatten)]
+    kube: KubeArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -32,15 +42,23 @@ enum Output {
 /// When a built-in script has no valid header, or the output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scripts = Library::list().into_iter().map(with_caps).collect::<anyhow::Result<Vec<_>>>()?;
+    let served = args.cluster.then(|| served(args)).transpose()?;
     let text = match args.output {
-        Output::Text => table(&scripts),
+        Output::Text => table(&scripts, served.as_ref()),
         Output::Markdown => markdown(&scripts),
         Output::Json => {
             let rows = scripts.iter().map(|(script, caps)| {
-                json!({"script": script.name, "hash": script.hash(), "versions": caps.versions,
-                    "features": caps.features, "accept": caps.accept})
+                let mut row = json!({"script": script.name, "hash": script.hash(), "versions": caps.versions,
+                    "features": caps.features, "accept": caps.accept});
+                if let (Some(map), Some(served)) = (row.as_object_mut(), &served) {
+                    map.insert("served".to_owned(), json!(served.versions(&target(&script.name))));
+                }
+                row
             });
-            serde_json::to_string_pretty(&rows.collect::<Vec<_>>())? + "\n"
+            let of_config_map = served.iter().flat_map(|served| {
+                served.scripts.iter().map(|of| json!({"configMap": of, "served": served.versions(of)}))
+            });
+            serde_json::to_string_pretty(&rows.chain(of_config_map).collect::<Vec<_>>())? + "\n"
         }
     };
     print(&text)?;
@@ -55,16 +73,47 @@ fn with_caps(script: Script) -> anyhow::Result<(Script, Caps)> {
     }
 }
 
-fn table(scripts: &[(Script, Caps)]) -> String {
-    let rows = scripts.iter().map(|(script, caps)| {
+fn served(args: &Args) -> anyhow::Result<Served> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (client, _) = client::connect(&args.kube).await?;
+        Served::read(&client, &args.controller_namespace).await
+    })
+}
+
+fn table(scripts: &[(Script, Caps)], served: Option<&Served>) -> String {
+    let in_cluster = |target: &str| match served.map(|served| served.versions(target)) {
+        None => String::new(),
+        Some([]) => "-".to_owned(),
+        Some(versions) => versions.join(","),
+    };
+    let of_script = |(script, caps): &(Script, Caps)| {
         let features: Vec<&str> = caps.features.iter().copied().map(Feature::name).collect();
-        [target(&script.name), caps.versions.join(","), format!("{:?}", caps.accept), features.join(" ")]
-    });
-    let head = ["OBJECT", "VERSIONS", "ACCEPTANCE", "FEATURES"].map(str::to_owned);
-    let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
+        let target = target(&script.name);
+        let there = in_cluster(&target);
+        [target, caps.versions.join(","), format!("{:?}", caps.accept), there, features.join(" ")]
+    };
+    let of_config_map = |target: &String| {
+        let there = in_cluster(target);
+        [target.clone(), String::new(), String::new(), there, "(script of the ConfigMap)".to_owned()]
+    };
+    let head = ["OBJECT", "VERSIONS", "ACCEPTANCE", "IN CLUSTER", "FEATURES"].map(str::to_owned);
+    let rows: Vec<[String; 5]> = std::iter::once(head)
+        .chain(scripts.iter().map(of_script))
+        .chain(served.iter().flat_map(|served| &served.scripts).map(of_config_map))
+        .collect();
     let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(String::len).max().unwrap_or(0);
-    let [a, b, c] = [width(0), width(1), width(2)];
-    rows.iter().map(|[w, x, y, z]| format!("{w:a$}  {x:b$}  {y:c$}  {z}\n")).collect()
+    let [a, b, c, d] = [width(0), width(1), width(2), width(3)];
+    let line = |[v, w, x, y, z]: &[String; 5]| match served {
+        None => format!("{v:a$}  {w:b$}  {x:c$}  {z}\n"),
+        Some(_) => format!("{v:a$}  {w:b$}  {x:c$}  {y:d$}  {z}\n"),
+    };
+    let mut text: String = rows.iter().map(line).collect();
+    let built_in: Vec<String> = scripts.iter().map(|(script, _)| target(&script.name)).collect();
+    let without = served.map(|served| served.without_script(&built_in)).unwrap_or_default();
+    if !without.is_empty() {
+        text += &format!("no script: {}\n", without.join(", "));
+    }
+    text
 }
 
 /// A column for each feature that some script has and another has not; kinds of routes in one.

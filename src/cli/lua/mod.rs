@@ -8,12 +8,14 @@ use std::{
 
 use serde_json::Value;
 
+mod coverage;
 mod init;
 mod lint;
 mod list;
 mod mutate;
 mod report;
 mod run;
+mod served;
 mod sources;
 mod test;
 mod watch;
@@ -34,7 +36,7 @@ pub enum Command {
     Mutate(mutate::Args),
     /// Write a script and cases for the kind of an object.
     Init(init::Args),
-    /// Print the built-in scripts and what they can do.
+    /// Print the built-in scripts, what they can do, and with a cluster which of its kinds have one.
     List(list::Args),
 }
 

@@ -9,6 +9,7 @@ use std::{
 use owo_colors::{OwoColorize as _, Style};
 use serde_json::{Value, json};
 
+use super::coverage::Coverage;
 use crate::lua::testcase::{CaseResult, Report, StepResult, Verdict};
 
 pub(super) fn text(report: &Report, passed_over: &[PathBuf], colour: bool, verbose: bool) -> String {
@@ -112,8 +113,8 @@ impl Paint {
     }
 }
 
-pub(super) fn json(report: &Report) -> String {
-    let document = json!({
+pub(super) fn json(report: &Report, coverage: Option<&[Coverage]>) -> String {
+    let mut document = json!({
         "passed": report.passed(),
         "failed": report.failed(),
         "unusable": report.unusable(),
@@ -121,6 +122,9 @@ pub(super) fn json(report: &Report) -> String {
         "seconds": report.elapsed.as_secs_f64(),
         "cases": report.cases.iter().map(case_json).collect::<Vec<_>>(),
     });
+    if let (Some(map), Some(coverage)) = (document.as_object_mut(), coverage) {
+        map.insert("coverage".to_owned(), json!(coverage));
+    }
     format!("{document:#}\n")
 }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use serde_json::Value;
+use similar::TextDiff;
 
-use super::{print, read_documents, usage};
+use super::{print, read_documents, usage, watch};
 use crate::api::v1beta1::{HttpRouteMatch, PatchPodTemplateMetadata};
 use crate::lua::Engine;
 use crate::lua::testcase::{Plan, ScriptSource, load_script};
@@ -58,6 +59,9 @@ pub struct Args {
     /// The object is an Ingress of this class, such as nginx; the result is its canary Ingress.
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
+    /// Run again whenever the script, the object or the Rollout changes, and show what is different; until interrupted.
+    #[arg(short, long)]
+    watch: bool,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
@@ -80,6 +84,67 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if !args.watch {
+        return Ok(match once(args)? {
+            Ran::Printed(text) => {
+                print(&text)?;
+                ExitCode::SUCCESS
+            }
+            Ran::Failed(message) => {
+                eprint!("{message}");
+                ExitCode::FAILURE
+            }
+            Ran::Unusable(message) => usage(&message),
+        });
+    }
+    let files: Vec<PathBuf> = [Some(&args.object), args.rollout.as_ref(), args.matches.as_ref()]
+        .into_iter()
+        .flatten()
+        .filter(|path| path.as_path() != Path::new("-"))
+        .cloned()
+        .collect();
+    if files.len() < 1 + usize::from(args.rollout.is_some()) + usize::from(args.matches.is_some()) {
+        return Ok(usage("--watch reads files: stdin can be read once only"));
+    }
+    let watcher = match watch::Watcher::new(&watch::folders(&files, args.script.as_deref())) {
+        Ok(watcher) => watcher,
+        Err(message) => return Ok(usage(&message)),
+    };
+    // Whatever is wrong now, the next change may mend it.
+    let mut last: Option<String> = None;
+    loop {
+        match once(args)? {
+            Ran::Printed(text) => {
+                print(&match &last {
+                    None => text.clone(),
+                    Some(last) if *last == text => "the result is the same\n".to_owned(),
+                    Some(last) => {
+                        let diff = TextDiff::from_lines(last.as_str(), &text);
+                        diff.unified_diff().context_radius(3).header("before", "now").to_string()
+                    }
+                })?;
+                last = Some(text);
+            }
+            Ran::Failed(message) => eprint!("{message}"),
+            Ran::Unusable(message) => drop(usage(&message)),
+        }
+        print("waiting for a change, stop with Ctrl-C\n")?;
+        let changed = watcher.wait()?;
+        print(&format!("\nchanged: {}\n", changed.display()))?;
+    }
+}
+
+/// What came of one run.
+enum Ran {
+    /// The result, as it is to be printed.
+    Printed(String),
+    /// The script failed.
+    Failed(String),
+    /// The command line, or a file, cannot be used.
+    Unusable(String),
+}
+
+fn once(args: &Args) -> anyhow::Result<Ran> {
     let prepared = original(&args.object).and_then(|original| {
         let (plan, strategy) = plan(args)?;
         let scripts = match &args.script {
@@ -94,14 +159,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     });
     let (original, plan, script, strategy) = match prepared {
         Ok(prepared) => prepared,
-        Err(message) => return Ok(usage(&message)),
+        Err(message) => return Ok(Ran::Unusable(message)),
     };
     let outcome = match Engine::new(1).run(&script, &plan.input(&original, &script, &strategy)) {
         Ok(outcome) => outcome,
-        Err(error) => {
-            eprint!("error: {}", error.report());
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(error) => return Ok(Ran::Failed(format!("error: {}", error.report()))),
     };
     for line in &outcome.prints {
         eprintln!("{line}");
@@ -111,16 +173,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let parts = match plan.output(&original, &script, outcome.value) {
         Ok(parts) => parts,
-        Err(error) => {
-            eprintln!("error: {}: {error}", script.name);
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(error) => return Ok(Ran::Failed(format!("error: {}: {error}\n", script.name))),
     };
-    print(&match args.output {
+    Ok(Ran::Printed(match args.output {
         Output::Yaml => yaml::to_string(&parts)?,
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&parts)?),
-    })?;
-    Ok(ExitCode::SUCCESS)
+    }))
 }
 
 fn one_document(path: &Path) -> Result<Value, String> {

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Color, print, report, usage, watch};
-use crate::lua::testcase::{Report, ScriptSource, discover, load_script, run as run_cases};
+use super::{Color, coverage, print, report, usage, watch};
+use crate::lua::testcase::{Found, ScriptSource, discover, load_script, run as run_cases};
 use crate::lua::{Engine, Limits};
 
 const HELP: &str = "\
@@ -37,6 +37,9 @@ pub struct Args {
     /// Show what scripts print and engine warnings for passed cases too.
     #[arg(short, long)]
     verbose: bool,
+    /// Tell which lines and branches of the scripts no case runs.
+    #[arg(long)]
+    coverage: bool,
     /// Run again whenever a case or script changes, until interrupted.
     #[arg(short, long)]
     watch: bool,
@@ -63,13 +66,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.watch && args.output != Output::Text {
         return Ok(usage("--watch reports as text: remove --output"));
     }
+    if args.coverage && args.output == Output::Junit {
+        return Ok(usage("--coverage reports as text or JSON: remove --output, or say json"));
+    }
     let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Every input is a new one: results are not kept. What a script may use is as in production.
     let engine = Engine::with_limits(jobs, Limits { results: 0, ..Limits::default() });
     if !args.watch {
         return once(args, &engine, jobs);
     }
-    let watcher = match watch::Watcher::new(args) {
+    let watcher = match watch::Watcher::new(&watch::folders(&args.paths, args.script.as_deref())) {
         Ok(watcher) => watcher,
         Err(message) => return Ok(usage(&message)),
     };
@@ -83,13 +89,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn once(args: &Args, engine: &Engine, jobs: usize) -> anyhow::Result<ExitCode> {
-    let (report, passed_over) = match cases(args, engine, jobs) {
-        Ok(report) => report,
+    let scripts = match &args.script {
+        Some(path) => load_script(path).map(ScriptSource::one),
+        None => Ok(ScriptSource::under("")),
+    };
+    let found = scripts.and_then(|scripts| Ok((cases(args)?, scripts)));
+    let (found, scripts) = match found {
+        Ok(found) => found,
         Err(message) => return Ok(usage(&message)),
     };
+    let report = run_cases(engine, &found.cases, &scripts, jobs);
+    let coverage = args.coverage.then(|| coverage::measure(engine, &found.cases, &scripts));
     print(&match args.output {
-        Output::Text => report::text(&report, &passed_over, args.color.on(), args.verbose),
-        Output::Json => report::json(&report),
+        Output::Text => {
+            report::text(&report, &found.passed_over, args.color.on(), args.verbose)
+                + &coverage::text(&coverage.unwrap_or_default())
+        }
+        Output::Json => report::json(&report, coverage.as_deref()),
         Output::Junit => report::junit(&report),
     })?;
     Ok(match (report.unusable(), report.failed()) {
@@ -99,11 +115,7 @@ fn once(args: &Args, engine: &Engine, jobs: usize) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn cases(args: &Args, engine: &Engine, jobs: usize) -> Result<(Report, Vec<PathBuf>), String> {
-    let scripts = match &args.script {
-        Some(path) => ScriptSource::one(load_script(path)?),
-        None => ScriptSource::under(""),
-    };
+fn cases(args: &Args) -> Result<Found, String> {
     let mut found = discover(&args.paths, args.script.is_some())?;
     let all = found.cases.len();
     if let Some(text) = &args.filter {
@@ -118,5 +130,5 @@ fn cases(args: &Args, engine: &Engine, jobs: usize) -> Result<(Report, Vec<PathB
             ),
         });
     }
-    Ok((run_cases(engine, &found.cases, &scripts, jobs), found.passed_over))
+    Ok(found)
 }

@@ -9,8 +9,6 @@ use std::{
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::test::Args;
-
 /// An editor writes a file in several steps; what follows a change within this time belongs to it.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -21,11 +19,11 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(args: &Args) -> Result<Self, String> {
+    pub(super) fn new(folders: &BTreeMap<PathBuf, RecursiveMode>) -> Result<Self, String> {
         let (send, events) = mpsc::channel();
         let mut watcher = notify::recommended_watcher(send).map_err(|e| format!("cannot watch files: {e}"))?;
-        for (folder, mode) in folders(args) {
-            watcher.watch(&folder, mode).map_err(|e| format!("cannot watch {}: {e}", folder.display()))?;
+        for (folder, mode) in folders {
+            watcher.watch(folder, *mode).map_err(|e| format!("cannot watch {}: {e}", folder.display()))?;
         }
         Ok(Watcher { events, _watcher: watcher })
     }
@@ -49,16 +47,16 @@ fn relevant(event: notify::Event) -> Option<PathBuf> {
 }
 
 /// Folders rather than files: an editor replaces a file by another one.
-fn folders(args: &Args) -> BTreeMap<PathBuf, RecursiveMode> {
+pub(super) fn folders(paths: &[PathBuf], script: Option<&Path>) -> BTreeMap<PathBuf, RecursiveMode> {
     let mut folders = BTreeMap::new();
-    for path in &args.paths {
+    for path in paths {
         if path.is_dir() {
             folders.insert(path.clone(), RecursiveMode::Recursive);
         }
         // For a folder, the script beside it.
         folders.entry(parent(path)).or_insert(RecursiveMode::NonRecursive);
     }
-    if let Some(script) = &args.script {
+    if let Some(script) = script {
         folders.entry(parent(script)).or_insert(RecursiveMode::NonRecursive);
     }
     let scripts = Path::new("lua-scripts");

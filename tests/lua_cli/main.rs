@@ -9,12 +9,13 @@
     clippy::disallowed_methods
 )]
 
+mod watch;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::mpsc,
     time::Duration,
 };
 
@@ -387,31 +388,6 @@ fn verbose_shows_prints_of_passed_cases() {
 }
 
 #[test]
-fn watch_runs_again_when_a_script_changes() {
-    let place = Place::new(&[(SCRIPT, COUNT), (CASE, &case(SEVEN))]);
-    let mut child = place.command(&["test", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
-    let (send, lines) = mpsc::channel();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-    let wait_for = |text: &str| loop {
-        let line = lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("waited for {text:?}"));
-        if line.contains(text) {
-            return;
-        }
-    };
-    wait_for("FAIL  testcases/g.io/Thing/a.yaml");
-    wait_for("waiting for a change");
-    place.write(SCRIPT, &COUNT.replace("obj.canaryWeight", "obj.canaryWeight + 1"));
-    wait_for("changed: ");
-    wait_for("ok    testcases/g.io/Thing/a.yaml");
-    wait_for("waiting for a change");
-    place.write(CASE, "original: [");
-    wait_for("ERROR testcases/g.io/Thing/a.yaml");
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
-#[test]
 fn the_shipped_cases_pass() {
     let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["lua", "test"])
@@ -577,6 +553,21 @@ fn help_documents_the_exit_codes() {
             "{out}"
         );
     }
+}
+
+#[test]
+fn coverage_tells_what_no_case_runs() {
+    let script = format!("if obj.canaryWeight > 90 then\n  error('too much')\nend\n{COUNT}");
+    let place = Place::new(&[(SCRIPT, &script), (CASE, &case(SIX))]);
+    let (code, out, _) = place.run(&["test", "--coverage"]);
+    let tail = "lua-scripts/g.io/Thing/trafficRouting.lua: 3 of 4 lines (75.0 %), 1 of 2 branches (50.0 %)\n  \
+                never run: line 2\n  never true: 1:4\n";
+    assert!(code == 0 && out.ends_with(tail), "{code}\n{out}");
+    let (_, out, _) = place.run(&["test", "--coverage", "-o", "json"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["coverage"][0]["neverTrue"], json!(["1:4"]));
+    let (code, _, err) = place.run(&["test", "--coverage", "-o", "junit"]);
+    assert!(code == 2 && err.contains("text or JSON"), "{err}");
 }
 
 #[test]
