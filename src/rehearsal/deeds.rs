@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
+    barriers::GATE,
     judges::{Bench, Originals, Topic, is_winding_up, sit},
     process::{CONTROLLER, Processes},
     run::{Ending, strikes_later},
@@ -35,6 +36,7 @@ type Waiting = (String, i64);
 #[derive(Clone, Debug)]
 enum Todo {
     Approve(Waiting),
+    PassGate(Waiting),
     Thaw,
     Enable,
     CreateRollout,
@@ -133,7 +135,7 @@ impl People {
     pub fn is_busy(&self) -> bool {
         self.refused.is_some()
             || self.away_until.is_some_and(|until| Instant::now() < until)
-            || self.agenda.values().any(|t| !matches!(t, Todo::Approve(_)))
+            || self.agenda.values().any(|t| !matches!(t, Todo::Approve(_) | Todo::PassGate(_)))
     }
 
     pub fn next_due(&self) -> Option<Instant> {
@@ -166,6 +168,16 @@ impl People {
         waits.then(|| (world::revision(&rollout).to_owned(), index))
     }
 
+    /// The step whose gate is closed.
+    fn closed_gate(&self) -> Option<Waiting> {
+        let rollout = self.eyes.rollout().filter(|_| self.setup.barriers.has_gates)?;
+        let sub = world::release(&rollout);
+        let gates = at(sub, &["gates"]).and_then(Value::as_array);
+        let is_closed = gates.into_iter().flatten().any(|gate| gate.get("isPassed") != Some(&json!(true)));
+        let index = int(sub, &["currentStepIndex"]).unwrap_or_default();
+        is_closed.then(|| (world::revision(&rollout).to_owned(), index))
+    }
+
     /// Whether the step at which the Rollout waits has its approval.
     pub fn has_approved_what_waits(&self) -> bool {
         self.waiting().is_some_and(|w| self.approved.contains(&w))
@@ -179,6 +191,12 @@ impl People {
                 let thinking = self.rng.duration(&(Duration::from_millis(200)..=Duration::from_secs(8)));
                 self.plan_to(thinking, Todo::Approve(waiting));
             }
+        }
+        if let Some(closed) = self.closed_gate()
+            && !self.agenda.values().any(|t| matches!(t, Todo::PassGate(w) if *w == closed))
+        {
+            let thinking = self.rng.duration(&(Duration::from_millis(200)..=Duration::from_secs(12)));
+            self.plan_to(thinking, Todo::PassGate(closed));
         }
         self.follow();
         if self.heed_refusal().await {
@@ -194,6 +212,12 @@ impl People {
             Todo::Approve(waiting) => {
                 if self.waiting().as_ref() == Some(&waiting) {
                     self.approve(waiting).await;
+                }
+            }
+            Todo::PassGate(closed) => {
+                if self.closed_gate().as_ref() == Some(&closed) {
+                    self.say("the gate is passed");
+                    self.set_status(json!({"gates": [{"name": GATE, "isPassed": true}]})).await;
                 }
             }
             Todo::Thaw => self.edit_rollout(json!({"spec": {"strategy": {"paused": false}}})).await,
@@ -489,7 +513,7 @@ impl People {
                 }
             }
         }
-        let steps = world::steps(&self.plan, self.setup.is_old_api);
+        let steps = world::steps(&self.plan, &self.setup);
         self.edit_rollout(json!({"spec": {"strategy": {self.setup.strategy_key(): {"steps": steps}}}})).await;
         true
     }
@@ -614,6 +638,7 @@ impl People {
         self.has_mended = true;
         self.say("faults stop, and people want it to end well");
         self.cluster.clear_faults(CONTROLLER);
+        sit(&self.bench).server.mend();
         if self.processes.skew.swap(0, Ordering::Relaxed) != 0 {
             self.excuse(&[Topic::Grace], 180);
         }

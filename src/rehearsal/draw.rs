@@ -2,12 +2,15 @@
 
 use crate::sim::Rng;
 
-use super::script::{ACTS, Act, Event, Gateway, Kind, Managed, Route, Row, Script, Setup, State, Step, Style, When};
+use super::{
+    Barriers,
+    script::{ACTS, Act, Event, Gateway, Kind, Managed, Route, Row, Script, Setup, State, Step, Style, When},
+};
 
 /// The script of a number: always the same.
 pub fn draw(seed: u64) -> Script {
     let mut dice = Dice(Rng::new(seed ^ 0x7e_4ea4));
-    let setup = dice.setup();
+    let mut setup = dice.setup();
     let mut events = vec![Event { when: When::At(dice.0.below(3000)), act: Act { kind: Kind::Template, arg: 2 } }];
     let steps = i64::try_from(setup.steps.len()).unwrap_or(1);
     for _ in 0..dice.pick(&[0, 1, 1, 2, 2, 3, 4]) {
@@ -17,6 +20,10 @@ pub fn draw(seed: u64) -> Script {
         for _ in 0..dice.pick(&[1, 1, 2, 3]) {
             events.push(dice.event(true, steps));
         }
+    }
+    // v1alpha1 has none of them.
+    if !setup.is_old_api {
+        setup.barriers = Barriers::draw(seed);
     }
     Script { seed, setup, events }
 }
@@ -76,6 +83,7 @@ impl Dice {
             deadline,
             rolls_back: deadline.is_some() && self.0.chance(0.5),
             keeps_history: self.0.chance(0.25),
+            barriers: Barriers::default(),
         }
     }
 

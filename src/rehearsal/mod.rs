@@ -6,9 +6,11 @@
 //!
 //! A style, a gateway, a moment or a fault is one row in [`script`].
 
+mod barriers;
 mod deeds;
 mod draw;
 mod judges;
+mod metrics_server;
 mod process;
 mod run;
 mod script;
@@ -18,6 +20,7 @@ mod timeline;
 mod world;
 
 pub use self::{
+    barriers::{Barriers, Reading},
     draw::draw,
     judges::Violation,
     process::{CONTROLLER, Mind, Wire},

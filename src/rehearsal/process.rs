@@ -15,6 +15,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::metrics_server::MetricsServer;
+
 use crate::{
     apply::{self, Guard},
     controller::{self, CACHES, Decide, Options},
@@ -80,6 +82,9 @@ pub struct Processes {
     pub requests: Arc<AtomicU64>,
     /// How many releases are recorded.
     pub history_limit: Option<usize>,
+    /// How many releases may be in flight.
+    pub max_in_flight: Option<usize>,
+    pub server: MetricsServer,
 }
 
 impl Processes {
@@ -112,12 +117,20 @@ impl Processes {
             clock: Arc::new(move || clock.now() + SignedDuration::from_millis(skew.load(Ordering::Relaxed))),
             decide: self.mind.decide.clone(),
             guard: self.mind.guard.clone(),
-            provider: Arc::new(|_| Arc::new(crate::gather::measures::Nobody)),
+            provider: {
+                let (server, requests) = (self.server.clone(), self.requests.clone());
+                Arc::new(move |_| {
+                    let requests = requests.clone();
+                    server.line(move || {
+                        requests.fetch_add(1, Ordering::Relaxed);
+                    })
+                })
+            },
             caller: Arc::new(|_, _| Box::new(crate::gather::calls::Nobody)),
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
-            max_in_flight: None,
+            max_in_flight: self.max_in_flight,
             history_limit: self.history_limit,
             names_people: false,
             workers: 2,

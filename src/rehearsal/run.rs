@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     deeds::People,
     judges::{self, Bench, Court, Violation, is_over, judge_end, sit},
+    metrics_server::MetricsServer,
     process::{CONTROLLER, Mind, Processes},
     script::{Kind, Script, State, When},
     timeline,
@@ -80,7 +81,8 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
     let cluster = world::cluster(script)?;
     let start = cluster.clock().now();
     let eyes = Eyes::new(&cluster, &script.setup);
-    let bench = Court::new(eyes.clone(), &script.setup, lines.is_some());
+    let server = MetricsServer::new(cluster.clock(), script.setup.barriers.metric, script.seed);
+    let bench = Court::new(eyes.clone(), &script.setup, server.clone(), lines.is_some());
     cluster.on_write(Box::new({
         let bench = bench.clone();
         move |write| sit(&bench).hear(write)
@@ -93,6 +95,8 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         away: Arc::new(AtomicU64::new(0)),
         requests: Arc::default(),
         history_limit: script.setup.keeps_history.then_some(2),
+        max_in_flight: script.setup.barriers.is_limited.then_some(1),
+        server: server.clone(),
     };
     let mut tasks = tokio::task::JoinSet::new();
     let mut director = Director {
@@ -129,6 +133,12 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         (court.record.has_rolled_back, "failed-step-rolled-back"),
         (court.record.has_history, "history"),
     ];
+    for name in &court.record.met {
+        exercised.insert(*name, 1);
+    }
+    for (name, count) in server.counts() {
+        *exercised.entry(name).or_default() += count;
+    }
     let stage = [setup.style.as_str(), setup.gateway.as_str(), setup.workload.as_str()];
     for name in more.into_iter().filter_map(|(is, name)| is.then_some(name)).chain(stage) {
         exercised.insert(name, 1);

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::draw;
+use super::{Barriers, draw};
 
 /// Everything about one rehearsal.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,8 @@ pub struct Setup {
     pub rolls_back: bool,
     /// Releases are recorded.
     pub keeps_history: bool,
+    /// What stands between a release and its next step beside people.
+    pub barriers: Barriers,
 }
 
 /// One step.
@@ -420,6 +422,7 @@ impl fmt::Display for Script {
         if s.keeps_history {
             f.write_str(" history")?;
         }
+        write!(f, "{}", s.barriers)?;
         let steps: Vec<String> = s.steps.iter().map(Step::to_string).collect();
         write!(f, " steps={}", steps.join(","))?;
         for event in &self.events {
@@ -429,7 +432,7 @@ impl fmt::Display for Script {
     }
 }
 
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number"))
 }
 
@@ -449,6 +452,10 @@ impl FromStr for Script {
                 continue;
             }
             let wrong = |e: String| format!("{word}: {e}");
+            if let Some(read) = setup.barriers.read(word) {
+                read.map_err(wrong)?;
+                continue;
+            }
             match word.split_once('=') {
                 Some(("seed", value)) => script.seed = number(value).map_err(wrong)?,
                 Some(("replicas", value)) => setup.replicas = number(value).map_err(wrong)?,
@@ -505,6 +512,7 @@ impl Setup {
             deadline: None,
             rolls_back: false,
             keeps_history: false,
+            barriers: Barriers::default(),
         }
     }
 

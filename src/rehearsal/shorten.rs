@@ -1,6 +1,9 @@
 //! The shortest schedule that still shows a violation.
 
-use super::script::{Gateway, Script, Style};
+use super::{
+    Barriers,
+    script::{Gateway, Script, Style},
+};
 
 /// Takes away events, and makes the setup plainer, as long as `shows` says that the violation is still seen. At most
 /// `tries` rehearsals are made.
@@ -38,7 +41,7 @@ pub fn shorten(script: &Script, tries: usize, mut shows: impl FnMut(&Script) -> 
             (true, _) => size = size.min(best.events.len().div_ceil(2).max(1)),
         }
     }
-    let simpler: [fn(&mut Script); 11] = [
+    let simpler: [fn(&mut Script); 12] = [
         |s| s.setup.is_slow = false,
         |s| s.setup.threshold = None,
         |s| s.setup.is_old_api = false,
@@ -46,6 +49,7 @@ pub fn shorten(script: &Script, tries: usize, mut shows: impl FnMut(&Script) -> 
         |s| s.setup.lags = [0; 3],
         |s| (s.setup.deadline, s.setup.rolls_back) = (None, false),
         |s| s.setup.keeps_history = false,
+        |s| s.setup.barriers = Barriers::default(),
         |s| (s.setup.surge, s.setup.unavailable) = ("1".to_owned(), "0".to_owned()),
         |s| s.setup.replicas = 1,
         |s| s.setup.replicas = 2,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    barriers::MET,
     judges::Violation,
     process::Mind,
     run::rehearse,
@@ -60,7 +61,7 @@ impl Tally {
         let stages = Style::ALL.iter().map(|s| s.as_str());
         let stages = stages.chain(Gateway::ALL.iter().map(|g| g.as_str()));
         let stages = stages.chain(Managed::ALL.iter().map(|m| m.as_str()));
-        let all = acts.chain(stages).chain(MORE.iter().copied());
+        let all = acts.chain(stages).chain(MORE.iter().copied()).chain(MET.iter().copied());
         all.filter(|name| !self.exercised.contains_key(name)).collect()
     }
 }

@@ -182,7 +182,7 @@ fn int_or_text(text: &str) -> Value {
     text.parse::<i64>().map_or_else(|_| json!(text), |n| json!(n))
 }
 
-fn step(step: &Step, is_old_api: bool) -> Value {
+fn step(step: &Step, setup: &Setup) -> Value {
     let mut object = serde_json::Map::new();
     if !step.replicas.is_empty() {
         object.insert("replicas".to_owned(), int_or_text(&step.replicas));
@@ -190,7 +190,7 @@ fn step(step: &Step, is_old_api: bool) -> Value {
     let header = |kind: &str, value: &str| json!([{"headers": [{"type": kind, "name": "version", "value": value}]}]);
     match step.route {
         Route::None => {}
-        Route::Weight(weight) if is_old_api => {
+        Route::Weight(weight) if setup.is_old_api => {
             object.insert("weight".to_owned(), json!(weight));
         }
         Route::Weight(weight) => {
@@ -206,12 +206,13 @@ fn step(step: &Step, is_old_api: bool) -> Value {
     if let Some(seconds) = step.pause {
         object.insert("pause".to_owned(), json!({"duration": seconds}));
     }
+    setup.barriers.of_step(setup, &mut object);
     object.into()
 }
 
 /// The plan as the Rollout spells it.
-pub fn steps(steps: &[Step], is_old_api: bool) -> Value {
-    steps.iter().map(|s| step(s, is_old_api)).collect()
+pub fn steps(steps: &[Step], setup: &Setup) -> Value {
+    steps.iter().map(|s| step(s, setup)).collect()
 }
 
 /// What routes, as a Rollout refers to it.
@@ -241,7 +242,7 @@ fn traffic(setup: &Setup) -> Option<Value> {
 pub fn rollout(setup: &Setup, plan: &[Step]) -> Value {
     let (api_version, kind, _) = setup.workload.resource();
     let workload = json!({"apiVersion": api_version, "kind": kind, "name": WORKLOAD});
-    let mut style = json!({"steps": steps(plan, setup.is_old_api)});
+    let mut style = json!({"steps": steps(plan, setup)});
     let mut merge = |patch: Value| json_patch::merge(&mut style, &patch);
     if let Some(threshold) = &setup.threshold {
         merge(json!({"failureThreshold": int_or_text(threshold)}));
@@ -278,6 +279,7 @@ pub fn rollout(setup: &Setup, plan: &[Step]) -> Value {
     }
     let mut spec = json!({"strategy": strategy});
     json_patch::merge(&mut spec, &reference);
+    json_patch::merge(&mut spec, &setup.barriers.of_spec(setup));
     json!({"apiVersion": format!("rollouts.kruise.io/{version}"), "kind": "Rollout",
         "metadata": {"name": WORKLOAD, "annotations": annotations}, "spec": spec})
 }

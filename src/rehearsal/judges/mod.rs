@@ -1,5 +1,6 @@
 //! What must hold after every committed write, by the numbers of the crate's invariants.
 
+mod barriers;
 mod bounds;
 mod end;
 mod proxy;
@@ -26,6 +27,7 @@ pub use self::{
 };
 use self::{proxy::Proxy, record::Record, routes::Sent};
 use super::{
+    metrics_server::MetricsServer,
     process::CONTROLLER,
     script::Setup,
     timeline::is_telling,
@@ -55,6 +57,7 @@ pub struct Scene<'a> {
     /// The cluster as the gateway knows it, where that is not how it is.
     pub known: Option<View>,
     pub sent: &'a Sent,
+    pub server: &'a MetricsServer,
 }
 
 impl Scene<'_> {
@@ -126,6 +129,9 @@ const JUDGES: &[(&str, Judge)] = &[
     ("10 nothing hijacked", bounds::ours),
     ("11 every wait has a reason", words::reasons),
     ("12 idle costs nothing", words::idle),
+    ("the hours", barriers::hours),
+    ("the gates", barriers::gates),
+    ("the metrics", barriers::metrics),
     ("write guard", words::guard),
 ];
 
@@ -143,6 +149,7 @@ pub struct Court {
     setup: Setup,
     proxy: Proxy,
     sent: Sent,
+    pub server: MetricsServer,
     pub record: Record,
     /// The story, if it is to be told.
     pub writes: Option<Vec<Write>>,
@@ -172,12 +179,13 @@ const MOST_WRITES: usize = 20_000;
 
 impl Court {
     /// Takes its seat.
-    pub fn new(eyes: Eyes, setup: &Setup, tells: bool) -> Bench {
+    pub fn new(eyes: Eyes, setup: &Setup, server: MetricsServer, tells: bool) -> Bench {
         Arc::new(Mutex::new(Court {
             eyes,
             setup: setup.clone(),
             proxy: Proxy::new(setup),
             sent: Sent::default(),
+            server,
             record: Record::default(),
             writes: tells.then(Vec::new),
             counts: (0, 0),
@@ -231,7 +239,15 @@ impl Court {
 
     fn scene(&self, now: Timestamp) -> Scene<'_> {
         let known = self.proxy.view(&self.eyes.view);
-        Scene { record: &self.record, eyes: &self.eyes, setup: &self.setup, now, known, sent: &self.sent }
+        Scene {
+            record: &self.record,
+            eyes: &self.eyes,
+            setup: &self.setup,
+            now,
+            known,
+            sent: &self.sent,
+            server: &self.server,
+        }
     }
 
     /// Looks at a moment. When to look again.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    by_controller,
+    barriers, by_controller,
     routes::{self, Seen, Sent},
     words::is_winding_up,
 };
@@ -103,6 +103,14 @@ pub struct Record {
     pub has_failed: bool,
     pub has_rolled_back: bool,
     pub has_history: bool,
+    /// Since when the metrics of the present step are measured.
+    pub measured_since: Option<Timestamp>,
+    /// Releases, revisions and steps whose metrics were good.
+    pub promoted: BTreeSet<(u64, String, i64)>,
+    /// Releases and steps whose gate was passed.
+    pub gates: BTreeSet<(u64, i64)>,
+    /// Barriers that were met.
+    pub met: BTreeSet<&'static str>,
     excuses: BTreeMap<Topic, Timestamp>,
 }
 
@@ -219,6 +227,14 @@ impl Record {
         if int(old, &["nextStepIndex"]) != Some(next) {
             self.jumps.insert(next);
         }
+        let is_passed = |s: &Value| {
+            let gates = at(s, &["gates"]).and_then(Value::as_array);
+            gates.is_some_and(|g| g.iter().any(|g| g.get("isPassed") == Some(&Value::Bool(true))))
+        };
+        if is_passed(new) && !is_passed(old) {
+            self.gates.insert((self.release, index));
+            self.met.insert("gate-passed");
+        }
         // Who writes the word at another moment has approved nothing.
         let was_asked = state(old) == "StepPaused" || int(old, &["pausedStepIndex"]) == Some(index);
         if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
@@ -277,6 +293,7 @@ impl Record {
         } else if sub(before, "currentStepState") != "StepPaused" || index(before) != index(after) {
             self.paused_since = Some(write.time);
         }
+        self.meet_barriers(before, after, write.time);
         self.expect_end(after, write.time);
         if sub(before, "rolloutHash") != sub(after, "rolloutHash") {
             self.is_plan_new = false;
@@ -294,6 +311,38 @@ impl Record {
         }
     }
 
+    /// What the controller says of barriers.
+    fn meet_barriers(&mut self, before: &Value, after: &Value, now: Timestamp) {
+        let state = |o: &Value| text(release(o), &["currentStepState"]) == "StepMetricsAnalysis";
+        let index = int(release(after), &["currentStepIndex"]).unwrap_or_default();
+        if state(after) && (!state(before) || int(release(before), &["currentStepIndex"]) != Some(index)) {
+            self.measured_since = Some(now);
+        }
+        match barriers::measured(after) {
+            "Passed" => {
+                self.promoted.insert((self.release, revision(after).to_owned(), index));
+                self.met.insert("metric-passed");
+            }
+            "Failed" => {
+                self.met.insert("metric-failed");
+            }
+            "Inconclusive" => {
+                self.met.insert("metric-unclear");
+            }
+            _ => {}
+        }
+        let message = text(after, &["status", "message"]);
+        for (is, met) in [
+            (message.contains(" waits until "), "outside-hours"),
+            (at(after, &["status", "slot"]).is_some(), "in-line"),
+            (at(release(after), &["analysis", "background"]).is_some(), "background-metric"),
+        ] {
+            if is {
+                self.met.insert(met);
+            }
+        }
+    }
+
     /// The present step passes by itself, and no other waits for a person.
     fn expect_end(&mut self, after: &Value, now: Timestamp) {
         let sub = release(after);
@@ -302,7 +351,7 @@ impl Record {
         let pause = planned.and_then(|p| p.pause.or(p.is_free.then_some(0)));
         let state = text(sub, &["currentStepState"]);
         // Without a pause it may be left in the pass that ends it.
-        let since = match self.paused_since {
+        let since = match self.waits_since(revision(after), index) {
             Some(since) => since,
             None if pause == Some(0) && state != "BeforeStepUpgrade" => now,
             None => return,
@@ -320,6 +369,15 @@ impl Record {
         let finalises = conditions.into_iter().flatten().any(|c| text(c, &["reason"]) == "Finalising");
         if let Some(version) = self.revisions.get(revision(after)).filter(|_| finalises) {
             self.free.insert(version.clone());
+        }
+    }
+
+    /// Since when a step runs its pause: one whose metrics were good, since it was in place.
+    pub fn waits_since(&self, revision: &str, step: i64) -> Option<Timestamp> {
+        let is_promoted = self.promoted.contains(&(self.release, revision.to_owned(), step));
+        match self.measured_since.filter(|_| is_promoted) {
+            Some(measured) => Some(self.paused_since.map_or(measured, |paused| paused.min(measured))),
+            None => self.paused_since,
         }
     }
 
@@ -363,6 +421,7 @@ impl Record {
     pub fn passes(&self, step: i64, revision: &str) -> bool {
         let planned = self.planned(step);
         self.approvals.contains(&(self.release, revision.to_owned(), step))
+            || self.promoted.contains(&(self.release, revision.to_owned(), step))
             || planned.is_none_or(|p| p.pause.is_some() || p.is_free)
     }
 }

@@ -89,7 +89,7 @@ fn in_time(sight: &Sight<'_>, old: i64, new: i64, finishes: bool) -> Result<(), 
         return Ok(());
     }
     let Some(seconds) = planned.and_then(|p| p.pause) else { return Ok(()) };
-    let waited = record.paused_since.map_or(0.0, |t| sight.write.time.duration_since(t).as_secs_f64());
+    let waited = record.waits_since(revision, old).map_or(0.0, |t| sight.write.time.duration_since(t).as_secs_f64());
     if waited + 1.0 < seconds as f64 {
         return Err(format!("step {old} is left after {waited:.1} s; its pause has {seconds} s"));
     }
@@ -125,6 +125,12 @@ pub fn reasons(sight: &Sight<'_>) -> Result<(), String> {
         "giving the gateways",
         "please rollback first",
         "ServiceError",
+        // Barriers.
+        "waits for the gate",
+        " waits until ",
+        "releases are in flight",
+        "place in the line",
+        "metric",
     ];
     if waits && !says_why.iter().any(|why| message.contains(why)) {
         return Err(format!("step {} waits, but its message is {message:?}", index(after)));

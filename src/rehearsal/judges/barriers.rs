@@ -1,0 +1,107 @@
+//! What stands in the way of a step beside people is passed only when it is open.
+
+use serde_json::Value;
+
+use super::{Sight, Topic, words::is_winding_up};
+use crate::{
+    api::object::{at, int, text},
+    rehearsal::{
+        barriers::COUNT,
+        world::{release, revision},
+    },
+};
+
+fn state(rollout: &Value) -> &str {
+    text(release(rollout), &["currentStepState"])
+}
+
+fn index(rollout: &Value) -> i64 {
+    int(release(rollout), &["currentStepIndex"]).unwrap_or_default()
+}
+
+/// Phase of the analysis of the step that a Rollout is in.
+pub fn measured(rollout: &Value) -> &str {
+    let run =
+        at(release(rollout), &["analysis", "step"]).filter(|run| int(run, &["stepIndex"]) == Some(index(rollout)));
+    run.map(|run| text(run, &["phase"])).unwrap_or_default()
+}
+
+/// A release of a new version is rolling, and the controller says so.
+fn rolls(sight: &Sight<'_>) -> bool {
+    let progresses = |o: &Value| text(o, &["status", "phase"]) == "Progressing" && !is_winding_up(o);
+    sight.by_controller()
+        && sight.resource() == "rollouts"
+        && progresses(sight.before())
+        && progresses(sight.after())
+        // The way back waits for nobody.
+        && sight.record.wanted != sight.record.stable
+}
+
+/// Pods or routes of a step are being changed.
+fn is_executed(state: &str) -> bool {
+    ["StepUpgrade", "StepTrafficRouting", "StepMetricsAnalysis"].contains(&state)
+}
+
+/// No step begins outside the hours, or without a place among those in flight.
+pub fn hours(sight: &Sight<'_>) -> Result<(), String> {
+    let (before, after) = (sight.before(), sight.after());
+    if !rolls(sight) || !is_executed(state(after)) {
+        return Ok(());
+    }
+    let was_executed = is_executed(state(before)) && index(before) == index(after);
+    let is_same = revision(before) == revision(after);
+    // What was halted goes on where it stood.
+    if (was_executed && is_same) || !["", "BeforeStepUpgrade", "StepReady", "StepPaused"].contains(&state(before)) {
+        return Ok(());
+    }
+    let barriers = &sight.setup.barriers;
+    if barriers.forbid(sight.write.time) && !sight.is_excused(Topic::Grace) {
+        return Err(format!("step {} begins, and no step may begin now", index(after)));
+    }
+    if barriers.is_limited && at(after, &["status", "slot", "isTaken"]) != Some(&Value::Bool(true)) {
+        return Err(format!("step {} begins without a place among the releases in flight", index(after)));
+    }
+    Ok(())
+}
+
+/// No step is left by way of its end before its gate is passed.
+pub fn gates(sight: &Sight<'_>) -> Result<(), String> {
+    let (record, before, after) = (sight.record, sight.before(), sight.after());
+    if !sight.setup.barriers.has_gates || !rolls(sight) || record.is_plan_new || revision(before) != revision(after) {
+        return Ok(());
+    }
+    let (old, new) = (index(before), index(after));
+    if new != old + 1 || record.jumps.contains(&new) || record.gates.contains(&(record.release, old)) {
+        return Ok(());
+    }
+    Err(format!("step {old} is left, and nobody has passed its gate"))
+}
+
+/// Metrics are good only if good values were measured, and a step that says that they are bad waits for a person.
+pub fn metrics(sight: &Sight<'_>) -> Result<(), String> {
+    if let Some(why) = sight.server.misconduct() {
+        return Err(format!("a metrics server is asked too often: {why}"));
+    }
+    let (before, after) = (sight.before(), sight.after());
+    if sight.setup.barriers.metric.is_none() || !rolls(sight) {
+        return Ok(());
+    }
+    let index = index(after);
+    if state(after) == "StepMetricsAnalysis" && !text(after, &["status", "message"]).contains("metric") {
+        let message = text(after, &["status", "message"]);
+        let waits = ["waiting for", "paused", "giving the gateways", "is kept", "rolled back"];
+        // For a moment it may wait for the cluster instead, or for a write that fails.
+        let is_told = waits.iter().any(|why| message.contains(why)) || super::words::is_stalled(after);
+        if !is_told && state(before) == "StepMetricsAnalysis" {
+            return Err(format!("step {index} is measured, but its message is {message:?}"));
+        }
+    }
+    if measured(after) == "Passed" && measured(before) != "Passed" {
+        let since = sight.record.measured_since.unwrap_or(sight.write.time);
+        let good = sight.server.good_since(since);
+        if good < COUNT {
+            return Err(format!("the metrics of step {index} are said to be good after {good} good answers"));
+        }
+    }
+    Ok(())
+}
