@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tidegate::{
+    analysis::Answer,
     api::{keys, object::ObjectRef},
     apply::{Guard, guard::guard},
     rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD, Wire},
@@ -79,6 +80,11 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("switches-to-pods-that-are-not-ready", 24, "1 capacity before traffic", switches_too_early),
     mutant("lets-the-old-set-go", 2, "1 capacity before traffic", lets_the_old_set_go),
     mutant("keeps-what-it-read-first", 4, "liveness", keeps_what_it_read_first),
+    mutant("passes-gates", 101, "the gates", passes_gates),
+    mutant("ignores-the-hours", 91, "the hours", ignores_the_hours),
+    mutant("jumps-the-line", 51, "the hours", jumps_the_line),
+    mutant("trusts-any-answer", 33, "the metrics", trusts_any_answer),
+    mutant("asks-without-end", 33, "the metrics", asks_without_end),
     on_the_wire("writes-over-a-persons-word", 7, "11 every wait has a reason", writes_over_a_persons_word),
     on_the_wire("reports-a-pin-that-was-not", 4, "liveness", reports_a_pin_that_was_not),
     on_the_wire("reports-a-deletion-that-was-not", 1, "liveness", reports_a_deletion_that_was_not),
@@ -98,6 +104,39 @@ fn skips_the_grace_time(snapshot: &Snapshot) -> Plan {
         }
         snapshot.rollout.status = Some(status);
     }
+}
+
+fn passes_gates(snapshot: &Snapshot) -> Plan {
+    let mut snapshot = snapshot.clone();
+    if let Some(status) = &mut snapshot.rollout.status {
+        let canary = status.canary_status.iter_mut().flat_map(|sub| &mut sub.gates);
+        let blue_green = status.blue_green_status.iter_mut().flat_map(|sub| &mut sub.gates);
+        canary.chain(blue_green).for_each(|gate| gate.is_passed = true);
+    }
+    decide(&snapshot)
+}
+
+fn ignores_the_hours(snapshot: &Snapshot) -> Plan {
+    let mut snapshot = snapshot.clone();
+    snapshot.rollout.spec.change_windows.clear();
+    snapshot.rollout.spec.freezes.clear();
+    decide(&snapshot)
+}
+
+fn jumps_the_line(snapshot: &Snapshot) -> Plan {
+    decide(&Snapshot { line: None, ..snapshot.clone() })
+}
+
+fn trusts_any_answer(snapshot: &Snapshot) -> Plan {
+    let mut snapshot = snapshot.clone();
+    snapshot.samples.values_mut().for_each(|sample| sample.answer = Answer::Value(0.0));
+    decide(&snapshot)
+}
+
+fn asks_without_end(snapshot: &Snapshot) -> Plan {
+    let mut plan = decide(snapshot);
+    plan.asks.iter_mut().for_each(|ask| ask.due = snapshot.now);
+    plan
 }
 
 fn deletes_the_canary_first(snapshot: &Snapshot) -> Plan {

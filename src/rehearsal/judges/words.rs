@@ -15,7 +15,8 @@ fn conditions(rollout: &Value) -> impl Iterator<Item = &Value> {
     at(rollout, &["status", "conditions"]).and_then(Value::as_array).into_iter().flatten()
 }
 
-fn progressing(rollout: &Value) -> &str {
+/// Reason of the condition that says how a release goes.
+pub fn progressing(rollout: &Value) -> &str {
     conditions(rollout).find(|c| text(c, &["type"]) == "Progressing").map(|c| text(c, &["reason"])).unwrap_or_default()
 }
 
