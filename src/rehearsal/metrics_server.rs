@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::barriers::{INTERVAL, Reading};
 use crate::{
-    analysis::{Answer, ask::Ask},
+    analysis::{Answer, SERIES, ask::Ask},
     gather::measures::Provider,
     sim::{Clock, Rng},
 };
@@ -88,7 +88,7 @@ impl MetricsServer {
             Reading::Bad => Answer::Value(0.5),
             Reading::Nan => Answer::Value(f64::NAN),
             Reading::Empty => Answer::Empty,
-            Reading::Many => Answer::Several(50_000),
+            Reading::Many => Answer::Several { count: 50_000, values: vec![0.01; SERIES] },
             Reading::Down => Answer::Unavailable("connection refused".to_owned()),
         };
         (reading, wait, answer)

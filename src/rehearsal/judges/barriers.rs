@@ -29,15 +29,14 @@ pub fn measured(rollout: &Value) -> &str {
     run.map(|run| text(run, &["phase"])).unwrap_or_default()
 }
 
-/// A release of a new version is rolling, and the controller says so.
+fn progresses(rollout: &Value) -> bool {
+    text(rollout, &["status", "phase"]) == "Progressing" && !is_winding_up(rollout)
+}
+
+/// The controller says how a release of a new version goes. The way back waits for nobody.
 fn rolls(sight: &Sight<'_>) -> bool {
-    let progresses = |o: &Value| text(o, &["status", "phase"]) == "Progressing" && !is_winding_up(o);
-    sight.by_controller()
-        && sight.resource() == "rollouts"
-        && progresses(sight.before())
-        && progresses(sight.after())
-        // The way back waits for nobody.
-        && sight.record.wanted != sight.record.stable
+    let is_told = sight.by_controller() && sight.resource() == "rollouts" && progresses(sight.after());
+    is_told && sight.record.wanted != sight.record.stable
 }
 
 /// Pods or routes of a step are being changed.
@@ -51,10 +50,9 @@ pub fn hours(sight: &Sight<'_>) -> Result<(), String> {
     if !rolls(sight) || !is_executed(state(after)) {
         return Ok(());
     }
-    let was_executed = is_executed(state(before)) && index(before) == index(after);
-    let is_same = revision(before) == revision(after);
-    // What was halted goes on where it stood.
-    if (was_executed && is_same) || !["", "BeforeStepUpgrade", "StepReady", "StepPaused"].contains(&state(before)) {
+    let is_same = index(before) == index(after) && revision(before) == revision(after);
+    let was_begun = is_executed(state(before)) || state(before) == "StepPaused";
+    if progresses(before) && is_same && was_begun {
         return Ok(());
     }
     let barriers = &sight.setup.barriers;
@@ -77,7 +75,7 @@ pub fn gates(sight: &Sight<'_>) -> Result<(), String> {
     let is_release = sight.by_controller() && sight.resource() == "rollouts" && record.wanted != record.stable;
     let finishes = is_release && finalises(after) && !finalises(before);
     let (old, new) = (index(before), index(after));
-    let is_left = rolls(sight) && new == old + 1 && !record.jumps.contains(&new);
+    let is_left = rolls(sight) && progresses(before) && new == old + 1 && !record.jumps.contains(&new);
     let step = if finishes { new } else { old };
     if !(finishes || is_left) || record.gates.contains(&(record.release, step)) {
         return Ok(());
@@ -91,7 +89,7 @@ pub fn metrics(sight: &Sight<'_>) -> Result<(), String> {
         return Err(format!("a metrics server is asked too often: {why}"));
     }
     let (before, after) = (sight.before(), sight.after());
-    if sight.setup.barriers.metric.is_none() || !rolls(sight) {
+    if sight.setup.barriers.metric.is_none() || !rolls(sight) || !progresses(before) {
         return Ok(());
     }
     let index = index(after);
