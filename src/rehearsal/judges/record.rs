@@ -236,7 +236,8 @@ impl Record {
             self.met.insert("gate-passed");
         }
         // Who writes the word at another moment has approved nothing.
-        let was_asked = state(old) == "StepPaused" || int(old, &["pausedStepIndex"]) == Some(index);
+        let is_measured = setup.barriers.metric.is_some() && state(old) == "StepMetricsAnalysis";
+        let was_asked = state(old) == "StepPaused" || is_measured || int(old, &["pausedStepIndex"]) == Some(index);
         if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
             let revision = revision(after).to_owned();
             self.approvals.insert((self.release, revision.clone(), index));
