@@ -24,6 +24,10 @@ pub const ORIGINAL_PARTITION: &str = "rollouts.kruise.io/original-partition";
 /// Annotation on a DaemonSet that is held by the `type` of its strategy: what the user wants that to be.
 pub const ORIGINAL_STRATEGY_TYPE: &str = "rollouts.kruise.io/daemonset-original-update-strategy";
 
+/// Annotation on a Deployment that is kept at a step: what somebody has written meanwhile into the fields that keep it
+/// there, a JSON [`OriginalFields`]. The user gets it in the end.
+pub const WANTED_FIELDS: &str = "rollouts.kruise.io/wanted-fields";
+
 /// Label, or else annotation, on the workload: the user's own id of the release. Label on the pods that it brought.
 pub const ROLLOUT_ID: &str = "rollouts.kruise.io/rollout-id";
 

@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode};
 use serde_json::{Value, json};
 
 use crate::{
-    api::keys::IN_PROGRESSING,
+    api::keys::{IN_PROGRESSING, WANTED_FIELDS},
     cli::generated::{self, File},
     workload::hold::{
         ANY, By, Field, HELD_READY, MARK, OPEN, RELEASED, Rule, WAS,
@@ -53,8 +53,8 @@ struct Text {
     is_held: String,
     /// Besides `oldMark`, `newMark` and `label`; the last is `mark`.
     variables: Vec<(&'static str, String)>,
-    /// Annotations and their values.
-    annotations: Vec<(&'static str, &'static str)>,
+    /// Annotations, as the key of a map spells them, and their values.
+    annotations: Vec<(String, String)>,
     /// Fields of `spec`.
     spec: String,
 }
@@ -93,7 +93,7 @@ fn policy(rule: &Rule) -> Value {
         .chain([("label", label)])
         .map(|(name, expression)| json!({"name": name, "expression": expression}))
         .collect();
-    let annotations: Vec<String> = text.annotations.iter().map(|(key, value)| format!("'{key}': {value}")).collect();
+    let annotations: Vec<String> = text.annotations.iter().map(|(key, value)| format!("{key}: {value}")).collect();
     let mut constraints = json!({
         // The server looks for the label on the old and on the new object: a write that drops it is seen.
         "objectSelector": {"matchExpressions": [{"key": switch, "operator": "Exists"}]},
@@ -137,32 +137,88 @@ fn policy(rule: &Rule) -> Value {
 fn paused() -> Text {
     let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
     let [old_paused, new_paused] = ["oldObject", "object"].map(|o| format!("{o}.spec.?paused.orValue(false)"));
-    let differs = "object.spec.?strategy != oldObject.spec.?strategy\n\
-         \x20                       || object.spec.?minReadySeconds.orValue(0) != oldObject.spec.?minReadySeconds.orValue(0)\n\
-         \x20                       || object.spec.?progressDeadlineSeconds.orValue(600) != oldObject.spec.?progressDeadlineSeconds.orValue(600)";
+    let template = "(object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0)";
+    let differs = "(object.spec.?strategy != oldObject.spec.?strategy\n\
+         \x20       || object.spec.?minReadySeconds.orValue(0) != oldObject.spec.?minReadySeconds.orValue(0)\n\
+         \x20       || object.spec.?progressDeadlineSeconds.orValue(600) != oldObject.spec.?progressDeadlineSeconds.orValue(600))";
+    let is_kept = format!(
+        "({old_mark} != ''\n\
+         \x20   && !{old_mark}.contains('{RELEASED}')\n\
+         \x20   && ({old_paused} || {old_mark}.contains('{OPEN}')))"
+    );
+    let keeps = format!(
+        "oldObject.spec.?strategy.?type.orValue('') == 'RollingUpdate'\n\
+         && oldObject.spec.?minReadySeconds.orValue(0) == {HELD_READY}"
+    );
+    let bound = |field: &str| {
+        let value = format!("object.spec.?strategy.?rollingUpdate.?{field}.orValue('25%')");
+        format!("(type({value}) == int ? string({value}) : '\"' + string({value}) + '\"')")
+    };
+    let kept = |field: &str, value: &str| format!(", ?{field}: variables.keeps ? {value} : optional.none()");
+    let rolling = |field: &str| format!("?{field}: oldObject.spec.?strategy.?rollingUpdate.?{field}");
     Text {
         is_held: format!(
-            "(object.spec.template != oldObject.spec.template && object.spec.?replicas.orValue(1) != 0)\n\
-             || ({old_mark} != ''\n\
-             \x20   && !{old_mark}.contains('{RELEASED}')\n\
-             \x20   && ({old_paused} || {old_mark}.contains('{OPEN}'))\n\
+            "{template}\n\
+             || ({is_kept}\n\
              \x20   && ({new_mark} == ''\n\
              \x20       || (!{new_paused}\n\
              \x20           && ((!{new_mark}.contains('{RELEASED}') && !{new_mark}.contains('{OPEN}'))\n\
              \x20               || ({new_mark}.contains('{OPEN}') && {old_mark} == {new_mark}\n\
-             \x20                   && ({old_paused} || {differs}))))))"
+             \x20                   && ({old_paused} || {differs}))))\n\
+             \x20       || ({keeps} && {old_mark} == {new_mark} && {differs})))"
         ),
-        variables: vec![(
-            "mark",
-            format!(
-                "(variables.oldMark != '' ? variables.oldMark\n\
-                 : variables.newMark != '' ? variables.newMark\n\
-                 : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
-                 : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
+        variables: vec![
+            ("keeps", format!("{is_kept}\n&& {keeps}")),
+            ("stays", format!("variables.keeps && !{template} && variables.oldMark.contains('{OPEN}')")),
+            (
+                "mark",
+                format!(
+                    "variables.stays ? variables.oldMark\n\
+                     : (variables.oldMark != '' ? variables.oldMark\n\
+                     : variables.newMark != '' ? variables.newMark\n\
+                     : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
+                     : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
+                ),
             ),
-        )],
-        annotations: vec![(IN_PROGRESSING, "variables.mark")],
-        spec: "paused: true".to_owned(),
+            (
+                "wanted",
+                format!(
+                    "'{{\"strategy\":'\n\
+                     + (object.spec.?strategy.?type.orValue('') == 'Recreate' ? '{{\"type\":\"Recreate\"}}'\n\
+                     \x20 : '{{\"type\":\"RollingUpdate\",\"rollingUpdate\":{{\"maxUnavailable\":' + {}\n\
+                     \x20   + ',\"maxSurge\":' + {} + '}}}}')\n\
+                     + ',\"minReadySeconds\":' + string(object.spec.?minReadySeconds.orValue(0))\n\
+                     + ',\"progressDeadlineSeconds\":' + string(object.spec.?progressDeadlineSeconds.orValue(600)) + '}}'",
+                    bound("maxUnavailable"),
+                    bound("maxSurge"),
+                ),
+            ),
+        ],
+        annotations: vec![
+            (format!("'{IN_PROGRESSING}'"), "variables.mark".to_owned()),
+            (
+                format!("?'{WANTED_FIELDS}'"),
+                format!(
+                    "!variables.keeps ? optional.none()\n\
+                     \x20     : {differs} ? optional.of(variables.wanted)\n\
+                     \x20     : object.metadata.?annotations[?'{WANTED_FIELDS}'].or(oldObject.metadata.?annotations[?'{WANTED_FIELDS}'])"
+                ),
+            ),
+        ],
+        spec: format!(
+            "paused: !variables.stays || {old_paused} || {new_paused}{}{}{}",
+            kept(
+                "strategy",
+                &format!(
+                    "optional.of(Object.spec.strategy{{type: 'RollingUpdate',\n\
+                     \x20     rollingUpdate: Object.spec.strategy.rollingUpdate{{{}, {}}}}})",
+                    rolling("maxSurge"),
+                    rolling("maxUnavailable")
+                )
+            ),
+            kept("minReadySeconds", &format!("optional.of({HELD_READY})")),
+            kept("progressDeadlineSeconds", "oldObject.spec.?progressDeadlineSeconds"),
+        ),
     }
 }
 
@@ -231,7 +287,9 @@ fn held_by(field: &Field) -> Text {
             ),
         ])
         .collect(),
-        annotations: vec![(IN_PROGRESSING, "variables.mark"), (field.remembers, "variables.own")],
+        annotations: [(IN_PROGRESSING, "variables.mark"), (field.remembers, "variables.own")]
+            .map(|(key, value)| (format!("'{key}'"), value.to_owned()))
+            .to_vec(),
         spec: format!(
             "{opening}{last}: variables.stays ? {old}.value() : {shut}{beside}{}{spec}",
             "}".repeat(parents.len())

@@ -344,6 +344,12 @@ pub trait Gate: Sync {
         Vec::new()
     }
 
+    /// What has to happen before its own controller rolls it to a version that is not the stable one: pods of older versions
+    /// that opening made uncounted would be the first to go, however many of the others are ready.
+    fn count_again(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Option<Move> {
+        None
+    }
+
     /// Changes of other objects that put back what opening changed there.
     fn tidy(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Option<Change> {
         None

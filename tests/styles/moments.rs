@@ -128,8 +128,6 @@ struct Log {
     asked: Vec<i64>,
     /// Pods of a version that may run; those that are not named may all run.
     allowed: BTreeMap<String, usize>,
-    /// More than these, for a moment and by the Deployment's own controller.
-    spare: usize,
     /// Too many pods of a version.
     wrong: Option<String>,
     /// Writes of the controller, but for events.
@@ -200,7 +198,7 @@ impl Play {
                     let pods = pods(&view);
                     let going = |p: &Value| p["metadata"].get("deletionTimestamp").is_some();
                     let n = pods.iter().filter(|p| !going(p) && name_of(p) == new).count();
-                    if log.allowed.get(&new).is_some_and(|most| n > *most + log.spare) {
+                    if log.allowed.get(&new).is_some_and(|most| n > *most) {
                         log.wrong = Some(format!("{n} pods of {new} run; {:?} may", log.allowed));
                     }
                 }
@@ -484,8 +482,6 @@ impl Play {
                 json_patch::merge(&mut self.route, &patch);
             }
             Put => {
-                // Between two writes of the Deployment's controller it shares out one pod by the fields that the tool wrote.
-                self.log.lock().unwrap().spare = usize::from(self.style == "partition");
                 let (group, version) = self.way.row.api_version.split_once('/').unwrap();
                 let api = self.stage.api(group, version, self.way.row.kind);
                 let mut object: DynamicObject = api.get(NAME).await.unwrap();

@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 use super::budget;
 use crate::{
     api::{
-        keys::{InProgressing, Opening, OriginalFields, POD_TEMPLATE_HASH},
+        keys::{InProgressing, Opening, OriginalFields, POD_TEMPLATE_HASH, WANTED_FIELDS},
         object::{self, at, int},
     },
     workload::{
         Change, Gate, Goal, Move, Style, Surroundings, Workload,
         hold::{HELD_DEADLINE, HELD_READY},
         pods::{Ready, ready_for},
+        replicas::{Round, scaled},
     },
 };
 
@@ -42,13 +43,33 @@ fn is_in_place(workload: &Workload, opening: &Opening) -> bool {
         && spec("progressDeadlineSeconds").and_then(Value::as_i64) == Some(HELD_DEADLINE)
 }
 
+/// What somebody has written into the fields while the hold kept them.
+fn wanted(workload: &Workload) -> Option<OriginalFields> {
+    let text = object::annotation(workload.object(), WANTED_FIELDS)?;
+    let wanted: OriginalFields = serde_json::from_str(text).ok()?;
+    // The API server has not judged them.
+    let is_valid = ["maxSurge", "maxUnavailable"].into_iter().all(|field| {
+        let bound = at(&wanted.strategy, &["rollingUpdate", field]).cloned().map(serde_json::from_value);
+        bound.is_none_or(|bound| bound.is_ok_and(|bound| scaled(&bound, 1, Round::Up).is_some_and(|pods| pods >= 0)))
+    });
+    // Stored, 0 seconds are none.
+    is_valid.then(|| OriginalFields { min_ready_seconds: wanted.min_ready_seconds.filter(|s| *s != 0), ..wanted })
+}
+
+/// The operation that takes the word of [`wanted`] off: it is in the mark by then, or back in place.
+fn forget_wanted(workload: &Workload) -> Option<Value> {
+    object::annotation(workload.object(), WANTED_FIELDS)?;
+    let path = format!("/metadata/annotations/{}", object::pointer_key(WANTED_FIELDS));
+    Some(json!({"op": "remove", "path": path}))
+}
+
 /// The user's own fields: as recorded where the live ones are ours, else as they are.
 fn originals(workload: &Workload, mark: &InProgressing) -> OriginalFields {
-    let live = OriginalFields {
+    let live = wanted(workload).unwrap_or_else(|| OriginalFields {
         strategy: at(workload.object(), &["spec", "strategy"]).cloned().unwrap_or(Value::Null),
         min_ready_seconds: int(workload.object(), &["spec", "minReadySeconds"]),
         progress_deadline_seconds: int(workload.object(), &["spec", "progressDeadlineSeconds"]),
-    };
+    });
     let Some(recorded) = &mark.original else { return live };
     let is_ours = mark.written().is_some_and(|written| live.strategy == strategy(written));
     OriginalFields {
@@ -193,13 +214,17 @@ fn before_replacing(
         return Some(Move::Write(change(stable, "ReplicaSet", vec![set("minReadySeconds", seconds)])));
     }
     let stable = older_sets(workload, &goal.surroundings, false).find(is_stable)?;
-    let status = |field| int(stable, &["status", field]).unwrap_or(0);
-    let is_counted = object::is_observed(stable)
-        && (status("availableReplicas") > 0 || status("readyReplicas") == 0 || original.min_ready_seconds > Some(0));
-    (!is_counted && mark.was.is_some()).then(|| Move::Wait {
+    (!is_counted(stable, original) && mark.was.is_some()).then(|| Move::Wait {
         reason: "waiting for the pods of the stable revision to be counted as available".to_owned(),
         until: None,
     })
+}
+
+/// Its ready pods count as available, as far as that does not take time anyway.
+fn is_counted(set: &Value, original: &OriginalFields) -> bool {
+    let status = |field| int(set, &["status", field]).unwrap_or(0);
+    object::is_observed(set)
+        && (status("availableReplicas") > 0 || status("readyReplicas") == 0 || original.min_ready_seconds > Some(0))
 }
 
 impl Gate for Deployment {
@@ -252,7 +277,12 @@ impl Gate for Deployment {
         {
             return step;
         }
-        if is_paused(workload) || mark.open.as_ref() != Some(&opening) || !is_in_place(workload, &opening) {
+        let forget = forget_wanted(workload);
+        if is_paused(workload)
+            || forget.is_some()
+            || mark.open.as_ref() != Some(&opening)
+            || !is_in_place(workload, &opening)
+        {
             let mark = InProgressing {
                 rollout_name: goal.rollout.to_owned(),
                 released: false,
@@ -261,17 +291,15 @@ impl Gate for Deployment {
                 original: Some(original),
                 ..mark
             };
-            return Move::Write(change(
-                &workload.object,
-                "Deployment",
-                vec![
-                    workload.set_mark(&mark),
-                    set("strategy", strategy(&opening)),
-                    set("minReadySeconds", HELD_READY),
-                    set("progressDeadlineSeconds", HELD_DEADLINE),
-                    set("paused", false),
-                ],
-            ));
+            let mut operations = vec![
+                workload.set_mark(&mark),
+                set("strategy", strategy(&opening)),
+                set("minReadySeconds", HELD_READY),
+                set("progressDeadlineSeconds", HELD_DEADLINE),
+                set("paused", false),
+            ];
+            operations.extend(forget);
+            return Move::Write(change(&workload.object, "Deployment", operations));
         }
         if ready.pods >= goal.needed {
             return Move::Done;
@@ -307,6 +335,7 @@ impl Gate for Deployment {
             let seconds = original.progress_deadline_seconds.map(Value::from);
             operations.extend(set_or_remove(workload, "progressDeadlineSeconds", seconds));
         }
+        operations.extend(forget_wanted(workload));
         if opens {
             operations.push(set("paused", false));
         }
@@ -322,11 +351,26 @@ impl Gate for Deployment {
     }
 
     fn take_off(&self, workload: &Workload) -> Vec<Value> {
-        let mut operations: Vec<Value> = workload.drop_mark().into_iter().collect();
+        let mut operations: Vec<Value> = workload.drop_mark().into_iter().chain(forget_wanted(workload)).collect();
         if workload.mark().is_some_and(|mark| mark.paused) && !is_paused(workload) {
             operations.push(set("paused", true));
         }
         operations
+    }
+
+    fn count_again(&self, workload: &Workload, surroundings: &Surroundings<'_>) -> Option<Move> {
+        let mark = workload.mark().filter(|mark| mark.original.is_some())?;
+        let original = originals(workload, &mark);
+        let has_pods = |set: &&Arc<Value>| int(set, &["spec", "replicas"]).is_some_and(|n| n > 0);
+        if let Some(held) = older_sets(workload, surroundings, true).find(has_pods) {
+            let seconds = original.min_ready_seconds.unwrap_or(0);
+            return Some(Move::Write(change(held, "ReplicaSet", vec![set("minReadySeconds", seconds)])));
+        }
+        let mut older = older_sets(workload, surroundings, false).filter(has_pods);
+        older.any(|set| !is_counted(set, &original)).then(|| Move::Wait {
+            reason: "waiting for the pods of older revisions to be counted as available".to_owned(),
+            until: None,
+        })
     }
 
     fn tidy(&self, workload: &Workload, surroundings: &Surroundings<'_>) -> Option<Change> {

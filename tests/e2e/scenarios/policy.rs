@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Map, Value, json};
 use tidegate::{
-    api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE},
+    api::keys::{IN_PROGRESSING, ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE, WANTED_FIELDS},
     workload::{
         self,
         hold::{By, HELD_DEADLINE, HELD_READY, Rule},
@@ -178,7 +178,7 @@ fn mark(random: &mut Random, object: &mut Value) {
         0 => drop(annotations(object).remove(IN_PROGRESSING)),
         _ => drop(annotations(object).insert(IN_PROGRESSING.into(), json!(random.pick(&MARKS)))),
     }
-    for key in [ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE] {
+    for key in [ORIGINAL_PARTITION, ORIGINAL_STRATEGY_TYPE, WANTED_FIELDS] {
         match random.below(3) {
             0 => drop(annotations(object).remove(key)),
             1 => drop(annotations(object).insert(key.into(), json!(random.pick(&["", "3", "20%", "OnDelete"])))),
@@ -199,8 +199,10 @@ fn old(row: &Row, random: &mut Random, i: usize) -> Value {
         object["spec"]["paused"] = json!(random.one_in(2));
     }
     row.change_value(random, &mut object);
-    if row.kind == "CloneSet" {
-        change_bounds(random, &mut object);
+    match row.kind {
+        "CloneSet" => change_bounds(random, &mut object),
+        "Deployment" => change_strategy(random, &mut object),
+        _ => {}
     }
     if !random.one_in(5) {
         labels(&mut object).insert(row.rule().switch.into(), json!("deployment"));
@@ -219,6 +221,20 @@ fn change_bounds(random: &mut Random, object: &mut Value) {
     }
 }
 
+/// By what a Deployment is kept at a step.
+fn change_strategy(random: &mut Random, object: &mut Value) {
+    let (surge, unavailable) = (random.pick(&["1", "100%"]), random.pick(&["40%", "25%"]));
+    let surge = surge.parse::<i64>().map_or_else(|_| json!(surge), Value::from);
+    object["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}});
+    let is_held = !random.one_in(3);
+    for (field, held, own) in
+        [("minReadySeconds", HELD_READY, 5), ("progressDeadlineSeconds", HELD_DEADLINE, 600 + random.below(2) as i64)]
+    {
+        object["spec"][field] = json!(if is_held { held } else { own });
+    }
+}
+
 /// What somebody might write over `live`: any number of small changes, or a whole manifest without what others added.
 fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
     let mut object = live.clone();
@@ -228,6 +244,7 @@ fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
     for _ in 0..random.below(4) {
         match random.below(17) {
             11 | 12 if row.kind == "CloneSet" => change_bounds(random, &mut object),
+            11 if row.kind == "Deployment" => change_strategy(random, &mut object),
             0 | 1 => {
                 object["spec"]["template"]["spec"]["containers"][0]["image"] =
                     json!(format!("main:{}", random.below(3)))
@@ -245,9 +262,11 @@ fn new(row: &Row, random: &mut Random, live: &Value) -> Value {
                 labels(&mut object).insert(row.rule().switch.into(), json!(random.pick(&["deployment", "other", ""]))),
             ),
             9 | 10 => mark(random, &mut object),
-            11 => object["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] = json!(random.pick(&["40%", "25%"])),
+            12 if random.one_in(3) => object["spec"]["strategy"] = json!({"type": "Recreate"}),
             12 => object["spec"]["minReadySeconds"] = json!(random.below(2)),
-            13 => object["spec"]["progressDeadlineSeconds"] = json!(600 + random.below(2)),
+            13 if object["spec"]["minReadySeconds"] != HELD_READY => {
+                object["spec"]["progressDeadlineSeconds"] = json!(600 + random.below(2))
+            }
             _ => drop(annotations(&mut object).insert("note".into(), json!("x"))),
         }
     }

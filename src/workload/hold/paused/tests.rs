@@ -50,32 +50,81 @@ fn a_step_in_place_is_left_alone() {
     }
 }
 
+fn wanted_of(object: &Value) -> Option<&str> {
+    annotation(object, WANTED_FIELDS)
+}
+
 #[test]
-fn whoever_changes_a_step_in_place_shuts_it() {
+fn nobody_moves_a_step_in_place() {
     let step = at_step(STEP, "40%");
     let mut faster = step.clone();
     faster["spec"]["minReadySeconds"] = json!(0);
+    let mut put = deployment("b", 5, false, "", "");
+    put["spec"]["strategy"] =
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "30%"}});
+    let recreate = |mut object: Value| {
+        object["spec"]["strategy"] = json!({"type": "Recreate"});
+        object
+    };
+    let wanted = |unavailable: &str, surge: &str, ready: i64| {
+        format!(
+            r#"{{"strategy":{{"type":"RollingUpdate","rollingUpdate":{{"maxUnavailable":{unavailable},"maxSurge":{surge}}}}},"minReadySeconds":{ready},"progressDeadlineSeconds":600}}"#
+        )
+    };
     let cases = [
-        ("pods would become available", step.clone(), faster),
-        ("more old pods would go", step.clone(), at_step(STEP, "100%")),
-        ("a PUT without mark", step.clone(), deployment("b", 3, false, "", "")),
-        ("a mark of before the step", step.clone(), managed("b", false, NAMED)),
-        ("another template", step.clone(), {
-            let mut n = step.clone();
-            n["spec"]["template"] = json!({"spec": {}});
-            n
-        }),
+        ("pods would become available", step.clone(), faster, Some(wanted("\"40%\"", "\"25%\"", 0))),
+        (
+            "more old pods would go",
+            step.clone(),
+            at_step(STEP, "100%"),
+            Some(wanted("\"100%\"", "\"25%\"", HELD_READY)),
+        ),
+        ("a PUT without mark", step.clone(), put.clone(), Some(wanted("0", "\"30%\"", 0))),
+        ("a mark of before the step", step.clone(), at_step(NAMED, "40%"), None),
+        (
+            "a PUT that recreates",
+            step.clone(),
+            recreate(put.clone()),
+            Some(r#"{"strategy":{"type":"Recreate"},"minReadySeconds":0,"progressDeadlineSeconds":600}"#.to_owned()),
+        ),
     ];
-    for (name, old, new) in cases {
+    for (name, old, new, wanted) in cases {
         let held = hold(&old, &new).expect(name);
-        assert!(is_paused(&held), "{name}: {held}");
-        assert_eq!(mark_of(&held), SHUT_STEP, "{name}");
-        // What the writer wanted is kept: it is the user's, and given back at the end.
-        assert_eq!(opening(&held), opening(&new), "{name}");
+        assert!(!is_paused(&held), "{name}: {held}");
+        assert_eq!(mark_of(&held), STEP, "{name}");
+        assert_eq!(opening(&held), opening(&old), "{name}");
+        assert_eq!(held["spec"]["replicas"], new["spec"]["replicas"], "{name}");
+        assert_eq!(wanted_of(&held).map(str::to_owned), wanted, "{name}");
+        // What was wanted is not lost to the next write of the same tool.
+        let mut again = held.clone();
+        again["metadata"] = new["metadata"].clone();
+        let stored = hold(&held, &again).unwrap_or(again);
+        assert_eq!(wanted_of(&stored).map(str::to_owned), wanted.filter(|_| mark_of(&new) != STEP), "{name}");
+    }
+}
+
+#[test]
+fn a_step_that_was_shut_keeps_its_bounds() {
+    let step = at_step(STEP, "40%");
+    let mut third = at_step(STEP, "100%");
+    third["spec"]["template"] = json!({"spec": {}});
+    let shut = hold(&step, &third).unwrap();
+    assert!(is_paused(&shut));
+    assert_eq!((mark_of(&shut), opening(&shut)), (SHUT_STEP, opening(&step)));
+    // A paused Deployment's own controller still scales by them.
+    let mut put = deployment("c", 3, true, SHUT_STEP, "deployment");
+    for mark in [SHUT_STEP, ""] {
+        put["metadata"]["annotations"] = json!({IN_PROGRESSING: mark});
+        put["spec"]["template"] = third["spec"]["template"].clone();
+        let held = hold(&shut, &put).unwrap();
+        assert_eq!((mark_of(&held), opening(&held)), (SHUT_STEP, opening(&step)));
     }
     // Nor does the mark of the step open again what was shut.
-    let shut = hold(&step, &at_step(STEP, "100%")).unwrap();
     assert!(hold(&shut, &at_step(STEP, "100%")).is_none_or(|held| is_paused(&held)));
+    // What a controller without the policy in force has left is brought in order by the controller.
+    let mut moved = shut.clone();
+    moved["spec"]["minReadySeconds"] = json!(0);
+    assert_eq!(hold(&moved, &shut), None);
 }
 
 /// A Deployment with an image; `mark` and `label` are left out when empty.
@@ -231,7 +280,7 @@ mod properties {
     use super::*;
 
     fn a_mark() -> impl Strategy<Value = String> {
-        prop::sample::select(vec!["", EMPTY, NAMED, OPEN, r#"{"rolloutName":"","paused":true}"#, "not json"])
+        prop::sample::select(vec!["", EMPTY, NAMED, OPEN, STEP, NEXT_STEP, SHUT_STEP, MARK_PAUSED, "not json"])
             .prop_map(str::to_owned)
     }
 
@@ -239,25 +288,29 @@ mod properties {
         /// Any of the states that a Deployment can be in, as far as the hold is concerned, with more in it than that.
         fn any_deployment()(
             image in "[ab]", replicas in 0_i64..3, paused: bool, mark in a_mark(),
-            label in prop::sample::select(vec!["", "deployment", "other"]), note: bool, ready in 0_i32..9,
+            label in prop::sample::select(vec!["", "deployment", "other"]), note: bool,
+            ready in prop::sample::select(vec![0, 5, HELD_READY]), share in prop::sample::select(vec!["40%", "60%"]),
         ) -> Value {
             let mut object = deployment(&image, replicas, paused, &mark, label);
             if note {
                 object["metadata"]["annotations"]["note"] = json!("x");
+                object["metadata"]["annotations"][WANTED_FIELDS] = json!(share);
             }
             object["spec"]["minReadySeconds"] = json!(ready);
+            object["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": share}});
             object
         }
     }
 
-    /// The object without the three fields that the hold may write.
+    /// The object without what the hold may write.
     fn rest(object: &Value) -> Value {
         let mut object = object.clone();
-        object["spec"].as_object_mut().unwrap().remove("paused");
+        let spec = object["spec"].as_object_mut().unwrap();
+        let _ = ["paused", "strategy", "minReadySeconds"].map(|field| spec.remove(field));
         object["metadata"]["labels"].as_object_mut().unwrap().remove(WORKLOAD_TYPE);
         let annotations = object["metadata"]["annotations"].take();
         let mut annotations = annotations.as_object().cloned().unwrap_or_default();
-        annotations.remove(IN_PROGRESSING);
+        let _ = [IN_PROGRESSING, WANTED_FIELDS].map(|key| annotations.remove(key));
         object["metadata"]["annotations"] = json!(annotations);
         object
     }
@@ -266,11 +319,13 @@ mod properties {
         #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn only_three_fields_change(old in any_deployment(), new in any_deployment()) {
+        fn nothing_else_changes(old in any_deployment(), new in any_deployment()) {
             if let Some(held) = hold(&old, &new) {
                 prop_assert_eq!(rest(&held), rest(&new));
-                prop_assert!(is_paused(&held));
                 prop_assert!(!mark(&held).is_empty() && !is_released(mark(&held)));
+                let is_kept = !is_paused(&old) && is_open(mark(&old)) && opening(&held) == opening(&old);
+                prop_assert!(is_paused(&held) || (is_kept && mark(&held) == mark(&old)));
+                prop_assert!(opening(&held) == opening(&new) || opening(&held) == opening(&old));
             }
         }
 
@@ -293,7 +348,7 @@ mod properties {
             let mut stored = managed(&start, false, "");
             let mut rolled = json!(start);
             for write in writes {
-                if is_released(mark(&write)) {
+                if is_released(mark(&write)) || is_open(mark(&write)) {
                     continue;
                 }
                 let was_shut = is_paused(&stored) && !mark(&stored).is_empty();
