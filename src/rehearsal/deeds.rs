@@ -222,6 +222,8 @@ impl People {
             }
             Todo::Thaw => self.edit_rollout(json!({"spec": {"strategy": {"paused": false}}})).await,
             Todo::Enable => self.edit_rollout(json!({"spec": {"disabled": false}})).await,
+            // Somebody who deleted it as well has made it anew already.
+            Todo::CreateRollout if self.eyes.rollout().is_some_and(|rollout| !object::is_deleting(&rollout)) => {}
             Todo::CreateRollout => {
                 if self.cluster.create(world::rollout(&self.setup, &self.plan)).is_err() {
                     self.plan_to(Duration::from_secs(20), Todo::CreateRollout);
@@ -285,8 +287,11 @@ impl People {
             self.say(format!("{} is pushed again", name_of(&version)));
             return self.push(version).await;
         }
-        if self.refused.is_none() && message.ends_with("please rollback first") {
-            let Some(stable) = Version::of(&sit(&self.bench).record.stable.clone()) else { return false };
+        let is_releasing = text(&rollout, &["status", "phase"]) == "Progressing";
+        if is_releasing && message.ends_with("please rollback first") {
+            // Somebody may have pushed another one meanwhile, which is refused like the first.
+            let stable = self.eyes.version_of(text(world::release(&rollout), &["stableRevision"]));
+            let Some(stable) = Version::of(&stable).filter(|stable| *stable != self.version) else { return false };
             self.say("it is rolled back first");
             self.refused = Some(self.version.clone());
             return self.push(stable).await;
@@ -307,6 +312,12 @@ impl People {
     }
 
     fn create_workload(&mut self) {
+        let is_ordered = matches!(self.setup.workload, Managed::StatefulSet | Managed::AdvancedStatefulSet);
+        if is_ordered && !self.version.runs() {
+            // Kubernetes does not bring such a set up by another template either: its first pod stays, and no other is
+            // made before it is ready. Who makes one anew takes a version that runs.
+            self.version = Version { number: 4, touched: 0 };
+        }
         match self.cluster.create(world::workload(&self.setup, &self.version, self.setup.replicas)) {
             Ok(workload) => self.originals.workload = (*workload).clone(),
             Err(_) => self.plan_to(Duration::from_secs(2), Todo::CreateWorkload),
@@ -551,10 +562,6 @@ impl People {
         }
         let replicas = object.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
         let manifest = world::workload(&self.setup, &self.version, replicas);
-        if self.setup.style == Style::BlueGreen {
-            // With the user's own bounds, the paused Deployment's controller scales both sets down until they fit.
-            self.excuse(&[Topic::Requests, Topic::Pods], 60);
-        }
         if self.setup.workload == Managed::Deployment {
             json_patch::merge(&mut object.data, &json!({"spec": {"paused": false}}));
         }

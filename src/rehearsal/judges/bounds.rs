@@ -178,6 +178,7 @@ pub fn plain(object: &Value) -> Value {
                 "deprecated.daemonset.template.generation",
                 keys::ORIGINAL_PARTITION,
                 keys::ORIGINAL_STRATEGY_TYPE,
+                keys::WANTED_FIELDS,
             ][..],
         ),
         ("/metadata/labels", &[keys::WORKLOAD_TYPE][..]),
@@ -224,6 +225,8 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
         Style::Canary => Some(0),
         Style::Partition | Style::BlueGreen => routes::most(sight, &version),
     };
+    // A pod that goes from a DaemonSet held by `OnDelete` comes back with the present template, whoever deleted it.
+    let most = most.map(|most| most + sight.record.lost);
     match most.filter(|most| pods > *most && !was_there) {
         Some(most) => Err(format!(
             "{} {} of version {version} makes {pods} pods of it; the steps that may be executed allow {most}",

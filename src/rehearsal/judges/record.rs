@@ -16,10 +16,10 @@ use crate::{
         object::{self, at, digest, int, text},
     },
     rehearsal::{
-        script::{Gateway, Setup, Style},
+        script::{Gateway, Managed, Setup, Style},
         world::{Eyes, WORKLOAD, release, revision, strategy, version},
     },
-    sim::Write,
+    sim::{NEVER_READY, Write},
 };
 
 /// What a deed of a person or of chance may break by itself, for a while.
@@ -77,6 +77,10 @@ pub struct Record {
     pub free_from: Option<(Timestamp, String)>,
     /// Since when a version that was free is none any more.
     pub revoked: BTreeMap<String, Timestamp>,
+    /// The workload was scaled down while a version was wanted that never becomes ready.
+    pub is_stranded: bool,
+    /// Pods of other versions than the wanted one that somebody took from a DaemonSet since it is wanted.
+    pub lost: i64,
     /// Which release it is, from 1.
     pub release: u64,
     /// Releases, revisions and steps that a person approved.
@@ -166,10 +170,15 @@ impl Record {
                     // In place, its own controller may take every pod that requests are restricted to.
                     let seconds = if setup.is_slow { 60 } else { 15 };
                     self.excuse(Topic::Requests, write.time + SignedDuration::from_secs(seconds));
+                    let annotations = at(after, &["spec", "template", "metadata", "annotations"]);
+                    self.is_stranded |= annotations.is_some_and(|a| a.get(NEVER_READY).is_some());
                 }
                 self.hear_of_workload(before, after, write.time);
             }
             ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
+            ("chaos", "pods") if setup.workload == Managed::DaemonSet && object::is_deleting(after) => {
+                self.lost += i64::from(!object::is_deleting(before) && version(before) != self.wanted);
+            }
             _ => {}
         }
     }
@@ -193,6 +202,11 @@ impl Record {
             return;
         }
         self.wanted.clone_from(&wanted);
+        if std::mem::take(&mut self.is_stranded) {
+            // Until its pods are ready.
+            self.excuse(Topic::Requests, now + SignedDuration::from_secs(60));
+        }
+        self.lost = 0;
         self.revisions.insert(digest(&object::without_nulls(&template(after))), wanted.clone());
         let is_managed =
             !self.is_let_go && object::label(before, keys::WORKLOAD_TYPE).is_some() && replicas(after) != Some(0);

@@ -93,6 +93,12 @@ pub fn requests(scene: &Scene<'_>) -> Result<(), String> {
     if scene.is_excused(super::Topic::Requests) || promised(scene, scene.replicas()) < 1 {
         return Ok(());
     }
+    // Its own controller scales both versions down without a look at who is ready: what is left of one that never will be
+    // is there until somebody pushes another.
+    let is_stable = |pod: &Value| version(pod) == scene.record.stable && !object::is_deleting(pod);
+    if scene.record.is_stranded && !scene.eyes.pods().iter().any(|pod| is_stable(pod)) {
+        return Ok(());
+    }
     let slow = scene.known.as_ref().filter(|_| !scene.is_excused(super::Topic::Grace));
     let late = slow.map(|known| (scene.sent.late(known, scene.eyes), ", by a gateway that learns late"));
     for ((plain, marked), where_from) in [Some((scene.sent.now(scene.eyes), "")), late].into_iter().flatten() {

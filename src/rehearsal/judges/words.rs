@@ -125,7 +125,7 @@ pub fn reasons(sight: &Sight<'_>) -> Result<(), String> {
         "paused",
         "giving the gateways",
         "please rollback first",
-        "ServiceError",
+        "cannot be reached",
         // Barriers.
         "waits for the gate",
         " waits until ",

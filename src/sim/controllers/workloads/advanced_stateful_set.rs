@@ -260,7 +260,9 @@ impl<'a> Set<'a> {
         let available = |p: &Value| running_and_ready(p) && self.owned.available(p, self.min_ready);
         let (replicas, ready, updated) = (pods.len() as i64, number(&running_and_ready), of(&self.update));
         let (mut of_current, mut current) = (of(&self.current) - replaced, &self.current);
-        if self.rolls && updated == replicas && ready == replicas {
+        // A pod that is made in the same pass counts already: of none it is only complete where none is wanted.
+        let has_any = replicas > 0 || self.owned.replicas() == 0;
+        if self.rolls && has_any && updated == replicas && ready == replicas {
             (of_current, current) = (updated, &self.update);
         }
         let selector = Labels::of_object(self.owned.workload.pointer("/spec/selector"));
