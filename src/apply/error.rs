@@ -117,6 +117,35 @@ impl Error {
 fn explain(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        other => other.to_string(),
+        other => format!("the API server cannot be reached, trying again: {}", root(other)),
+    }
+}
+
+/// What lies beneath: the layers of a client say of each other only that they failed.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_told_in_words() {
+        let lost = io::Error::other(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer"));
+        let error = Error::Write {
+            purpose: Purpose::RouteStep,
+            target: ObjectRef::new("v1", "Service", "shop", "web"),
+            source: Box::new(kube::Error::Service(lost.into())),
+        };
+        let text =
+            "RouteStep: Service shop/web: the API server cannot be reached, trying again: connection reset by peer";
+        assert_eq!((error.to_string().as_str(), error.class()), (text, Class::Unavailable));
     }
 }

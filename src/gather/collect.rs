@@ -169,6 +169,7 @@ pub fn collect(
         endpoint_slices: Vec::new(),
         networks: Vec::new(),
         ingress: None,
+        is_left_routed: false,
         traffic_routing: None,
         history: None,
         cron_jobs: BTreeMap::new(),
@@ -238,6 +239,9 @@ pub fn collect(
             all_tied(objects, "discovery.k8s.io/v1", "EndpointSlice", &namespace, services.into_iter())?;
         (snapshot.networks, snapshot.ingress) = routes(objects, traffic, &namespace, settings)?;
         know_working(&mut snapshot, engine);
+        snapshot.is_left_routed = !is_releasing(&snapshot.rollout)
+            && snapshot.networks.iter().any(Network::is_changed)
+            && !is_routed_by_others(objects, &snapshot.rollout, traffic, &namespace)?;
     }
     if let Some(name) = &scope.shared {
         snapshot.traffic_routing = at(TRAFFIC_ROUTING.0, TRAFFIC_ROUTING.1, name)?;
@@ -593,6 +597,29 @@ fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, nam
             })
             .collect(),
     )
+}
+
+/// Whether another Rollout, or a TrafficRouting, may have changed one of these networkRefs.
+fn is_routed_by_others(objects: &impl Objects, rollout: &Rollout, traffic: &Traffic, namespace: &str) -> Option<bool> {
+    let is_same = |a: &NetworkRef, b: &NetworkRef| {
+        object::group(&a.api_version) == object::group(&b.api_version) && (&a.kind, &a.name) == (&b.kind, &b.name)
+    };
+    let shares = |other: Option<Traffic>| {
+        other.is_some_and(|other| other.networks.iter().any(|a| traffic.networks.iter().any(|b| is_same(a, b))))
+    };
+    let rollouts = objects.list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?;
+    let mut others = rollouts
+        .iter()
+        .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
+        .filter(|other| other.metadata.name != rollout.metadata.name && is_releasing(other));
+    // Of a spec that is wrong nobody knows what it named before.
+    if others.any(|other| release::scope(&other).map_or(true, |scope| shares(scope.traffic))) {
+        return Some(true);
+    }
+    let (api_version, kind) = TRAFFIC_ROUTING;
+    let routings = objects.list(api_version, kind, namespace)?;
+    let mut routings = routings.iter().filter_map(|r| serde_json::from_value((**r).clone()).ok());
+    Some(routings.any(|routing| shares(release::routing_traffic(&routing).ok())))
 }
 
 const IDLE: u8 = 2;

@@ -14,7 +14,7 @@ use crate::{
         conditions::{StepState, phases, reasons, types},
         object::{self, ObjectRef},
     },
-    workload::Workload,
+    workload::{Move, Workload},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -42,7 +42,9 @@ impl Machine<'_> {
         if let Some(next) = self.template_changed_meanwhile(ending, workload)? {
             if next == Ending::Restart {
                 self.check_one_version(scope, workload)?;
-                self.adopt_released(workload);
+                if ending == Ending::Success {
+                    self.adopt_released(workload);
+                }
             }
             self.sub().finalising_step = String::new();
             return match next {
@@ -90,6 +92,7 @@ impl Machine<'_> {
     fn template_changed_meanwhile(&mut self, ending: Ending, workload: &Workload) -> Turn<Option<Ending>> {
         let stable = self.sub().stable_revision.clone();
         Ok(match ending {
+            Ending::Success if workload.is_at(&stable) && self.has_gone_back(workload) => None,
             Ending::Success if workload.is_at(&stable) => Some(Ending::Rollback),
             Ending::Success if !self.is_released(workload) => Some(Ending::Restart),
             Ending::Rollback if !workload.is_at(&stable) => Some(Ending::Restart),
@@ -186,6 +189,13 @@ impl Machine<'_> {
         {
             // Between releases `paused` is the user's own.
             return Ok(());
+        }
+        if matches!(ending, Ending::Disabled | Ending::Deleted) {
+            match workload.kind.gate.count_again(workload, &self.snap.surroundings()) {
+                Some(Move::Write(change)) => return self.change(Purpose::ReleaseWorkload, change),
+                Some(Move::Wait { reason, .. }) => return Err(Wait::on(reason)),
+                Some(Move::Done | Move::Replace(_)) | None => {}
+            }
         }
         let stays_paused = ending == Ending::Rollback;
         let operations = workload.kind.gate.release(workload, self.rollout_name(), stays_paused);

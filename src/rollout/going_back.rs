@@ -37,6 +37,14 @@ impl Machine<'_> {
             && workload.revisions.iter().any(|r| r.existing > 0 && !r.is_present)
     }
 
+    /// Every pod went back step by step. That is a release like any other, and has succeeded (contract 4.8); the way back
+    /// from a version that failed has not.
+    pub(super) fn has_gone_back(&mut self, workload: &Workload) -> bool {
+        let can_go_back = workload.kind.goes_back_in_batches;
+        let sub = self.sub();
+        can_go_back && sub.failed_revision.is_empty() && sub.canary_revision == workload.template_name
+    }
+
     /// Starts with the first step again, for the way back.
     pub(super) fn begin_going_back(&mut self, workload: &Workload, release: &Release) {
         if self.sub().canary_revision == workload.template_name {

@@ -27,6 +27,9 @@ impl Machine<'_> {
             let is_at_stable = recorded.as_ref().is_some_and(|r| workload.is_at(r));
             self.finish(if is_at_stable { Ending::Rollback } else { Ending::Success }, scope)?;
         }
+        if recorded.is_some() && workload.mark().is_none_or(|mark| mark.released) {
+            self.take_back_late_writes(scope)?;
+        }
         if let Some(mark) = workload.mark() {
             if !mark.released && workload.replicas > 0 {
                 let release = self.release()?;
@@ -56,6 +59,14 @@ impl Machine<'_> {
                 self.record(workload, &current)
             }
         }
+    }
+
+    /// A replica that had not heard yet that the release has ended may have written its routes once more.
+    fn take_back_late_writes(&mut self, scope: &Scope) -> Turn {
+        if self.snap.is_left_routed || self.own_canary_service().is_some() {
+            self.clean_traffic(scope)?;
+        }
+        Ok(())
     }
 
     fn become_healthy(&mut self) {

@@ -30,6 +30,10 @@ impl Machine<'_> {
     pub(super) fn rolling(&mut self, scope: &Scope, workload: &Workload) -> Turn {
         let stable = self.sub().stable_revision.clone();
         let goes_back = self.goes_back_in_batches(workload);
+        if workload.is_at(&stable) && !goes_back && self.has_gone_back(workload) {
+            self.all_done()?;
+            return self.finalise(Ending::Success, scope, workload);
+        }
         if workload.is_at(&stable) && !goes_back {
             self.sub().finalising_step = String::new();
             self.sub().approved_step_index = None;
@@ -62,7 +66,7 @@ impl Machine<'_> {
         }
         self.set_progressing(reasons::IN_ROLLING, "Rollout is in Progressing");
         self.check_not_failed(workload, &release)?;
-        self.follow_plan(&release);
+        self.follow_plan(&release, goes_back);
         // The id alone may change, which labels the pods anew.
         let revision = self.sub().canary_revision.clone();
         self.sub().observed_rollout_id = workload.rollout_id().unwrap_or(&revision).to_owned();
@@ -172,7 +176,7 @@ impl Machine<'_> {
     }
 
     /// Executes the current step again when the plan changed, and jumps where a person pointed.
-    fn follow_plan(&mut self, release: &Release) {
+    fn follow_plan(&mut self, release: &Release, goes_back: bool) {
         let count = release.count();
         let sub = self.sub();
         let index = sub.current_step_index.clamp(1, count);
@@ -200,7 +204,9 @@ impl Machine<'_> {
         let wanted = sub.next_step_index;
         if wanted != release.next(index) {
             if (1..=count).contains(&wanted) {
-                if let Err(wait) = self.wait_for_window(&format!("the jump to step {wanted} of {count}"), release) {
+                if !goes_back
+                    && let Err(wait) = self.wait_for_window(&format!("the jump to step {wanted} of {count}"), release)
+                {
                     // The present step is kept in place meanwhile.
                     self.barred_jump = Some(wait);
                     return;
@@ -227,7 +233,11 @@ impl Machine<'_> {
         let traffic = scope.traffic.as_ref().filter(|_| !step.strategy.is_empty());
         // Nothing is left to tell apart once all pods are new.
         let routed = traffic.filter(|_| !self.is_whole(scope, workload, step));
-        match StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade) {
+        let state = StepState::parse(&self.sub().current_step_state).unwrap_or(StepState::BeforeStepUpgrade);
+        if state > StepState::StepUpgrade && state < StepState::StepReady {
+            self.open_stable_service(scope, workload, step)?;
+        }
+        match state {
             StepState::BeforeStepUpgrade => {
                 self.check_everything(scope, workload, release)?;
                 // The way back waits for nobody's hours, and for no other release.
@@ -246,6 +256,7 @@ impl Machine<'_> {
             StepState::StepUpgrade => {
                 self.status.message =
                     format!("Rollout is in step({index}/{}), and upgrade workload to new version", release.count());
+                self.open_stable_service(scope, workload, step)?;
                 self.upgrade(scope, workload, release, step)?;
                 self.event(reasons::STEP_UPGRADED, format!("upgrade step({index}) canary pods with new versions done"));
                 self.set_state(StepState::StepTrafficRouting);

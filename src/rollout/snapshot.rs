@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub networks: Vec<Network>,
     /// The Ingress whose class has a canary Ingress.
     pub ingress: Option<Ingress>,
+    /// No release of this Rollout goes on, but a networkRef carries what one changed, and nobody else routes it.
+    pub is_left_routed: bool,
     /// The TrafficRouting that it shares.
     pub traffic_routing: Option<Arc<Value>>,
     /// Records of earlier releases; only during one, and only where they are wanted.

@@ -597,6 +597,9 @@ fn a_rollback_in_batches_goes_through_the_steps() {
         stage.ends_with("10 base").await;
         kind.assert_kept_enough(&stage);
         assert_restored(&stage, &before);
+        let conditions = stage.rollout()["status"]["conditions"].clone();
+        let succeeded = conditions.as_array().unwrap().iter().find(|c| c["type"] == "Succeeded").unwrap();
+        assert_eq!(succeeded["status"], "True", "the way back went through all steps: {succeeded}");
     }));
 }
 

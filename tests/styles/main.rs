@@ -16,6 +16,7 @@ mod kinds;
 mod labels;
 mod line;
 mod moments;
+mod overlaps;
 mod stage;
 mod stories;
 mod written;
