@@ -86,11 +86,13 @@ fn plain_template(set: &Value) -> Value {
 fn revision(set: &Value, template: &Value) -> Option<Revision> {
     let hash = object::label(set, keys::POD_TEMPLATE_HASH)?.to_owned();
     let own = plain_template(set);
+    let replicas = count(set, &["spec", "replicas"], 1);
     Some(Revision {
         number: object::annotation(set, keys::DEPLOYMENT_REVISION).and_then(|n| n.parse().ok()).unwrap_or(0),
-        replicas: count(set, &["spec", "replicas"], 1),
+        replicas,
         existing: count(set, &["status", "replicas"], 0),
-        ready: count(set, &["status", "readyReplicas"], 0),
+        // What is about to go stands in for no pod of another version, though its status still counts it.
+        ready: count(set, &["status", "readyReplicas"], 0).min(replicas),
         is_present: own == *template,
         pods: PodNames::Prefixed(format!("{}-", object::name(set))),
         hash,

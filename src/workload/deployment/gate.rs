@@ -108,7 +108,8 @@ fn ready(workload: &Workload, goal: &Goal<'_>, seconds: i64) -> Ready {
     if seconds <= 0 {
         return Ready { pods: current.ready, next: None };
     }
-    ready_for(goal.surroundings.pods.iter().map(AsRef::as_ref), &current.pods, seconds, goal.now)
+    let ready = ready_for(goal.surroundings.pods.iter().map(AsRef::as_ref), &current.pods, seconds, goal.now);
+    Ready { pods: ready.pods.min(current.replicas), ..ready }
 }
 
 /// The fields that bring new pods up to a target and never beyond it, and that keep `replicas - unavailable` pods ready.
@@ -121,8 +122,12 @@ fn partition(workload: &Workload, original: &Value, target: i32, ready: i32) -> 
     };
     let new = workload.current().map_or(0, |r| r.replicas);
     let old: i32 = workload.revisions.iter().map(|r| r.replicas).sum::<i32>() - new;
+    // While pods are about to go, the Deployment's controller still counts them as available and would take others
+    // besides. What it is allowed at present may stay.
+    let shrinks = workload.revisions.iter().any(|r| r.existing > r.replicas);
+    let most = if shrinks { workload.max_unavailable.max(unavailable) } else { total };
     // Never lowered below what is gone already: the room would be filled with new pods beyond the target.
-    let open = (ready + unavailable).min(target).max(total - old).clamp(0, total);
+    let open = (ready + unavailable).min(target).min(most).max(total - old).clamp(0, total);
     let share = share_of(target, total).filter(|_| open >= target && ready >= target);
     Opening {
         partition: None,
