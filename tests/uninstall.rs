@@ -120,3 +120,30 @@ async fn releases_are_let_go_and_nothing_stays_held() {
     assert_eq!(web["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing"), None, "{web}");
     assert_eq!(web["spec"]["template"]["spec"]["containers"][0]["image"], "main:2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn held_workloads_of_kinds_that_only_a_rollout_names_are_found() {
+    let definition: Value = tidegate::yaml::from_str(include_str!("e2e/crds/gameserversets.yaml")).unwrap();
+    let meta = json!({"name": "arena", "namespace": "shop"});
+    let mut held = json!({"apiVersion": "games.example.com/v1beta1", "kind": "GameServerSet", "metadata": meta,
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "arena"}},
+                 "template": {"metadata": {"labels": {"app": "arena"}}}}});
+    held["metadata"]["annotations"] = json!({"rollouts.kruise.io/in-progressing": r#"{"rolloutName":"arena"}"#});
+    let builder = install(Cluster::builder()).unwrap().namespace("shop").object(definition);
+    let cluster = builder.build().unwrap();
+    cluster.create(held).unwrap();
+    let named = |name: &str, kind: &str| {
+        json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"workloadRef": {"apiVersion": "games.example.com/v1beta1", "kind": kind, "name": "arena"},
+                 "strategy": {"canary": {"steps": [{"replicas": 1}]}}}})
+    };
+    // One of a kind that is not served stands in nobody's way.
+    cluster.create(named("gone", "NotServed")).unwrap();
+    let client = cluster.client("person");
+    let done = leave(&client, OnRelease::Refuse, SECOND).await.unwrap();
+    assert!(done.contains("the controller may go"), "nobody names its kind: {done}");
+    cluster.create(named("arena", "GameServerSet")).unwrap();
+    let error = leave(&client, OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
+    assert!(error.contains("gameserversets.games.example.com shop/arena is held"), "{error}");
+}

@@ -8,6 +8,7 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
+    discovery,
 };
 use serde_json::{Value, json};
 
@@ -22,7 +23,11 @@ use crate::{
         v1beta1::Rollout,
     },
     rollout::is_releasing,
-    workload::hold::{RELEASED, rules},
+    workload::{
+        self,
+        hold::{ANY, RELEASED, rules},
+        like,
+    },
 };
 
 /// What becomes of releases that are going on.
@@ -156,18 +161,44 @@ async fn unfinished(client: &Client) -> anyhow::Result<Unfinished> {
         found.map_err(|e| anyhow::anyhow!("{} of {}: {}", resource.plural, resource.api_version, explain(&e)))
     };
     let mut left = Unfinished { rollouts: list(&rollouts()).await?, ..Unfinished::default() };
-    let is_in_the_middle = |r: &Value| serde_json::from_value::<Rollout>(r.clone()).is_ok_and(|r| is_releasing(&r));
-    left.rollouts.retain(is_in_the_middle);
-    for rule in rules() {
-        let kind = GroupVersionKind::gvk(rule.group, rule.version, rule.resource);
-        for held in list(&ApiResource::from_gvk_with_plural(&kind, rule.resource)).await? {
+    for resource in kinds(client, &left.rollouts).await? {
+        for held in list(&resource).await? {
             if object::annotation(&held, IN_PROGRESSING)
                 .is_some_and(|mark| !mark.is_empty() && !mark.contains(RELEASED))
             {
                 let (namespace, name) = (object::namespace(&held), object::name(&held));
-                left.workloads.insert(format!("{}.{} {namespace}/{name}", rule.resource, rule.group));
+                left.workloads.insert(format!("{}.{} {namespace}/{name}", resource.plural, resource.group));
             }
         }
     }
+    let is_in_the_middle = |r: &Value| serde_json::from_value::<Rollout>(r.clone()).is_ok_and(|r| is_releasing(&r));
+    left.rollouts.retain(is_in_the_middle);
     Ok(left)
+}
+
+/// The kinds that may be held: those that are known by name, and others that Rollouts name, as far as they are served.
+async fn kinds(client: &Client, rollouts: &[Value]) -> anyhow::Result<Vec<ApiResource>> {
+    let known = rules().filter(|rule| rule.resource != ANY).map(|rule| {
+        let kind = GroupVersionKind::gvk(rule.group, rule.version, rule.resource);
+        ApiResource::from_gvk_with_plural(&kind, rule.resource)
+    });
+    let mut kinds: Vec<ApiResource> = known.collect();
+    let named: BTreeSet<(&str, &str)> = rollouts
+        .iter()
+        .map(|r| ["apiVersion", "kind"].map(|field| text(r, &["spec", "workloadRef", field])))
+        .map(|[api_version, kind]| (api_version, kind))
+        .collect();
+    for (api_version, kind) in named {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if workload::kind(group, kind).is_none_or(|row| *row != like::KIND) {
+            continue;
+        }
+        match discovery::pinned_kind(client, &GroupVersionKind::gvk(group, version, kind)).await {
+            Ok((resource, _)) => kinds.push(resource),
+            Err(kube::Error::Discovery(_)) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => bail!("{kind} of {api_version}: {}", explain(&error)),
+        }
+    }
+    Ok(kinds)
 }

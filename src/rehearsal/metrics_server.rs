@@ -121,9 +121,10 @@ impl Provider for Line {
         Box::pin(async move {
             (self.asked)();
             let last = self.note(ask, false);
-            // Who was interrupted before the answer may ask for the same moment again.
+            // Who was interrupted before the answer may ask for the same moment again; and after a clock that was set
+            // back, an earlier moment is asked for anew.
             if let Some((last, is_answered)) = last
-                && (last != ask.due || is_answered)
+                && (last < ask.due || (last == ask.due && is_answered))
                 && ask.due.duration_since(last).as_secs() < INTERVAL
             {
                 let why = format!("{:?} was asked for {last}, and again for {}", ask.query, ask.due);

@@ -95,8 +95,8 @@ pub fn metrics(sight: &Sight<'_>) -> Result<(), String> {
     let index = index(after);
     if state(after) == "StepMetricsAnalysis" && !text(after, &["status", "message"]).contains("metric") {
         let message = text(after, &["status", "message"]);
-        let waits = ["waiting for", "paused", "giving the gateways", "is kept", "rolled back"];
-        // For a moment it may wait for the cluster instead, or for a write that fails.
+        let waits = ["waiting for", "paused", "giving the gateways", "is kept", "rolled back", "please rollback first"];
+        // For a moment it may wait for the cluster instead, or for a write that fails; and a third version is refused.
         let is_told = waits.iter().any(|why| message.contains(why)) || super::words::is_stalled(after);
         if !is_told && state(before) == "StepMetricsAnalysis" {
             return Err(format!("step {index} is measured, but its message is {message:?}"));
