@@ -133,6 +133,17 @@ fn policy(rule: &Rule) -> Value {
     })
 }
 
+/// The mark of what is held: the old one where it stays, else that one, the new one or a fresh one, shut.
+fn mark_variable(fresh: &str) -> (&'static str, String) {
+    let text = format!(
+        "variables.stays ? variables.oldMark\n\
+         : (variables.oldMark != '' ? variables.oldMark\n\
+         : variables.newMark != '' ? variables.newMark\n\
+         : {fresh}).replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
+    );
+    ("mark", text)
+}
+
 /// The rule of [`crate::workload::hold::paused`].
 fn paused() -> Text {
     let [old_mark, new_mark] = ["oldObject", "object"].map(|o| entry(o, "annotations", IN_PROGRESSING));
@@ -170,16 +181,7 @@ fn paused() -> Text {
         variables: vec![
             ("keeps", format!("{is_kept}\n&& {keeps}")),
             ("stays", format!("variables.keeps && !{template} && variables.oldMark.contains('{OPEN}')")),
-            (
-                "mark",
-                format!(
-                    "variables.stays ? variables.oldMark\n\
-                     : (variables.oldMark != '' ? variables.oldMark\n\
-                     : variables.newMark != '' ? variables.newMark\n\
-                     : object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n\
-                     : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
-                ),
-            ),
+            mark_variable(&format!("object.spec.?paused.orValue(false) ? '{MARK_PAUSED}'\n: '{MARK}'")),
             (
                 "wanted",
                 format!(
@@ -276,15 +278,7 @@ fn held_by(field: &Field) -> Text {
                 ),
             ),
             ("stays", format!("!({template}) && variables.oldMark.contains('{OPEN}') && {old}.hasValue()")),
-            (
-                "mark",
-                format!(
-                    "variables.stays ? variables.oldMark\n\
-                 : (variables.oldMark != '' ? variables.oldMark\n\
-                 : variables.newMark != '' ? variables.newMark\n\
-                 : '{MARK}').replace('{RELEASED}', '').replace('{OPEN}', '{WAS}')"
-                ),
-            ),
+            mark_variable(&format!("'{MARK}'")),
         ])
         .collect(),
         annotations: [(IN_PROGRESSING, "variables.mark"), (field.remembers, "variables.own")]

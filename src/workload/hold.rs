@@ -121,6 +121,13 @@ fn mark(object: &Value) -> &str {
     annotation(object, IN_PROGRESSING).unwrap_or("")
 }
 
+/// The mark of an update that is shut again: the old one, else the new one, without its release and with what was open
+/// kept as such; else `fresh`.
+fn shut_mark(old: &Value, new: &Value, fresh: &str) -> String {
+    let kept = [mark(old), mark(new)].into_iter().find(|m| !m.is_empty()).unwrap_or(fresh);
+    kept.replace(RELEASED, "").replace(OPEN, WAS)
+}
+
 fn is_released(mark: &str) -> bool {
     mark.contains(RELEASED)
 }

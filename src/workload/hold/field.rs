@@ -23,8 +23,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    HELD_READY, MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, mark, object_at, object_at_map, template,
-    wants_pods,
+    HELD_READY, MARK, annotation, is_open, is_released, mark, object_at, object_at_map, shut_mark, template, wants_pods,
 };
 use crate::api::{keys::IN_PROGRESSING, object};
 
@@ -149,10 +148,7 @@ impl Field {
         };
         let (mark, value) = match self.value(old) {
             Some(value) if !template_changed && is_open(mark(old)) => (mark(old).to_owned(), value.clone()),
-            _ => {
-                let mark = [mark(old), mark(new)].into_iter().find(|m| !m.is_empty()).unwrap_or(MARK);
-                (mark.replace(RELEASED, "").replace(OPEN, WAS), self.shut.value())
-            }
+            _ => (shut_mark(old, new, MARK), self.shut.value()),
         };
         let mut held = new.clone();
         let metadata = object_at(&mut held, "metadata")?;

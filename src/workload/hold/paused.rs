@@ -24,8 +24,7 @@
 use serde_json::Value;
 
 use super::{
-    HELD_READY, MARK, OPEN, RELEASED, WAS, annotation, is_open, is_released, mark, object_at, object_at_map, template,
-    wants_pods,
+    HELD_READY, MARK, annotation, is_open, is_released, mark, object_at, object_at_map, shut_mark, template, wants_pods,
 };
 use crate::api::keys::{IN_PROGRESSING, WANTED_FIELDS};
 
@@ -49,14 +48,8 @@ pub(super) fn hold(old: &Value, new: &Value) -> Option<Value> {
     }
 
     let stays = keeps && !template_changed && is_open(mark(old));
-    let kept_mark = if stays {
-        mark(old).to_owned()
-    } else {
-        [mark(old), mark(new)].into_iter().find(|m| !m.is_empty()).map_or_else(
-            || if is_paused(new) { MARK_PAUSED } else { MARK }.to_owned(),
-            |kept| kept.replace(RELEASED, "").replace(OPEN, WAS),
-        )
-    };
+    let kept_mark =
+        if stays { mark(old).to_owned() } else { shut_mark(old, new, if is_paused(new) { MARK_PAUSED } else { MARK }) };
     let mut held = new.clone();
     let metadata = object_at(&mut held, "metadata")?;
     let annotations = object_at_map(metadata, "annotations")?;

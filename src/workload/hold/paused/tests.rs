@@ -263,7 +263,7 @@ fn marks_are_written_as_the_rule_reads_them() {
     let was = InProgressing { open: None, was: Some(opening), ..open.clone() };
     let text = |mark: &InProgressing| serde_json::to_string(mark).unwrap();
     assert!(is_open(&text(&open)) && !is_open(&text(&was)));
-    assert_eq!(serde_json::from_str::<InProgressing>(&text(&open).replace(super::OPEN, WAS)).unwrap(), was);
+    assert_eq!(serde_json::from_str::<InProgressing>(&text(&open).replace(super::super::OPEN, WAS)).unwrap(), was);
 }
 
 #[test]
