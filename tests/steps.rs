@@ -50,7 +50,7 @@ fn kept_by(step: &ReleaseStep, replicas: i32) -> String {
         "template": {"spec": "new"}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}),
     );
     let kind = kind("apps", "Deployment").unwrap();
-    let surroundings = Surroundings { revisions: &revisions, pods: &[] };
+    let surroundings = Surroundings { revisions: &revisions, ..Surroundings::default() };
     let workload = (kind.read)(kind, &deployment, &surroundings);
     let goal = Goal {
         rollout: "r",

@@ -310,7 +310,7 @@ impl Case<'_> {
         let (api_version, of_kind) = kind.revisions;
         let revisions =
             objects.tied(api_version, of_kind, &self.target.namespace, object::uid(live)).unwrap_or_default();
-        let surroundings = Surroundings { revisions: &revisions, pods: &[] };
+        let surroundings = Surroundings { revisions: &revisions, ..Surroundings::default() };
         let workload = (kind.read)(kind, live, &surroundings);
         // The workload counts those that have pods; one without any is a revision of it all the same.
         let known = workload.revisions.iter().map(|r| r.hash.as_str());

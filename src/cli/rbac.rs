@@ -96,6 +96,8 @@ const EVERYWHERE: &[Right] = &[
     right("apps.kruise.io", &["clonesets", "statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+    // Taints, during the release of a DaemonSet: no pod is deleted where none would come in its place.
+    right("", &["nodes"], READ),
     // Jobs of gates, from the templates of CronJobs; they go by their time to live, or with their Rollout.
     right("batch", &["cronjobs"], READ),
     right("batch", &["jobs"], &["get", "list", "watch", "create", "patch"]),

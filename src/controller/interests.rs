@@ -1,4 +1,4 @@
-//! Which Rollouts a change concerns.
+//! Which Rollouts a change concerns, and which kinds none of them names any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,9 @@ use crate::{
         v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
-    gather::collect::{METRIC_TEMPLATE, named_cron_jobs, named_templates},
+    gather::collect::{METRIC_TEMPLATE, NODE, named_cron_jobs, named_templates},
     rollout::{
+        is_releasing,
         jobs::{CRON_JOB, JOB},
         release::{self, Traffic},
     },
@@ -24,11 +25,19 @@ use crate::{
 /// Kind (without version), namespace and name.
 type Subject = (String, String, String);
 
+/// API version and kind.
+type Kind = (String, String);
+
 /// Rollouts by the objects that their decisions read.
 #[derive(Debug, Default)]
 pub struct Interests {
     by_subject: BTreeMap<Subject, BTreeSet<Key>>,
     by_rollout: BTreeMap<Key, Vec<Subject>>,
+    /// What Rollouts name, or need because of it, and how many of them do.
+    by_kind: BTreeMap<Kind, usize>,
+    kinds: BTreeMap<Key, BTreeSet<Kind>>,
+    /// What was taken out of `by_kind` since somebody asked.
+    unnamed: BTreeSet<Kind>,
 }
 
 impl Interests {
@@ -40,6 +49,7 @@ impl Interests {
     /// Learns what a Rollout reads now.
     pub fn set(&mut self, key: &Key, rollout: &Rollout) {
         self.remove(key);
+        self.put_kinds(key, kinds_of(rollout));
         let mut subjects = Vec::new();
         if let Ok(scope) = release::scope(rollout) {
             let namespace = &key.0;
@@ -66,6 +76,7 @@ impl Interests {
     pub fn set_routing(&mut self, key: &Key, routing: &TrafficRouting) {
         self.remove(key);
         let traffic = release::routing_traffic(routing).ok();
+        self.put_kinds(key, traffic.iter().flat_map(kinds_of_traffic).collect());
         let subjects = traffic.iter().flat_map(subjects_of).map(|(kind, name)| (kind, key.0.clone(), name)).collect();
         self.put(key, subjects);
     }
@@ -77,6 +88,24 @@ impl Interests {
         self.by_rollout.insert(key.clone(), subjects);
     }
 
+    fn put_kinds(&mut self, key: &Key, kinds: BTreeSet<Kind>) {
+        for kind in &kinds {
+            *self.by_kind.entry(kind.clone()).or_default() += 1;
+        }
+        self.kinds.insert(key.clone(), kinds);
+    }
+
+    /// Somebody names a kind, or needs it.
+    pub fn names(&self, kind: &Kind) -> bool {
+        self.by_kind.contains_key(kind)
+    }
+
+    /// Kinds that were named and no longer are, since the last call.
+    pub fn take_unnamed(&mut self) -> Vec<Kind> {
+        let unnamed = std::mem::take(&mut self.unnamed);
+        unnamed.into_iter().filter(|kind| !self.names(kind)).collect()
+    }
+
     /// Those of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Key> {
         self.by_rollout.keys().filter(|(ns, _)| ns == namespace).cloned().collect()
@@ -84,6 +113,15 @@ impl Interests {
 
     /// Forgets a Rollout.
     pub fn remove(&mut self, key: &Key) {
+        for kind in self.kinds.remove(key).unwrap_or_default() {
+            match self.by_kind.get_mut(&kind) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    self.by_kind.remove(&kind);
+                    self.unnamed.insert(kind);
+                }
+            }
+        }
         for subject in self.by_rollout.remove(key).unwrap_or_default() {
             if let Some(keys) = self.by_subject.get_mut(&subject) {
                 keys.remove(key);
@@ -131,6 +169,26 @@ impl Interests {
         let subject = (kind.to_owned(), namespace.to_owned(), name.to_owned());
         self.by_subject.get(&subject).into_iter().flatten().cloned().collect()
     }
+}
+
+/// The kinds that are read for a Rollout because of what it names.
+fn kinds_of(rollout: &Rollout) -> BTreeSet<Kind> {
+    let of = |api_version: &str, kind: &str| (api_version.to_owned(), kind.to_owned());
+    let former = rollout.status.as_ref().and_then(|status| status.workload_ref.as_ref());
+    let mut kinds: BTreeSet<Kind> = former.iter().map(|former| of(&former.api_version, &former.kind)).collect();
+    if let Ok(scope) = release::scope(rollout).or_else(|_| release::bare_scope(rollout)) {
+        let (api_version, kind) = scope.kind.revisions;
+        kinds.extend([of(&scope.workload.api_version, &scope.workload.kind), of(api_version, kind)]);
+        kinds.extend((scope.kind.reads_nodes && is_releasing(rollout)).then(|| of(NODE.0, NODE.1)));
+        kinds.extend(scope.traffic.iter().flat_map(kinds_of_traffic));
+    }
+    kinds
+}
+
+fn kinds_of_traffic(traffic: &Traffic) -> Vec<Kind> {
+    let networks = traffic.networks.iter().map(|network| (network.api_version.clone(), network.kind.clone()));
+    let ingress = traffic.ingress.iter().map(|_| (ingress::API_VERSION.to_owned(), ingress::KIND.to_owned()));
+    networks.chain(ingress).collect()
 }
 
 /// Kind and name of everything that routing reads.

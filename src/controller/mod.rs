@@ -225,6 +225,10 @@ async fn listen(
         for key in keys {
             queue.add(key, Duration::ZERO);
         }
+        let unnamed = [interests.take_unnamed(), of_routings.take_unnamed()].concat();
+        for kind in unnamed.iter().filter(|kind| !interests.names(kind) && !of_routings.names(kind)) {
+            reconciler.cache.stop_watching(kind);
+        }
         if is_ready && !matches!(change, Change::Kind(..)) && !is_about_hold(&change) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Watch caches of raw objects, one a kind, started when the kind is first asked for.
+//! Watch caches of raw objects, one a kind, started when the kind is first asked for and stopped when nobody names it any
+//! more.
 //!
 //! The result of every write of ours is put in as well, and an older version never replaces a newer one: a decision is
 //! never made from a state before our own last write.
@@ -26,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    collect::{BASE_KINDS, Lookup, Objects, WEBHOOKS},
+    collect::{BASE_KINDS, Lookup, NODE, Objects, WEBHOOKS},
     desk::{Answerer, Clock, Desk},
     measures::{Means, Measures, measures},
     pods::{self, Pods},
@@ -158,24 +159,35 @@ impl Cache {
     /// Starts watching a kind unless it is watched already.
     fn ensure(&self, api_version: &str, kind: &str) {
         let key = (api_version.to_owned(), kind.to_owned());
-        let is_new = {
-            let mut shelves = self.lock();
-            let is_new = !shelves.contains_key(&key);
-            shelves.entry(key.clone()).or_default();
-            is_new
-        };
-        if is_new {
-            let cache = self.clone();
-            let stop = self.stop.clone();
-            self.tasks.spawn(async move { stop.run_until_cancelled(cache.watch(key)).await });
+        let mut shelves = self.lock();
+        if shelves.contains_key(&key) {
+            return;
         }
+        let stop = self.stop.child_token();
+        shelves.entry(key.clone()).or_default().stop = stop.clone();
+        let cache = Cache { stop: stop.clone(), ..self.clone() };
+        self.tasks.spawn(async move { stop.run_until_cancelled(cache.watch(key)).await });
+    }
+
+    /// Stops watching a kind that nobody names any more; whoever asks for it next starts again.
+    pub fn stop_watching(&self, key: &(String, String)) {
+        if !BASE_KINDS.contains(&(key.0.as_str(), key.1.as_str()))
+            && let Some(shelf) = self.lock().remove(key)
+        {
+            shelf.stop.cancel();
+        }
+    }
+
+    /// The shelf that a watch fills; `None` once it was stopped, when another may stand in its place.
+    fn filled<'a>(&self, shelves: &'a mut BTreeMap<Kind, Shelf>, key: &Kind) -> Option<&'a mut Shelf> {
+        shelves.get_mut(key).filter(|_| !self.stop.is_cancelled())
     }
 
     async fn watch(self, key: Kind) {
         loop {
             match self.resolve(&key).await {
                 Ok(resource) => {
-                    if let Some(shelf) = self.lock().get_mut(&key) {
+                    if let Some(shelf) = self.filled(&mut self.lock(), &key) {
                         shelf.resource = Some(resource.clone());
                     }
                     self.follow(&key, &resource).await;
@@ -228,7 +240,7 @@ impl Cache {
             match events.try_next().await {
                 Ok(Some(watcher::Event::Init)) => {
                     listed.clear();
-                    if let Some(shelf) = self.lock().get_mut(key) {
+                    if let Some(shelf) = self.filled(&mut self.lock(), key) {
                         shelf.written.clear();
                     }
                 }
@@ -279,6 +291,10 @@ impl Cache {
             // Addresses of load balancers, on every Ingress of the cluster.
             map.remove("status");
         }
+        if key.1 == NODE.1 {
+            // Heartbeats, and every image that is on it.
+            map.retain(|field, _| field == "metadata" || field == "spec");
+        }
         map.insert("apiVersion".to_owned(), key.0.clone().into());
         map.insert("kind".to_owned(), key.1.clone().into());
         Some(Arc::new(value))
@@ -299,7 +315,7 @@ impl Cache {
         let key = kind_of(&object);
         let changed = {
             let mut shelves = self.lock();
-            let Some(shelf) = shelves.get_mut(&key) else { return };
+            let Some(shelf) = self.filled(&mut shelves, &key) else { return };
             shelf.put(&object)
         };
         if changed {
@@ -334,7 +350,7 @@ impl Cache {
     fn remove(&self, object: &Arc<Value>) {
         {
             let mut shelves = self.lock();
-            let Some(shelf) = shelves.get_mut(&kind_of(object)) else { return };
+            let Some(shelf) = self.filled(&mut shelves, &kind_of(object)) else { return };
             shelf.remove(&name_of(object), object::uid(object));
         }
         self.tell(object);
@@ -343,7 +359,7 @@ impl Cache {
     fn end_of_list(&self, key: &Kind, listed: &BTreeSet<Name>) {
         let gone: Vec<Arc<Value>> = {
             let mut shelves = self.lock();
-            let Some(shelf) = shelves.get_mut(key) else { return };
+            let Some(shelf) = self.filled(&mut shelves, key) else { return };
             shelf.is_synced = true;
             shelf.missing = None;
             shelf.retain(listed)
@@ -355,7 +371,7 @@ impl Cache {
     fn set_missing(&self, key: &Kind, missing: Missing) {
         let changed = {
             let mut shelves = self.lock();
-            let Some(shelf) = shelves.get_mut(key) else { return };
+            let Some(shelf) = self.filled(&mut shelves, key) else { return };
             let changed = shelf.missing.as_ref() != Some(&missing);
             shelf.clear();
             shelf.is_synced = true;

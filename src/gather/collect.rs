@@ -130,6 +130,9 @@ pub const HISTORY: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "RolloutHistor
 /// API version and kind of what Rollouts may share.
 pub const TRAFFIC_ROUTING: (&str, &str) = ("rollouts.kruise.io/v1alpha1", "TrafficRouting");
 
+/// API version and kind of what pods run on.
+pub const NODE: (&str, &str) = ("v1", "Node");
+
 /// API version and kind of kept queries.
 pub const METRIC_TEMPLATE: (&str, &str) = ("rollouts.kruise.io/v1beta1", "MetricTemplate");
 
@@ -164,6 +167,7 @@ pub fn collect(
         canary: None,
         revisions: Vec::new(),
         pods: Vec::new(),
+        nodes: Vec::new(),
         stable_service: None,
         canary_service: None,
         endpoint_slices: Vec::new(),
@@ -226,6 +230,9 @@ pub fn collect(
         let revisions = snapshot.revisions.iter().map(|r| object::uid(r).to_owned());
         let owners: BTreeSet<String> = owners.into_iter().chain(revisions).collect();
         snapshot.pods.retain(|pod| object::controller_uid(pod).is_some_and(|uid| owners.contains(uid)));
+        if scope.kind.reads_nodes {
+            snapshot.nodes = nodes(objects, &snapshot.pods)?;
+        }
     }
 
     if let Some(traffic) = &scope.traffic {
@@ -300,6 +307,14 @@ fn unknown_kinds(objects: &impl Objects, scope: &Scope, namespace: &str) -> Vec<
 }
 
 /// The MetricTemplates that a Rollout names: of its own namespace, else of the controller's.
+/// The nodes of pods, as far as they may be read.
+fn nodes(objects: &impl Objects, pods: &[Arc<Value>]) -> Option<Vec<Arc<Value>>> {
+    let names: BTreeSet<&str> = pods.iter().map(|pod| object::text(pod, &["spec", "nodeName"])).collect();
+    let names = names.into_iter().filter(|name| !name.is_empty());
+    let found = names.map(|name| optional(objects.get(&ObjectRef::new(NODE.0, NODE.1, "", name))));
+    Some(found.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
 fn templates(
     objects: &impl Objects,
     rollout: &Rollout,

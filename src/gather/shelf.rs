@@ -8,6 +8,7 @@ use std::{
 
 use kube::api::ApiResource;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{cache::version, collect::tie};
 use crate::{api::object, traffic::routes::Missing};
@@ -29,6 +30,8 @@ pub(super) struct Shelf {
     /// Written by us since the last list began: such a list may lack them.
     pub written: BTreeSet<Name>,
     pub resource: Option<ApiResource>,
+    /// Ends the watch that fills it.
+    pub stop: CancellationToken,
     pub missing: Option<Missing>,
     pub is_synced: bool,
 }

@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub revisions: Vec<Arc<Value>>,
     /// Pods of the workload and of the canary Deployment, while it is under release.
     pub pods: Vec<Arc<Value>>,
+    /// Nodes of these pods, where a decision depends on them.
+    pub nodes: Vec<Arc<Value>>,
     /// The user's Service.
     pub stable_service: Option<Arc<Value>>,
     /// The object with the name of the canary Service, whoever made it.
@@ -82,7 +84,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// What stands around the workload.
     pub fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { revisions: &self.revisions, pods: &self.pods }
+        Surroundings { revisions: &self.revisions, pods: &self.pods, nodes: &self.nodes }
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn canary_differs_in_selector_template_and_owner_only() {
-        let stable = read(&deployment("v2"), &Surroundings { revisions: &[], pods: &[] });
+        let stable = read(&deployment("v2"), &Surroundings::default());
         let patch = PatchPodTemplateMetadata {
             labels: [("version".to_owned(), "canary".to_owned())].into(),
             annotations: [("note".to_owned(), "x".to_owned())].into(),

@@ -48,6 +48,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition, Style::BlueGreen],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: false,
     goes_back_in_batches: true,
     holds: &[
         rule(
@@ -307,7 +308,7 @@ mod tests {
 
     fn old(total: i32, wanted: &str) -> IntOrString {
         let object = Arc::new(json!({"apiVersion": "apps.kruise.io/v1beta1", "spec": {"replicas": total}}));
-        let surroundings = Surroundings { revisions: &[], pods: &[] };
+        let surroundings = Surroundings::default();
         let wanted = match wanted.parse() {
             Ok(count) => IntOrString::Int(count),
             Err(_) => IntOrString::String(wanted.to_owned()),

@@ -2,8 +2,8 @@
 //!
 //! With `OnDelete` its own controller replaces a pod when somebody has deleted it, and this one deletes as many as a step
 //! asks for. How many there are, and how many may be missing, is counted from the pods each time, so nothing has to be
-//! remembered. A pod comes back on the same node; a node that is drained or gone takes its pod with it, and the numbers
-//! follow `desiredNumberScheduled`.
+//! remembered. A pod comes back on the same node, also on a cordoned one; where none would come back, it is left alone. A
+//! node that goes takes its pod with it, and the numbers follow `desiredNumberScheduled`.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Gate, Goal, Kind, Move, PodNames, Revision, Style, Surroundings, Workload, count,
     hold::{By, Field, Rule, field::Scalar},
+    nodes,
     partition::{await_pods, change, field, mark_and_set, own, shut_mark, take_off},
     pods::{is_ready, ready_for},
     replicas::{Round, scaled},
@@ -32,6 +33,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: true,
     goes_back_in_batches: false,
     holds: &[Rule {
         switch: keys::WORKLOAD_TYPE,
@@ -130,23 +132,29 @@ fn max_unavailable(object: &Value, desired: i32) -> i32 {
 /// The gate of a DaemonSet.
 struct DaemonSet;
 
-/// Old pods whose places new ones may take now: no more than leave enough old ones for the step, and no ready one whose
-/// absence nobody promised.
+/// Old pods whose places new ones may take now: no more than leave enough old ones for the step, no ready one whose
+/// absence nobody promised, and none in whose place no new one would come.
 fn to_replace(workload: &Workload, goal: &Goal<'_>) -> Vec<Arc<Value>> {
     let Some(new) = workload.current() else { return Vec::new() };
     let object = workload.object();
-    let pods: Vec<&Arc<Value>> = goal.surroundings.pods_of(object).collect();
+    let template = at(object, &["spec", "template"]).unwrap_or(&Value::Null);
+    let closed = nodes::closed(goal.surroundings.nodes, template);
+    let (left_alone, pods): (Vec<_>, Vec<_>) =
+        goal.surroundings.pods_of(object).partition(|pod| closed.contains(text(pod, &["spec", "nodeName"])));
     let mut old: Vec<&Arc<Value>> = pods.iter().filter(|pod| !new.pods.contains(object::name(pod))).copied().collect();
-    // Pods where none belongs any more are not among those that are wanted.
-    let astray = count(object, &["status", "numberMisscheduled"], 0);
     let room = |n: i32| usize::try_from(n).unwrap_or(0);
-    let stays = workload.replicas - goal.target;
-    let surplus = room(i32::try_from(old.len()).unwrap_or(i32::MAX) - astray - stays);
+    let number = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    // Its own controller does not count them among those that are wanted, once it has noticed; where nodes may not be
+    // read, it alone knows how many they are.
+    let astray = count(object, &["status", "numberMisscheduled"], 0);
+    let (unnoticed, unknown) = ((number(left_alone.len()) - astray).max(0), (astray - number(left_alone.len())).max(0));
+    let wanted = workload.replicas - unnoticed;
+    let surplus = room(number(old.len()) - unknown - (wanted - goal.target).max(0));
 
     let seconds = int(object, &["spec", "minReadySeconds"]).unwrap_or(0);
     let names = PodNames::Listed(pods.iter().map(|pod| object::name(pod).to_owned()).collect());
     let ready = ready_for(pods.iter().map(|pod| pod.as_ref()), &names, seconds, goal.now).pods;
-    let mut allowed = room(ready - (workload.replicas - workload.max_unavailable));
+    let mut allowed = room(ready - unknown - (wanted - workload.max_unavailable));
 
     let cost =
         |pod: &Value| object::annotation(pod, keys::DELETION_COST).and_then(|c| c.parse::<i64>().ok()).unwrap_or(0);
@@ -221,3 +229,6 @@ impl Gate for DaemonSet {
         operations
     }
 }
+
+#[cfg(test)]
+mod tests;

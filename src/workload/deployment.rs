@@ -26,6 +26,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Canary, Style::Partition, Style::BlueGreen],
     revisions: ("apps/v1", "ReplicaSet"),
     counts_pods: false,
+    reads_nodes: false,
     goes_back_in_batches: false,
     holds: &[Rule {
         switch: keys::WORKLOAD_TYPE,
@@ -139,7 +140,7 @@ mod tests {
     use super::*;
 
     fn view(object: &Arc<Value>, revisions: &[Arc<Value>]) -> Workload {
-        read(object, &Surroundings { revisions, pods: &[] })
+        read(object, &Surroundings { revisions, ..Surroundings::default() })
     }
 
     fn rs(name: &str, hash: &str, number: i64, replicas: i64, image: &str) -> Arc<Value> {

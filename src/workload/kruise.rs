@@ -45,6 +45,7 @@ pub const STATEFUL_SET: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: false,
     goes_back_in_batches: true,
     holds: &[
         rule(
@@ -74,6 +75,7 @@ pub const DAEMON_SET: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: false,
     goes_back_in_batches: false,
     holds: &[
         rule(

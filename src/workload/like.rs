@@ -31,6 +31,7 @@ pub static KIND: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: false,
     goes_back_in_batches: true,
     holds: &[Rule {
         switch: keys::MANAGED,

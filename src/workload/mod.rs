@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod hold;
 pub mod kruise;
 pub mod like;
+mod nodes;
 mod partition;
 pub mod pods;
 pub mod replicas;
@@ -54,6 +55,8 @@ pub struct Kind {
     pub revisions: (&'static str, &'static str),
     /// Its versions are counted by its pods: nothing can be decided during a release before these are known.
     pub counts_pods: bool,
+    /// Which of its pods may be taken away depends on their nodes, which are read during a release.
+    pub reads_nodes: bool,
     /// Its pods may go back to the stable version step by step.
     pub goes_back_in_batches: bool,
     /// How the API server holds it, in each version that it is known in.
@@ -129,6 +132,8 @@ pub struct Surroundings<'a> {
     pub revisions: &'a [Arc<Value>],
     /// Its pods, while it is under release.
     pub pods: &'a [Arc<Value>],
+    /// Where [`Kind::reads_nodes`], the nodes of these pods; those that may not be read are not among them.
+    pub nodes: &'a [Arc<Value>],
 }
 
 impl<'a> Surroundings<'a> {

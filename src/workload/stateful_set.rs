@@ -30,6 +30,7 @@ pub const KIND: Kind = Kind {
     styles: &[Style::Partition],
     revisions: CONTROLLER_REVISION,
     counts_pods: true,
+    reads_nodes: false,
     goes_back_in_batches: true,
     holds: &[Rule {
         switch: keys::WORKLOAD_TYPE,

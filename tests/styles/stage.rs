@@ -8,6 +8,7 @@ use std::{
 
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -223,6 +224,29 @@ impl Stage {
             object["spec"].as_object_mut().unwrap().remove("paused");
         }
         object
+    }
+
+    fn nodes(&self) -> Vec<Arc<Value>> {
+        self.view.list(&gvr("", "nodes"), None)
+    }
+
+    /// Pods that are wanted: by its replicas, or by the nodes that there are.
+    pub fn wanted(&self) -> usize {
+        let replicas = if self.row.is_on_nodes { None } else { self.workload()["spec"]["replicas"].as_u64() };
+        replicas.map_or_else(|| if self.row.is_on_nodes { self.nodes().len() } else { 0 }, |n| n as usize)
+    }
+
+    /// Nodes come, or the last ones go.
+    pub async fn set_nodes(&self, wanted: usize) {
+        let nodes: Api<Node> = Api::all(self.cluster.client("user"));
+        for n in (1..).take(self.nodes().len().max(wanted)) {
+            let name = format!("node-{n}");
+            if n > wanted {
+                let _ = nodes.delete(&name, &Default::default()).await;
+            } else if !self.nodes().iter().any(|node| node["metadata"]["name"] == name) {
+                self.cluster.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})).unwrap();
+            }
+        }
     }
 
     /// Destinations of the first rule of the VirtualService.

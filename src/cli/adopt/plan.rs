@@ -149,7 +149,7 @@ pub fn plan(found: &Found) -> Result<Vec<Step>, Refused> {
     let release = release::release(&rollout).ok();
     let mut steps = Vec::new();
     if let Some(object) = &found.workload {
-        let around = Surroundings { revisions: &found.revisions, pods: &[] };
+        let around = Surroundings { revisions: &found.revisions, ..Surroundings::default() };
         let workload = (scope.kind.read)(scope.kind, object, &around);
         let adoption =
             Adoption { found, rollout: &rollout, scope: &scope, release: release.as_ref(), workload: &workload };
@@ -448,7 +448,7 @@ impl Adoption<'_> {
             };
             return Ok(Canary::Coming(vec![Step { deed: Deed::Create(object), why }, wait]));
         };
-        let around = Surroundings { revisions: &self.found.revisions, pods: &[] };
+        let around = Surroundings { revisions: &self.found.revisions, ..Surroundings::default() };
         let canary = deployment::read(ours, &around);
         let ready = canary.current().filter(|r| r.ready >= wanted);
         let Some(current) = ready else {

@@ -286,6 +286,8 @@ fn daemon_set(namespace: &'static str, nodes: &'static [&'static str; 4], surge:
             ("back to v3", to(3)),
             ("by itself again", spec(json!({"updateStrategy": rolling(json!(1))}))),
             ("not to be scheduled on", Step::Node(third, json!({"taints": [{"key": "down", "effect": "NoSchedule"}]}))),
+            // Its pod goes as well, and none comes.
+            ("v4, where one takes no other", to(4)),
             ("back", Step::Node(third, json!({}))),
             ("to be left", Step::Node(third, json!({"taints": [{"key": "down", "effect": "NoExecute"}]}))),
             // The real controller may forget to look again when a surging pod becomes available: an earlier moment that it

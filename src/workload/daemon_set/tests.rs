@@ -1,0 +1,76 @@
+use super::*;
+
+/// A pod as `node:version`, with `!` where it is not ready.
+fn pod(said: &str) -> Arc<Value> {
+    let is_ready = !said.ends_with('!');
+    let (node, version) = said.trim_end_matches('!').split_once(':').unwrap();
+    Arc::new(json!({"metadata": {"name": format!("pod-{node}"), "labels": {keys::CONTROLLER_REVISION_HASH: version},
+            "creationTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [{"uid": "set", "controller": true}]},
+        "spec": {"nodeName": node},
+        "status": {"conditions": [{"type": "Ready", "status": if is_ready { "True" } else { "False" },
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+}
+
+/// The nodes whose pods are to be replaced, in order. `closed`: those that are known to take no other pod.
+fn replaced((desired, astray): (i32, i32), pods: &str, closed: &str, target: i32, unavailable: i32) -> String {
+    let object = Arc::new(json!({"metadata": {"uid": "set"}, "spec": {"template": {"image": "new"},
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": unavailable}}},
+        "status": {"desiredNumberScheduled": desired, "numberMisscheduled": astray}}));
+    let revision = |n: i64, name: &str| {
+        Arc::new(json!({"metadata": {"name": name, "labels": {keys::CONTROLLER_REVISION_HASH: name},
+            "ownerReferences": [{"uid": "set", "controller": true}]}, "revision": n, "data": {"spec": {"template": {"image": name}}}}))
+    };
+    let revisions = [revision(1, "old"), revision(2, "new")];
+    let pods: Vec<_> = pods.split(' ').map(pod).collect();
+    let taints = json!([{"key": "going", "effect": "NoSchedule"}]);
+    let nodes: Vec<_> =
+        closed.split(' ').map(|n| Arc::new(json!({"metadata": {"name": n}, "spec": {"taints": taints}}))).collect();
+    let surroundings = Surroundings { revisions: &revisions, pods: &pods, nodes: &nodes };
+    let workload = daemons(&KIND, &object, &surroundings);
+    let wanted = IntOrString::Int(target);
+    let goal = Goal {
+        rollout: "r",
+        style: Style::Partition,
+        target,
+        kept: 0,
+        wanted: &wanted,
+        needed: target,
+        stable: "old",
+        surroundings,
+        now: "2026-01-02T00:00:00Z".parse().unwrap(),
+    };
+    let names: Vec<String> =
+        to_replace(&workload, &goal).iter().map(|pod| text(pod, &["spec", "nodeName"]).to_owned()).collect();
+    names.join(" ")
+}
+
+#[test]
+fn no_more_pods_go_than_may_and_none_where_no_other_comes() {
+    const FOUR: &str = "a:old b:old c:old d:old";
+    for (status, pods, closed, target, unavailable, expected) in [
+        ((4, 0), FOUR, "", 1, 1, "a"),
+        ((4, 0), FOUR, "", 3, 2, "a b"),
+        ((4, 0), "a:old b:old! c:old! d:old", "", 3, 1, "b c"),
+        ((4, 0), "a:new b:old c:old d:old", "", 1, 1, ""),
+        ((4, 0), "a:new! b:old c:old d:old", "", 2, 1, ""),
+        // One goes, also where the strategy says that none may be missing.
+        ((4, 0), FOUR, "", 1, 0, "a"),
+        // Three of the four are wanted; the one on the closed node is neither taken nor counted.
+        ((3, 1), FOUR, "a", 1, 1, "b"),
+        ((3, 1), FOUR, "a", 3, 1, "b"),
+        ((3, 1), FOUR, "a", 3, 2, "b c"),
+        ((3, 1), "a:old! b:old c:old d:old", "a", 1, 1, "b"),
+        // Its own controller has not noticed yet.
+        ((4, 0), FOUR, "a", 1, 1, "b"),
+        ((4, 0), FOUR, "a", 4, 1, "b"),
+        // Which one it is cannot be known where nodes may not be read; that it is one is.
+        ((3, 1), FOUR, "", 3, 1, "a"),
+        ((3, 1), FOUR, "", 3, 2, "a b"),
+        ((3, 1), "a:new b:old c:old d:old", "", 1, 1, ""),
+        // All of them.
+        ((0, 4), FOUR, "a b c d", 1, 1, ""),
+    ] {
+        let found = replaced(status, pods, closed, target, unavailable);
+        assert_eq!(found, expected, "{status:?} {pods}; closed {closed}; to {target}, {unavailable} at a time");
+    }
+}
