@@ -1,6 +1,6 @@
 //! What is asked, of whom, and when.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
@@ -64,13 +64,19 @@ pub fn due(moment: Timestamp, interval: i64, question: &str) -> Timestamp {
 /// The longest time between two tries of a question that nobody answers, in seconds, where its interval is shorter.
 const LONGEST_PAUSE: i64 = 300;
 
+/// The shortest time between two tries of a question: a tenth of the interval is forgiven, as tries are always a little late.
+pub fn apart(interval: i64) -> SignedDuration {
+    SignedDuration::from_millis(interval.max(1).saturating_mul(900))
+}
+
 /// When to ask again after a try at `at`; `in_vain` tries in a row had no answer.
 pub fn next(at: Timestamp, interval: i64, question: &str, in_vain: i32) -> Timestamp {
     let doubled = interval.saturating_mul(1_i64 << in_vain.saturating_sub(1).clamp(0, 20));
     let pause = if in_vain > 0 { doubled.min(LONGEST_PAUSE).max(interval) } else { interval };
-    // In whole intervals, and never the moment itself.
-    let from = at.as_second().saturating_add(pause - interval).saturating_add(1);
-    due(Timestamp::from_second(from).unwrap_or(at), interval, question)
+    // In whole intervals; after a try that was late, not before the next one but one.
+    let from =
+        at.checked_add(SignedDuration::from_secs(pause - interval)).and_then(|at| at.checked_add(apart(interval)));
+    due(from.unwrap_or(at), interval, question)
 }
 
 #[cfg(test)]
@@ -107,6 +113,19 @@ mod tests {
             prop_assert_eq!((then.as_second() - first.as_second()) % interval, 0, "all who ask it ask together");
             prop_assert!(in_vain > 0 || then.as_second() - first.as_second() == interval);
             prop_assert!(then.as_second() - first.as_second() <= interval.max(LONGEST_PAUSE) + interval);
+        }
+
+        #[test]
+        fn a_try_that_was_late_is_followed_by_none_that_is_early(
+            second in 0_i64..4_000_000_000, late in 0_i64..200_000, interval in 1_i64..100_000, question in ".{0,20}", other in ".{0,20}",
+        ) {
+            let late = due(at(second), interval, &question).checked_add(SignedDuration::from_millis(late)).unwrap();
+            // Pods that come and go change the text of a question.
+            for text in [&question, &other] {
+                let then = next(late, interval, text, 0);
+                prop_assert!(then.duration_since(late) >= apart(interval), "{then} after {late}");
+                prop_assert!(then.duration_since(late) <= apart(interval) + SignedDuration::from_secs(interval));
+            }
         }
     }
 }

@@ -119,12 +119,9 @@ pub fn take_in(
     };
     note(status, metric, at, finding, &text, value);
     let in_vain = matches!(finding, Finding::Unavailable | Finding::Mistake);
+    // A late look is not followed by one that would see its requests again.
     let next = ask::next(at, metric.interval, question, if in_vain { status.without_data } else { 0 });
-    // A late look is not followed by one that would see its requests again. A tenth of the interval is forgiven, as
-    // answers are always a little late.
-    let apart = SignedDuration::from_millis(metric.interval.saturating_mul(900));
-    let from = at.checked_add(apart).unwrap_or(at);
-    status.next_time = Some(Time(next.max(ask::due(from, metric.interval, question))));
+    status.next_time = Some(Time(next));
     (finding, text)
 }
 

@@ -2,7 +2,8 @@
 //! and reads the answer in a later snapshot.
 //!
 //! One task a question waits until it is due and asks once. Who asks the same at the same time shares it. The next
-//! question is the decision's again, so that nothing is asked more often than it says, or for a release that has ended.
+//! question is the decision's again, so that nothing is asked for a release that has ended. What was asked is remembered for
+//! as long as it may not be asked again: a pass that stalls wants to know nothing, and the one after it the same as before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -33,6 +34,11 @@ pub trait Question: Clone + Send + Sync + 'static {
 
     /// Not before; and an answer from before is none to this question.
     fn due(&self) -> Timestamp;
+
+    /// How long it is not asked again, whoever wants to know.
+    fn rests(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
 }
 
 /// Who answers.
@@ -47,12 +53,80 @@ struct Asked<A> {
     /// The Rollouts that want to know.
     who: BTreeSet<Key>,
     answer: Option<A>,
+    /// It is being asked: then it is asked to the end, and whoever comes back finds it.
+    is_begun: bool,
     stop: CancellationToken,
+}
+
+/// A question that was asked a while ago.
+struct Recent<A> {
+    at: Timestamp,
+    until: Timestamp,
+    /// Absent while it is being asked.
+    answer: Option<A>,
 }
 
 struct Table<A> {
     questions: BTreeMap<Id, Asked<A>>,
     by_rollout: BTreeMap<Key, Vec<Id>>,
+    /// By the id of the question.
+    recent: BTreeMap<String, Recent<A>>,
+    /// As many of them are looked through for old ones.
+    most_recent: usize,
+}
+
+/// What is done about a question that is due.
+enum Turn<A> {
+    Ask,
+    Wait(SignedDuration),
+    Known(A),
+    /// Nobody wants to know any more.
+    Leave,
+}
+
+impl<A: Clone> Table<A> {
+    /// Whether a question is asked at this moment; from then on it counts as asked.
+    fn turn<Q: Question<Answer = A>>(&mut self, question: &Q, now: Timestamp) -> Turn<A> {
+        let Some(asked) = self.questions.get_mut(&(question.id().to_owned(), question.due())) else {
+            return Turn::Leave;
+        };
+        // After a clock that was set back nothing is known of the time until then.
+        if let Some(last) = self.recent.get(question.id())
+            && last.at <= now
+            && now < last.until
+        {
+            return match &last.answer {
+                Some(answer) if last.at >= question.due() => Turn::Known(answer.clone()),
+                _ => Turn::Wait(last.until.duration_since(now)),
+            };
+        }
+        asked.is_begun = true;
+        if let Ok(until) = now.checked_add(question.rests())
+            && until > now
+        {
+            self.recent.insert(question.id().to_owned(), Recent { at: now, until, answer: None });
+        }
+        if self.recent.len() > self.most_recent {
+            self.recent.retain(|_, recent| recent.at <= now && now < recent.until);
+            self.most_recent = 2 * self.recent.len() + 64;
+        }
+        Turn::Ask
+    }
+
+    /// Takes in an answer; who is to be told.
+    fn answered<Q: Question<Answer = A>>(&mut self, question: &Q, answer: A) -> BTreeSet<Key> {
+        if let Some(recent) = self.recent.get_mut(question.id()) {
+            recent.answer = Some(answer.clone());
+        }
+        let id = (question.id().to_owned(), question.due());
+        let Some(asked) = self.questions.get_mut(&id) else { return BTreeSet::new() };
+        if asked.who.is_empty() {
+            self.questions.remove(&id);
+            return BTreeSet::new();
+        }
+        asked.answer = Some(answer);
+        asked.who.clone()
+    }
 }
 
 /// The questions of one kind. Cloning shares them.
@@ -82,7 +156,12 @@ impl<Q: Question> Desk<Q> {
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> Desk<Q> {
-        let table = Mutex::new(Table { questions: BTreeMap::new(), by_rollout: BTreeMap::new() });
+        let table = Mutex::new(Table {
+            questions: BTreeMap::new(),
+            by_rollout: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            most_recent: 64,
+        });
         Desk(Arc::new(Inner { answerer, clock, table, slots: Semaphore::new(AT_ONCE), changes, stop, tasks }))
     }
 
@@ -98,7 +177,7 @@ impl<Q: Question> Desk<Q> {
         for gone in before.into_iter().filter(|old| questions.iter().all(|question| id(question) != *old)) {
             if let Some(asked) = table.questions.get_mut(&gone) {
                 asked.who.remove(key);
-                if asked.who.is_empty() {
+                if asked.who.is_empty() && (asked.answer.is_some() || !asked.is_begun) {
                     asked.stop.cancel();
                     table.questions.remove(&gone);
                 }
@@ -113,7 +192,7 @@ impl<Q: Question> Desk<Q> {
                 let stop = self.0.stop.child_token();
                 let (desk, stopped) = (self.clone(), stop.clone());
                 self.0.tasks.spawn(async move { stopped.run_until_cancelled(desk.ask(question)).await });
-                Asked { who: BTreeSet::new(), answer: None, stop }
+                Asked { who: BTreeSet::new(), answer: None, is_begun: false, stop }
             });
             // Who comes when the answer is there already hears of it at once, and once.
             if asked.who.insert(key.clone()) && asked.answer.is_some() {
@@ -137,17 +216,20 @@ impl<Q: Question> Desk<Q> {
 
     async fn ask(self, question: Q) {
         let Inner { answerer, clock, slots, changes, .. } = &*self.0;
-        let wait = question.due().duration_since(clock());
-        tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
-        let Ok(_slot) = slots.acquire().await else { return };
-        let at = clock().max(question.due());
-        let answer = answerer.answer(&question, at).await;
-        let who = {
-            let mut table = self.lock();
-            let Some(asked) = table.questions.get_mut(&(question.id().to_owned(), question.due())) else { return };
-            asked.answer = Some(answer);
-            asked.who.clone()
+        let mut wait = question.due().duration_since(clock());
+        let (answer, _slot) = loop {
+            tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            let Ok(slot) = slots.acquire().await else { return };
+            let now = clock().max(question.due());
+            let turn = self.lock().turn(&question, now);
+            match turn {
+                Turn::Ask => break (answerer.answer(&question, now).await, slot),
+                Turn::Known(answer) => break (answer, slot),
+                Turn::Wait(longer) => wait = longer,
+                Turn::Leave => return,
+            }
         };
+        let who = self.lock().answered(&question, answer);
         for key in who {
             // Nobody listens any more when the controller stops.
             let _ = changes.send(Change::Answered(key));

@@ -12,7 +12,7 @@ mod web;
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,7 +21,10 @@ use super::{
     desk::{Answerer, Clock, Desk, Question},
 };
 use crate::{
-    analysis::{Answer, Sample, ask::Ask},
+    analysis::{
+        Answer, Sample,
+        ask::{self, Ask},
+    },
     telemetry::Metrics,
 };
 
@@ -54,6 +57,10 @@ impl Question for Ask {
 
     fn due(&self) -> Timestamp {
         self.due
+    }
+
+    fn rests(&self) -> SignedDuration {
+        ask::apart(self.interval)
     }
 }
 

@@ -145,3 +145,51 @@ async fn whoever_asks_when_the_answer_is_there_is_told_at_once() {
     assert!(bench.changes.try_recv().is_err(), "once");
     assert_eq!(bench.server.asked.lock().unwrap().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_pass_that_stalled_the_answer_is_still_known() {
+    let mut bench = bench(Duration::from_millis(20));
+    bench.measures.want(&key("a"), vec![ask("up", 0)]);
+    until(1).await;
+    // The pass that the answer leads to stalls before it takes it in, and wants to know nothing.
+    bench.measures.want(&key("a"), Vec::new());
+    while bench.changes.try_recv().is_ok() {}
+    bench.measures.want(&key("a"), vec![ask("up", 0)]);
+    until(1).await;
+    assert!(matches!(bench.changes.try_recv(), Ok(Change::Answered((_, name))) if name == "a"));
+    assert_eq!(bench.measures.answers(&key("a")).len(), 1);
+    assert_eq!(bench.server.asked.lock().unwrap().len(), 1, "asked once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_under_way_is_asked_to_the_end_though_nobody_wants_to_know() {
+    let bench = bench(Duration::from_secs(5));
+    for round in 0..3 {
+        bench.measures.want(&key("a"), vec![ask("up", 0)]);
+        until(1).await;
+        assert_eq!(bench.server.asked.lock().unwrap().len(), 1, "round {round}");
+        bench.measures.want(&key("a"), Vec::new());
+    }
+    until(5).await;
+    assert_eq!(bench.measures.len(), 0, "nothing is left of it");
+    bench.measures.want(&key("a"), vec![ask("up", 0)]);
+    until(1).await;
+    assert_eq!(bench.measures.answers(&key("a")).len(), 1);
+    assert_eq!(bench.server.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_question_is_asked_more_often_than_its_interval_says_whoever_asks() {
+    let bench = bench(Duration::from_millis(20));
+    // Others come late and want to know of other moments.
+    for (after, name, due) in [(0, "a", 0), (20, "b", 10), (1, "c", 21), (3, "d", 30), (40, "a", 60)] {
+        until(after).await;
+        bench.measures.want(&key(name), vec![ask("up", due)]);
+    }
+    until(60).await;
+    let asked: Vec<i64> = bench.server.asked.lock().unwrap().iter().map(|(_, at)| at - 1_800_000_000).collect();
+    assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= 27), "{asked:?}");
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(bench.measures.answers(&key(name)).len(), 1, "{name}: {asked:?}");
+    }
+}
