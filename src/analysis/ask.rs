@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
+use super::compare::{Comparison, Form};
 use crate::api::{analysis::MetricProvider, object::digest};
 
 /// A question to a server. Two with the same id are one question.
@@ -18,6 +19,9 @@ pub struct Ask {
     pub namespace: String,
     /// The text.
     pub query: String,
+    /// A histogram is wanted, by `le`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_of_buckets: bool,
     /// Seconds between two questions.
     pub interval: i64,
     /// Not before; and an answer from before is none to this question.
@@ -31,7 +35,7 @@ impl Ask {
         let login = provider.secret_ref().map(|_| namespace);
         let id = digest(&json!([provider, login, query, interval]));
         let (provider, namespace, query) = (provider.clone(), namespace.to_owned(), query.to_owned());
-        Ask { id, provider, namespace, query, interval, due }
+        Ask { id, provider, namespace, query, is_of_buckets: false, interval, due }
     }
 }
 
@@ -39,16 +43,17 @@ impl Ask {
 pub fn of_look(
     provider: &MetricProvider,
     namespace: &str,
-    queries: &[String],
+    comparison: &Comparison,
     interval: i64,
     due: Timestamp,
 ) -> Vec<Ask> {
-    let look = digest(&json!(queries));
-    let ask = |query: &String| {
+    let is_of_buckets = matches!(comparison.form, Form::Latency { .. });
+    let look = digest(&json!([comparison.queries, is_of_buckets]));
+    let ask = |(_, query): &(String, String)| {
         let ask = Ask::new(provider, namespace, query, interval, due);
-        Ask { id: format!("{}-{look}", ask.id), ..ask }
+        Ask { id: format!("{}-{look}", ask.id), is_of_buckets, ..ask }
     };
-    queries.iter().map(ask).collect()
+    comparison.queries.iter().map(ask).collect()
 }
 
 /// The first moment not before `moment` at which a question of this interval is asked. It depends on question and interval
@@ -77,6 +82,11 @@ pub fn next(at: Timestamp, interval: i64, question: &str, in_vain: i32) -> Times
     let from =
         at.checked_add(SignedDuration::from_secs(pause - interval)).and_then(|at| at.checked_add(apart(interval)));
     due(from.unwrap_or(at), interval, question)
+}
+
+/// The first moment after `at` at which it is asked: after an answer that took its time, and was asked for in time.
+pub fn after(at: Timestamp, interval: i64, question: &str) -> Timestamp {
+    due(Timestamp::from_second(at.as_second().saturating_add(1)).unwrap_or(at), interval, question)
 }
 
 #[cfg(test)]

@@ -4,106 +4,34 @@
 //! request is counted in one look only, because two looks are an interval apart; what happened between two looks that
 //! are further apart, as while nobody asked, is in neither.
 
+mod spec;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde::Serialize;
 
+pub use self::spec::{Comparison, Form, check_metric, check_provider, over, read};
 use super::{
     Answer, Sample, ask,
     judge::{Finding, assess, note},
-    metric::{Bounds, Metric, Question, Wrong},
-    provider,
-    sequential::{Counts, Judgement, Limits, Proportions, Verdict},
+    metric::{Bounds, Metric},
+    sequential::{
+        Counts, Histogram, Judgement, LimitError, Limits, Look, Means, Proportions, Quantiles, QuantilesState, Verdict,
+    },
 };
 use crate::api::{
-    analysis::{self as api, AnalysisPhase, MetricProvider, MetricStatus},
-    comparison::RequestQueries,
+    analysis::{AnalysisPhase, MetricStatus},
+    comparison::ComparisonState,
 };
 
-/// What is asked of both versions, and how sure one wants to be.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// Who answers.
-    pub provider: MetricProvider,
-    /// About the new version.
-    pub canary: RequestQueries,
-    /// About the version before.
-    pub stable: RequestQueries,
-    /// How sure, and of what; checked.
-    pub limits: Limits,
-}
-
-impl Comparison {
-    /// The queries of a look in their order, by their fields.
-    pub fn queries(&self) -> [(&'static str, &str); 4] {
-        [
-            ("canary.failures", &self.canary.failures),
-            ("canary.requests", &self.canary.requests),
-            ("stable.failures", &self.stable.failures),
-            ("stable.requests", &self.stable.requests),
-        ]
-    }
-}
-
-/// Answers to [`Comparison::queries`], in that order.
-pub type Look = [Sample; 4];
-
-/// Reads the question of a metric that has `compare`; `field` is where the metric is.
-pub(super) fn read(field: &str, metric: &api::Metric) -> Result<Question, Wrong> {
-    let wrong = |name: &str, problem: &str| Err((format!("{field}.{name}"), problem.to_owned()));
-    let Some(compare) = &metric.compare else { return wrong("compare", "is missing") };
-    let others = [
-        ("query", metric.query.is_some()),
-        ("template", metric.template.is_some()),
-        ("min", metric.min.is_some()),
-        ("max", metric.max.is_some()),
-        ("condition", metric.condition.is_some()),
-        ("count", metric.count.is_some()),
-        ("failureLimit", metric.failure_limit.is_some()),
-    ];
-    if let Some((name, _)) = others.iter().find(|(_, is_there)| *is_there) {
-        return wrong(name, "has no meaning beside compare; remove one of the two");
-    }
-    let Some(provider) = &metric.provider else { return wrong("provider", "is missing; say who answers the queries") };
-    provider::check(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
-    if provider.prometheus.is_none() {
-        return wrong("provider", "counts no requests; name prometheus to compare");
-    }
-    let usual = Limits::default();
-    let limits = Limits {
-        false_alarm: compare.false_alarm.unwrap_or(usual.false_alarm),
-        missed: compare.missed.unwrap_or(usual.missed),
-        effect: compare.effect.unwrap_or(usual.effect),
-        tolerance: compare.tolerance.unwrap_or(usual.tolerance),
-        least: compare.least.map_or(usual.least, |least| u64::try_from(least).unwrap_or_default()),
-        most: compare.most.and_then(|most| u64::try_from(most).ok()).or(usual.most),
-        burst: compare.burst.map_or(usual.burst, |burst| u32::try_from(burst).unwrap_or_default()),
-    };
-    limits.check(1.0).map_err(|error| {
-        // It begins with the name of the limit.
-        let text = error.to_string();
-        let (name, problem) = text.split_once(' ').unwrap_or(("effect", &text));
-        (format!("{field}.compare.{name}"), problem.to_owned())
-    })?;
-    let comparison = Comparison {
-        provider: provider.clone(),
-        canary: compare.canary.clone(),
-        stable: compare.stable.clone(),
-        limits,
-    };
-    if let Some((name, _)) = comparison.queries().iter().find(|(_, query)| query.trim().is_empty()) {
-        return wrong(&format!("compare.{name}"), "is empty");
-    }
-    Ok(Question::Compare(Box::new(comparison)))
-}
-
-/// Takes in a look; says what it means. `question` is the text of all its queries.
+/// Takes in a look: answers to the queries of a comparison, in their order. Says what it means. `question` is the text of
+/// all its queries. In the background a canary that is no worse is compared anew.
 pub fn take_in(
     status: &mut MetricStatus,
     metric: &Metric,
     comparison: &Comparison,
     question: &str,
-    look: &Look,
+    look: &[Sample],
+    is_background: bool,
 ) -> (Finding, String) {
     let first = look.iter().map(|sample| sample.at).min().unwrap_or_default();
     let at = look.iter().map(|sample| sample.at).max().unwrap_or_default();
@@ -112,8 +40,8 @@ pub fn take_in(
         let text = "the answers are of different moments, so that they do not count".to_owned();
         (Finding::Unavailable, text, String::new())
     } else {
-        match counts(look) {
-            Ok((canary, stable)) => compare(status, metric, comparison, canary, stable),
+        match seen(comparison, look) {
+            Ok(seen) => compare(status, metric, comparison, &seen, is_background),
             Err((finding, text)) => (finding, text, String::new()),
         }
     };
@@ -125,77 +53,186 @@ pub fn take_in(
     (finding, text)
 }
 
-/// Takes in what was counted.
+/// What was found of both versions, the canary first.
+enum Seen {
+    Failures(Counts, Counts),
+    Latency(Histogram, Histogram),
+    Values(f64, f64),
+}
+
+impl Seen {
+    /// Requests of both versions; of values, that there is one.
+    fn requests(&self) -> (u64, u64) {
+        match self {
+            Seen::Failures(canary, stable) => (canary.requests, stable.requests),
+            Seen::Latency(canary, stable) => (canary.requests, stable.requests),
+            Seen::Values(..) => (1, 1),
+        }
+    }
+}
+
+/// Takes in what was found.
 fn compare(
     status: &mut MetricStatus,
     metric: &Metric,
     comparison: &Comparison,
-    canary: Counts,
-    stable: Counts,
+    seen: &Seen,
+    is_background: bool,
 ) -> (Finding, String, String) {
-    let Ok(mut proportions) = resume(status, comparison) else {
-        return (Finding::Mistake, "the limits of the comparison make no sense".to_owned(), String::new());
+    let mut state = status.comparison.take().unwrap_or_default();
+    let round = if is_background { state.rounds.saturating_add(1) } else { 0 };
+    let limits = Limits { round, ..comparison.limits };
+    let judged = judge(&mut state, metric, comparison.form, limits, seen);
+    status.comparison = Some(state);
+    let judgement = match judged {
+        Ok(Ok(judgement)) => judgement,
+        Ok(Err((finding, text))) => return (finding, text, String::new()),
+        Err(error) => return (Finding::Mistake, error.to_string(), String::new()),
     };
-    proportions.look(canary, stable);
-    let judgement = proportions.judge(&metric.name);
-    status.comparison = Some(proportions.state().clone());
-    let (finding, text) = match (judgement.verdict, canary.requests, stable.requests) {
-        (Verdict::Worse, ..) => (Finding::Failed, judgement.message),
-        (Verdict::NotWorse, ..) => (Finding::Passed, judgement.message),
-        (Verdict::Undecided, ..) if judgement.is_exhausted => (Finding::Inconclusive, judgement.message),
-        (Verdict::Undecided, 0, _) => (Finding::NoData, "the canary had no requests".to_owned()),
-        (Verdict::Undecided, _, 0) => (Finding::NoData, "the stable version had no requests".to_owned()),
-        (Verdict::Undecided, ..) => (Finding::Undecided, judgement.message),
+    let (finding, text) = match (judgement.verdict, seen.requests()) {
+        (Verdict::Worse, _) => (Finding::Failed, judgement.message),
+        (Verdict::NotWorse, _) => (Finding::Passed, judgement.message),
+        (Verdict::Undecided, _) if judgement.is_exhausted => (Finding::Inconclusive, judgement.message),
+        (Verdict::Undecided, (0, _)) => (Finding::NoData, "the canary had no requests".to_owned()),
+        (Verdict::Undecided, (_, 0)) => (Finding::NoData, "the stable version had no requests".to_owned()),
+        (Verdict::Undecided, _) => (Finding::Undecided, judgement.message),
     };
     // Six digits are enough for people.
     let share = (judgement.canary * 1e6).round() / 1e6;
     (finding, text, share.to_string())
 }
 
-/// How the metric stands by what was compared: `None` while nothing is shown, and for a metric that compares nothing.
-pub(super) fn verdict(status: &MetricStatus, metric: &Metric) -> Option<AnalysisPhase> {
-    let comparison = metric.comparison()?;
-    status.comparison.as_ref()?;
-    let Judgement { verdict, is_exhausted, .. } = resume(status, comparison).ok()?.judge(&metric.name);
-    match verdict {
-        Verdict::Worse => Some(AnalysisPhase::Failed),
-        Verdict::NotWorse => Some(AnalysisPhase::Passed),
-        Verdict::Undecided => is_exhausted.then_some(AnalysisPhase::Inconclusive),
-    }
-}
+/// What a look comes to, or why nothing can be said of it.
+type Judged = Result<Judgement, (Finding, String)>;
 
-fn resume(status: &MetricStatus, comparison: &Comparison) -> Result<Proportions, super::sequential::LimitError> {
-    match &status.comparison {
-        Some(state) => Proportions::resume(comparison.limits, state.clone()),
-        None => Proportions::new(comparison.limits),
-    }
-}
-
-/// What both versions counted, or the worst of what keeps it from being known.
-fn counts(look: &Look) -> Result<(Counts, Counts), (Finding, String)> {
-    let [canary_failures, canary_requests, stable_failures, stable_requests] = look;
-    let mut problem: Option<(Finding, String)> = None;
-    let mut number = |what: &str, sample: &Sample| match (&sample.answer, assess(&sample.answer, Bounds::default())) {
-        (Answer::Value(value), _) if value.is_finite() => *value,
-        (_, (finding, text)) => {
-            if problem.as_ref().is_none_or(|(worst, _)| weight(finding) > weight(*worst)) {
-                problem = Some((finding, format!("{what}: {text}")));
+/// Looks, and keeps what is to be kept. A comparison of `limits` with a round begins anew when the canary is no worse.
+fn judge(
+    state: &mut ComparisonState,
+    metric: &Metric,
+    form: Form,
+    limits: Limits,
+    seen: &Seen,
+) -> Result<Judged, LimitError> {
+    let is_over = |judgement: &Judgement| limits.round > 0 && judgement.verdict == Verdict::NotWorse;
+    let judgement = match (seen, form) {
+        (Seen::Latency(canary, stable), Form::Latency { quantile, slow }) => {
+            let kept = QuantilesState { slow: state.slow, before: state.before.take(), shares: state.shares.take() };
+            let mut quantiles = Quantiles::resume(quantile, slow, limits, kept)?;
+            let looked = quantiles.look(canary, stable);
+            let judgement = quantiles.judge(&metric.name);
+            if is_over(&judgement) {
+                quantiles.renew();
             }
-            f64::NAN
+            let kept = quantiles.state();
+            (state.slow, state.before, state.shares) = (kept.slow, kept.before, kept.shares);
+            match looked {
+                Look::Compared => judgement,
+                Look::Choosing(_) if stable.requests == 0 => {
+                    return Ok(Err((Finding::NoData, "the stable version had no requests".to_owned())));
+                }
+                Look::Choosing(text) => return Ok(Err((Finding::Undecided, text))),
+                Look::Unusable(text) => return Ok(Err((Finding::Inconclusive, text))),
+            }
         }
+        (Seen::Values(canary, stable), Form::Values { low, high }) => {
+            let mut means = match state.means.take() {
+                Some(kept) => Means::resume(low, high, limits, kept)?,
+                None => Means::new(low, high, limits)?,
+            };
+            means.look(*canary, *stable);
+            let judgement = means.judge(&metric.name, "");
+            if is_over(&judgement) {
+                means.renew();
+            }
+            state.means = Some(means.state().clone());
+            judgement
+        }
+        (Seen::Failures(canary, stable), Form::Failures) => {
+            let mut proportions = match state.shares.take() {
+                Some(kept) => Proportions::resume(limits, kept)?,
+                None => Proportions::new(limits)?,
+            };
+            proportions.look(*canary, *stable);
+            let judgement = proportions.judge(&metric.name);
+            if is_over(&judgement) {
+                proportions.renew();
+            }
+            state.shares = Some(proportions.state().clone());
+            judgement
+        }
+        // What was found is of the form that was asked for.
+        _ => return Ok(Err((Finding::Inconclusive, "the answers are of another comparison".to_owned()))),
     };
-    let canary = (number("canary.failures", canary_failures), number("canary.requests", canary_requests));
-    let stable = (number("stable.failures", stable_failures), number("stable.requests", stable_requests));
+    state.is_exhausted = judgement.is_exhausted;
+    if is_over(&judgement) {
+        state.rounds = state.rounds.saturating_add(1);
+    }
+    Ok(Ok(judgement))
+}
+
+/// How the metric stands by what was compared: `None` while nothing is shown, and for a metric that compares nothing.
+pub(super) fn verdict(status: &MetricStatus, is_background: bool) -> Option<AnalysisPhase> {
+    let state = status.comparison.as_ref()?;
+    if status.failed > 0 {
+        return Some(AnalysisPhase::Failed);
+    }
+    if status.passed > 0 && !is_background {
+        return Some(AnalysisPhase::Passed);
+    }
+    state.is_exhausted.then_some(AnalysisPhase::Inconclusive)
+}
+
+/// What was found of both versions, or the worst of what keeps it from being known.
+fn seen(comparison: &Comparison, look: &[Sample]) -> Result<Seen, (Finding, String)> {
+    let mut found = Vec::new();
+    let mut problem: Option<(Finding, String)> = None;
+    for ((field, _), sample) in comparison.queries.iter().zip(look) {
+        match (&sample.answer, comparison.form) {
+            (Answer::Histogram(histogram), Form::Latency { .. }) => found.push(Found::Histogram(histogram)),
+            (Answer::Value(value), Form::Failures | Form::Values { .. }) if value.is_finite() => {
+                found.push(Found::Number(*value));
+            }
+            (answer, form) => {
+                let (finding, text) = objection(answer, form);
+                if problem.as_ref().is_none_or(|(worst, _)| weight(finding) > weight(*worst)) {
+                    problem = Some((finding, format!("{field}: {text}")));
+                }
+            }
+        }
+    }
     if let Some(problem) = problem {
         return Err(problem);
     }
-    let read = |what: &str, (failures, requests): (f64, f64)| {
+    let counts = |what: &str, failures: f64, requests: f64| {
         Counts::from_numbers(failures, requests).ok_or_else(|| {
             let text = format!("{what}: {failures} failures of {requests} requests are no counts");
             (Finding::Inconclusive, text)
         })
     };
-    Ok((read("canary", canary)?, read("stable", stable)?))
+    match found.as_slice() {
+        [Found::Histogram(canary), Found::Histogram(stable)] => Ok(Seen::Latency((*canary).clone(), (*stable).clone())),
+        [Found::Number(canary), Found::Number(stable)] => Ok(Seen::Values(*canary, *stable)),
+        [Found::Number(few), Found::Number(all), Found::Number(stable_few), Found::Number(stable_all)] => {
+            Ok(Seen::Failures(counts("canary", *few, *all)?, counts("stable", *stable_few, *stable_all)?))
+        }
+        _ => Err((Finding::Unavailable, "not all is answered".to_owned())),
+    }
+}
+
+enum Found<'a> {
+    Number(f64),
+    Histogram(&'a Histogram),
+}
+
+/// What keeps an answer from being used.
+fn objection(answer: &Answer, form: Form) -> (Finding, String) {
+    match (answer, form) {
+        (Answer::Value(_) | Answer::Several { .. } | Answer::Text(_), Form::Latency { .. }) => {
+            let text = "the answer is no histogram: one series for each le, with le=\"+Inf\"; use sum by (le) (…)";
+            (Finding::Inconclusive, text.to_owned())
+        }
+        (answer, _) => assess(answer, Bounds::default()),
+    }
 }
 
 /// What must be mended comes first.
@@ -210,9 +247,8 @@ fn weight(finding: Finding) -> u8 {
 }
 
 /// The answers of a look that is due, when all of them are there.
-pub fn complete<'a>(due: Timestamp, samples: impl Iterator<Item = Option<&'a Sample>>) -> Option<Look> {
-    let there: Option<Vec<Sample>> = samples.map(|sample| sample.filter(|s| s.at >= due).cloned()).collect();
-    there?.try_into().ok()
+pub fn complete<'a>(due: Timestamp, samples: impl Iterator<Item = Option<&'a Sample>>) -> Option<Vec<Sample>> {
+    samples.map(|sample| sample.filter(|s| s.at >= due).cloned()).collect()
 }
 
 #[cfg(test)]

@@ -66,6 +66,9 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
             Finding::Inconclusive,
             format!("the answer has {count} series, of which one is wanted; aggregate them, such as by sum()"),
         ),
+        Answer::Histogram(_) => {
+            (Finding::Inconclusive, "the answer is a histogram, of which one is compared".to_owned())
+        }
         Answer::Unavailable(why) => (Finding::Unavailable, why.clone()),
         Answer::Mistake(why) => (Finding::Mistake, why.clone()),
     }
@@ -134,7 +137,7 @@ pub(super) fn note(
 
 /// How a metric stands after an answer. Behind a whole release `count` ends nothing.
 pub fn phase(status: &MetricStatus, metric: &Metric, is_background: bool) -> AnalysisPhase {
-    if let Some(phase) = compare::verdict(status, metric) {
+    if let Some(phase) = compare::verdict(status, is_background) {
         return phase;
     }
     if status.failed > metric.failure_limit {
@@ -152,7 +155,7 @@ pub fn phase(status: &MetricStatus, metric: &Metric, is_background: bool) -> Ana
         }
     }
     let measured = status.passed.saturating_add(status.failed);
-    if metric.comparison().is_some() {
+    if metric.is_comparison() {
         return AnalysisPhase::Running;
     }
     if !is_background && measured >= metric.count { AnalysisPhase::Passed } else { AnalysisPhase::Running }
@@ -183,9 +186,9 @@ pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
             if status.phase == AnalysisPhase::Failed { "fail" } else { "pass" },
             status.message
         ),
-        AnalysisPhase::Failed if metric.comparison().is_some() => format!("metric {name}: {}", status.message),
-        AnalysisPhase::Passed if metric.comparison().is_some() => format!("metric {name} passed: {}", status.message),
-        AnalysisPhase::Inconclusive if compare::verdict(status, metric).is_some() => {
+        AnalysisPhase::Failed if metric.is_comparison() => format!("metric {name}: {}", status.message),
+        AnalysisPhase::Passed if metric.is_comparison() => format!("metric {name} passed: {}", status.message),
+        AnalysisPhase::Inconclusive if compare::verdict(status, false).is_some() => {
             format!("metric {name}: {}", status.message)
         }
         AnalysisPhase::Failed => format!(
@@ -217,7 +220,7 @@ pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
             };
             format!("metric {name}: no data{since}: {}{so_long}", status.message)
         }
-        AnalysisPhase::Running if metric.comparison().is_some() => format!("metric {name}: {}", status.message),
+        AnalysisPhase::Running if metric.is_comparison() => format!("metric {name}: {}", status.message),
         AnalysisPhase::Running => {
             format!(
                 "metric {name}: {measured} of {} measured, {} failed; {}",

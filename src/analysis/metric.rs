@@ -11,6 +11,7 @@ use super::{
 };
 use crate::api::{
     analysis::{self as api, MetricProvider, OnFailure, OnNoData, OnSuccess},
+    comparison::Compare,
     object::digest,
 };
 
@@ -69,12 +70,9 @@ impl Metric {
         digest(&serde_json::to_value(self).unwrap_or_default())
     }
 
-    /// What compares both versions, where that is what the metric does.
-    pub fn comparison(&self) -> Option<&Comparison> {
-        match &self.question {
-            Question::Compare(comparison) => Some(comparison),
-            Question::Query { .. } | Question::Template { .. } => None,
-        }
+    /// Whether both versions are compared, instead of one being measured.
+    pub fn is_comparison(&self) -> bool {
+        matches!(self.question, Question::Compare { .. } | Question::Template { compare: Some(_), .. })
     }
 }
 
@@ -96,9 +94,17 @@ pub enum Question {
         name: String,
         /// Values of its arguments.
         arguments: BTreeMap<String, String>,
+        /// Of a template that compares: what the metric says itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        compare: Option<Box<Compare>>,
     },
     /// Of both versions.
-    Compare(Box<Comparison>),
+    Compare {
+        /// Who answers.
+        provider: MetricProvider,
+        /// What is asked.
+        comparison: Box<Comparison>,
+    },
 }
 
 /// Which values are good.
@@ -124,13 +130,7 @@ pub fn read(field: &str, analysis: &api::Analysis) -> Result<Analysis, Wrong> {
         if metrics.iter().any(|m| m.name == metric.name) {
             return Err((format!("{field}.name"), format!("{:?} is there twice", metric.name)));
         }
-        if analysis.background && metric.compare.is_some() {
-            return Err((
-                format!("{field}.compare"),
-                "ends with a verdict, so that it is of a step; use it without background".to_owned(),
-            ));
-        }
-        metrics.push(read_metric(&field, metric)?);
+        metrics.push(read_metric(&field, metric, analysis.background)?);
     }
     Ok(Analysis {
         metrics,
@@ -139,13 +139,16 @@ pub fn read(field: &str, analysis: &api::Analysis) -> Result<Analysis, Wrong> {
     })
 }
 
-fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
+fn read_metric(field: &str, metric: &api::Metric, is_background: bool) -> Result<Metric, Wrong> {
     let wrong = |name: &str, problem: &str| Err((format!("{field}.{name}"), problem.to_owned()));
     if metric.name.is_empty() {
         return wrong("name", "is empty");
     }
+    if metric.compare.is_some() {
+        compare::check_metric(field, metric, is_background)?;
+    }
     let question = match (&metric.query, &metric.template) {
-        _ if metric.compare.is_some() => compare::read(field, metric)?,
+        (None, None) if let Some(compare) = &metric.compare => read_comparison(field, metric, compare)?,
         (Some(query), None) => match &metric.provider {
             Some(provider) => Question::Query { provider: provider.clone(), query: query.clone() },
             None => return wrong("provider", "is missing; say who answers the query"),
@@ -154,6 +157,7 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
             provider: metric.provider.clone(),
             name: template.name.clone(),
             arguments: template.arguments.clone(),
+            compare: metric.compare.clone().map(Box::new),
         },
         _ => return wrong("query", "is to be given, or a template: exactly one of the two"),
     };
@@ -199,6 +203,17 @@ fn read_metric(field: &str, metric: &api::Metric) -> Result<Metric, Wrong> {
         on_no_data: metric.on_no_data.unwrap_or_default(),
         no_data_timeout: seconds("noDataTimeout", &metric.no_data_timeout)?.unwrap_or(DEFAULT_NO_DATA_TIMEOUT),
     })
+}
+
+fn read_comparison(field: &str, metric: &api::Metric, compare: &Compare) -> Result<Question, Wrong> {
+    let of_provider = |problem: String| (format!("{field}.provider"), problem);
+    let Some(provider) = &metric.provider else {
+        return Err(of_provider("is missing; say who answers the queries".to_owned()));
+    };
+    provider::check(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
+    compare::check_provider(provider).map_err(of_provider)?;
+    let comparison = compare::read(compare).map_err(|(name, problem)| (format!("{field}.compare.{name}"), problem))?;
+    Ok(Question::Compare { provider: provider.clone(), comparison: Box::new(comparison) })
 }
 
 /// Reads `1h30m5s`: hours, minutes, seconds, in this order, whole numbers.

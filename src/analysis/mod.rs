@@ -27,6 +27,8 @@ pub mod templates;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::api::comparison::Histogram;
+
 /// As many series as one may judge together.
 pub const SERIES: usize = 100;
 
@@ -55,6 +57,8 @@ pub enum Answer {
         /// Their values, as many as [`SERIES`] of them.
         values: Vec<f64>,
     },
+    /// Of a question that asks for one: how many requests took how long.
+    Histogram(Histogram),
     /// Nobody answered in time, or the server has trouble of its own. No fault of the release's, and it may pass.
     Unavailable(String),
     /// The question cannot be asked so: a syntax error, a missing Secret, a redirect. A person must mend it.

@@ -8,8 +8,12 @@
 //! - [`Proportions`]: requests that failed, of requests; one interval is one block of a stratified two-sample test.
 //!   An interval is judged by itself, so a rate that changes for both versions (a bad hour, a share of traffic that was
 //!   raised in between) is no evidence against either.
-//! - [`Quantiles`]: requests slower than what was the quantile of the stable version when the comparison began.
+//! - [`Quantiles`]: requests slower than what was the quantile of the stable version when the comparison began. Nothing has to
+//!   be assumed about how times are spread, and no sum of squares is needed, which no metrics server has.
 //! - [`Means`]: one bounded value of each version an interval.
+//!
+//! What is watched without an end begins anew whenever the canary was shown to be no worse, and round `n` has
+//! `α / (n (n + 1))` of the chance to be wrong, which is `α` in all: so what was good for long does not outweigh what is bad now.
 //!
 //! Sources: block-wise e-variables for two proportions and their null hypotheses with a margin: R. Turner, A. Ly,
 //! P. Grünwald, *Generic E-variables for exact sequential k-sample tests that allow for optional stopping* (2021) and
@@ -29,11 +33,11 @@ mod words;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use mean::{Means, MeansState};
+pub use mean::Means;
 pub use proportion::Proportions;
-pub use quantile::{Buckets, Quantiles, QuantilesState};
+pub use quantile::{Look, Quantiles, QuantilesState};
 
-pub use crate::api::comparison::{Counts, ProportionsState};
+pub use crate::api::comparison::{Counts, Histogram, MeansState, ProportionsState};
 
 /// What a comparison says now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,11 +70,23 @@ pub struct Limits {
     pub most: Option<u64>,
     /// How many requests fail together, as by a client's retries: evidence counts so many times less. Default 1.
     pub burst: u32,
+    /// The round of a comparison without an end, from 1, of which each has its part of `false_alarm`; 0: there is one only.
+    #[serde(skip)]
+    pub round: u32,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { false_alarm: 0.01, missed: 0.05, effect: 0.01, tolerance: 0.0, least: 20, most: None, burst: 1 }
+        Limits {
+            false_alarm: 0.01,
+            missed: 0.05,
+            effect: 0.01,
+            tolerance: 0.0,
+            least: 20,
+            most: None,
+            burst: 1,
+            round: 0,
+        }
     }
 }
 
@@ -80,6 +96,14 @@ impl Default for Limits {
 pub struct LimitError(String);
 
 impl Limits {
+    /// The part of `false_alarm` that this round may use.
+    fn alarm(&self) -> f64 {
+        match f64::from(self.round) {
+            0.0 => self.false_alarm,
+            round => self.false_alarm / (round * (round + 1.0)),
+        }
+    }
+
     /// Checks limits for differences up to `range`: 1 for proportions.
     pub fn check(&self, range: f64) -> Result<(), LimitError> {
         let between = |name: &str, value: f64, low: f64, high: f64| {
@@ -88,7 +112,7 @@ impl Limits {
                 .ok_or_else(|| LimitError(format!("{name} is {value}; it must be from {low} to {high}")))
         };
         if !(range > 0.0 && range.is_finite()) {
-            return Err(LimitError(format!("the range of the values is {range}; its end must be above its beginning")));
+            return Err(LimitError(format!("range is {range}; its max must be above its min")));
         }
         between("falseAlarm", self.false_alarm, 1e-6, 0.5)?;
         between("missed", self.missed, 1e-6, 0.5)?;

@@ -1,27 +1,31 @@
 //! Queries that are kept: built-in ones, and MetricTemplates.
 
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use include_dir::{Dir, include_dir};
 
 use super::{
+    compare::{self, Comparison},
     metric::{Metric, Question, duration},
     provider,
     query::{Value, Values, fill, render},
 };
-use crate::api::analysis::{MetricProvider, MetricTemplateSpec};
+use crate::api::{
+    analysis::{MetricProvider, MetricTemplateSpec},
+    comparison::Compare,
+};
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/metric-templates");
 
-/// One question with all values put in; four of one look at both versions.
+/// One question with all values put in, or those of one look at both versions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
     /// Who answers.
     pub provider: MetricProvider,
     /// The text; of several, one a line.
     pub query: String,
-    /// The four of a comparison, in the order of [`super::compare::Look`]; else none.
-    pub counts: Vec<String>,
+    /// What is compared, and by which queries.
+    pub comparison: Option<Comparison>,
 }
 
 /// A name with a slash is no object's: it is a built-in template's.
@@ -58,43 +62,94 @@ pub fn resolve(
 ) -> Result<Rendered, String> {
     let mut values = values.clone();
     values.insert("interval".to_owned(), Value::Bare(duration(metric.interval)));
-    let (provider, query) = match &metric.question {
-        Question::Query { provider, query } => provider::fill_in(provider.clone(), query, &values)?,
-        Question::Template { provider, name, arguments } => {
+    match &metric.question {
+        Question::Query { provider, query } => {
+            let (provider, query) = provider::fill_in(provider.clone(), query, &values)?;
+            Ok(Rendered { provider, query, comparison: None })
+        }
+        Question::Template { provider, name, arguments, compare } => {
             let template = find(name, kept)?;
-            let in_template = |problem: String| format!("MetricTemplate {name}: {problem}");
-            if let Some(unknown) = arguments.keys().find(|key| template.arguments.iter().all(|a| a.name != **key)) {
-                let known: Vec<&str> = template.arguments.iter().map(|a| a.name.as_str()).collect();
-                return Err(in_template(format!("has no argument {unknown:?}; it has [{}]", known.join(", "))));
-            }
-            let mut all = values.clone();
-            for argument in &template.arguments {
-                let given = arguments.get(&argument.name).or(argument.default.as_ref());
-                let Some(given) = given else {
-                    return Err(in_template(format!("argument {:?} has to be given", argument.name)));
-                };
-                all.insert(argument.name.clone(), Value::Text(fill(given, &values).map_err(in_template)?));
-            }
-            let provider = provider.clone().or(template.provider).ok_or_else(|| {
-                in_template("names no provider; name one at the metric, such as prometheus with an address".to_owned())
-            })?;
-            if provider.job.is_some() {
-                return Err(in_template("is of a Job; name the CronJob in the metric's own query".to_owned()));
-            }
-            provider::check(&provider)
-                .map_err(|(field, problem)| in_template(format!("provider.{field} {problem}")))?;
-            provider::fill_in(provider, &template.query, &all).map_err(in_template)?
+            of_template(template, provider.as_ref(), arguments, compare.as_deref(), values)
+                .map_err(|problem| format!("MetricTemplate {name}: {problem}"))
         }
-        Question::Compare(comparison) => {
-            let queries = comparison.queries();
-            let counts = queries
-                .map(|(field, query)| render(query, &values).map_err(|problem| format!("compare.{field}: {problem}")))
-                .into_iter()
-                .collect::<Result<Vec<_>, _>>()?;
-            return Ok(Rendered { provider: comparison.provider.clone(), query: counts.join("\n"), counts });
+        Question::Compare { provider, comparison } => fill_comparison(provider.clone(), comparison, &values),
+    }
+}
+
+/// What a metric compares, before any value is put in; `None` for one that compares nothing.
+///
+/// # Errors
+/// What is missing or wrong, and where.
+pub fn comparison(
+    metric: &Metric,
+    kept: impl Fn(&str) -> Option<MetricTemplateSpec>,
+) -> Result<Option<Comparison>, String> {
+    match &metric.question {
+        Question::Compare { comparison, .. } => Ok(Some((**comparison).clone())),
+        Question::Template { name, compare: Some(own), .. } => {
+            let problem = |problem: String| format!("MetricTemplate {name}: {problem}");
+            of_both(own, find(name, kept)?.compare.as_ref()).map(Some).map_err(problem)
         }
-    };
-    Ok(Rendered { provider, query, counts: Vec::new() })
+        Question::Query { .. } | Question::Template { .. } => Ok(None),
+    }
+}
+
+/// What a metric compares by a template.
+fn of_both(own: &Compare, kept: Option<&Compare>) -> Result<Comparison, String> {
+    let kept = kept.ok_or("compares nothing; give the metric bounds instead of compare")?;
+    compare::read(&compare::over(own, kept)).map_err(|(field, problem)| format!("compare.{field} {problem}"))
+}
+
+/// Puts values and arguments into a template.
+fn of_template(
+    template: MetricTemplateSpec,
+    provider: Option<&MetricProvider>,
+    arguments: &BTreeMap<String, String>,
+    compare: Option<&Compare>,
+    mut values: Values,
+) -> Result<Rendered, String> {
+    if let Some(unknown) = arguments.keys().find(|key| template.arguments.iter().all(|a| a.name != **key)) {
+        let known: Vec<&str> = template.arguments.iter().map(|a| a.name.as_str()).collect();
+        return Err(format!("has no argument {unknown:?}; it has [{}]", known.join(", ")));
+    }
+    let mut given = Vec::new();
+    for argument in &template.arguments {
+        let text = arguments.get(&argument.name).or(argument.default.as_ref());
+        let text = text.ok_or_else(|| format!("argument {:?} has to be given", argument.name))?;
+        given.push((argument.name.clone(), Value::Text(fill(text, &values)?)));
+    }
+    values.extend(given);
+    let provider = provider
+        .cloned()
+        .or(template.provider)
+        .ok_or_else(|| "names no provider; name one at the metric, such as prometheus with an address".to_owned())?;
+    if provider.job.is_some() {
+        return Err("is of a Job; name the CronJob in the metric's own query".to_owned());
+    }
+    provider::check(&provider).map_err(|(field, problem)| format!("provider.{field} {problem}"))?;
+    match (compare, template.compare) {
+        (None, None) if template.query.trim().is_empty() => Err("query is missing, and so is compare".to_owned()),
+        (None, None) => {
+            let (provider, query) = provider::fill_in(provider, &template.query, &values)?;
+            Ok(Rendered { provider, query, comparison: None })
+        }
+        (Some(own), kept) => {
+            let comparison = of_both(own, kept.as_ref())?;
+            compare::check_provider(&provider).map_err(|problem| format!("provider {problem}"))?;
+            fill_comparison(provider, &comparison, &values)
+        }
+        (None, Some(_)) => Err("compares both versions; give the metric compare: {} instead of bounds".to_owned()),
+    }
+}
+
+fn fill_comparison(provider: MetricProvider, comparison: &Comparison, values: &Values) -> Result<Rendered, String> {
+    let filled = comparison.queries.iter().map(|(field, query)| match render(query, values) {
+        Ok(text) => Ok((field.clone(), text)),
+        Err(problem) => Err(format!("compare.{field}: {problem}")),
+    });
+    let queries = filled.collect::<Result<Vec<_>, _>>()?;
+    let query = queries.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
+    Ok(Rendered { provider, query, comparison: Some(Comparison { queries, ..comparison.clone() }) })
 }
 
 fn find(name: &str, kept: impl Fn(&str) -> Option<MetricTemplateSpec>) -> Result<MetricTemplateSpec, String> {

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::comparison::{Compare, ProportionsState};
+use super::comparison::{Compare, ComparisonState};
 pub use super::providers::{
     Datadog, DatadogApi, JobProvider, MetricProvider, PodsProvider, Prometheus, SecretRef, Web,
 };
@@ -78,7 +78,7 @@ pub struct Metric {
     /// A query that is kept elsewhere; instead of `query`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<TemplateRef>,
-    /// Questions that compare the canary with the stable version; instead of a query and bounds. Of steps only.
+    /// Compares the canary with the stable version, instead of a query and bounds; with a `template` by its questions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
     /// The smallest good value.
@@ -177,8 +177,13 @@ pub struct MetricTemplateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<MetricProvider>,
     /// The question; see `query` of a metric.
-    #[schemars(length(min = 1, max = 8192))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
     pub query: String,
+    /// Questions that compare the canary with the stable version, instead of `query`, for metrics that have `compare`. What
+    /// else is said here stands where such a metric says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
     /// Values that a metric gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -288,7 +293,7 @@ pub struct MetricStatus {
     pub next_time: Option<Time>,
     /// What a comparison keeps between looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comparison: Option<ProportionsState>,
+    pub comparison: Option<ComparisonState>,
     /// The last measurements, oldest first; earlier ones are in events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]

@@ -319,6 +319,12 @@ fn provider(schema: &mut Value, path: &str) -> Result<(), Error> {
 
 /// What holds for `MetricTemplate`.
 pub(super) fn metric_template(schema: &mut Value) -> Result<(), Error> {
+    rule(
+        schema,
+        "spec",
+        "(has(self.query) && self.query != '') != has(self.compare)",
+        "give the template a query, or questions to compare: exactly one of the two",
+    )?;
     by_name(schema, "spec.arguments")?;
     provider(schema, "spec.provider")
 }

@@ -8,21 +8,22 @@ use std::{
 };
 
 mod history;
+mod looks;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     analysis::{
-        Answer, Sample, ask, compare,
+        Answer, Sample, ask,
         judge::{self, Finding},
         metric::{Analysis, Metric},
         templates,
     },
     api::{
-        analysis::{AnalysisPhase, MetricStatus},
+        analysis::{AnalysisPhase, MetricStatus, MetricTemplate},
         v1beta1::Rollout,
     },
     rollout::release,
@@ -52,7 +53,12 @@ A file names a Rollout and what was recorded of each metric, oldest first:
     latency: range.json            # an answer of /api/v1/query_range
     errors:                        # of a metric that compares; one entry a look, null: no series
     - {canary: {failures: 2, requests: 100}, stable: {failures: 9, requests: 900}}
+    slow:                          # of buckets: how many requests took at most so long
+    - {canary: {buckets: {0.1: 90, 0.5: 99, +Inf: 100}}, stable: {buckets: {0.1: 880, 0.5: 898, +Inf: 900}}}
+    memory:
+    - {canary: {value: 210}, stable: {value: 195}}
   expected: {success-rate: Failed, latency: Passed}
+  templates: [errors.yaml]         # MetricTemplates by which metrics compare, if they are no built-in ones
 
 Exit code 1: a verdict is not the expected one; without `expected`, a metric has failed or cannot be judged.")]
 pub struct Args {
@@ -70,6 +76,8 @@ struct Recording {
     series: BTreeMap<String, Value>,
     #[serde(default)]
     expected: BTreeMap<String, AnalysisPhase>,
+    #[serde(default)]
+    templates: Vec<String>,
 }
 
 /// Runs the command.
@@ -115,16 +123,22 @@ pub fn test(file: &Path) -> anyhow::Result<Report> {
         whole => serde_json::from_value(whole.clone()).context("rollout")?,
     };
     let (analysis, is_background) = choose(&rollout, recording.step)?;
+    let mut kept = BTreeMap::new();
+    for name in &recording.templates {
+        let template: MetricTemplate = yaml::from_str(&read(name)?).with_context(|| name.to_owned())?;
+        kept.insert(template.metadata.name.unwrap_or_default(), template.spec);
+    }
     let mut report = Report { text: String::new(), is_good: true };
     for (name, series) in &recording.series {
         let Some(metric) = analysis.metrics.iter().find(|m| m.name == *name) else {
             let known: Vec<&str> = analysis.metrics.iter().map(|m| m.name.as_str()).collect();
             bail!("series.{name}: the analysis has no such metric; it has {}", known.join(", "));
         };
-        if let Some(comparison) = metric.comparison() {
-            let looks: Vec<Option<Counted>> =
-                serde_json::from_value(series.clone()).with_context(|| format!("series.{name}"))?;
-            let verdict = judge_looks(metric, comparison, &looks, &mut report.text);
+        let comparison = templates::comparison(metric, |name| kept.get(name).cloned())
+            .map_err(|problem| anyhow!("metric {name}: {problem}"))?;
+        if let Some(comparison) = comparison {
+            let looks = looks::read(&comparison, series).with_context(|| format!("series.{name}"))?;
+            let verdict = looks::judge_all(metric, &comparison, &looks, is_background, &mut report.text);
             report.is_good &= is_expected(&recording, name, verdict, &mut report.text);
             continue;
         }
@@ -236,51 +250,6 @@ fn judge_all(metric: &Metric, series: &Series, is_background: bool, out: &mut St
         due = if waits { next.as_second() } else { due.saturating_add(metric.interval) };
     }
     status.next_time.get_or_insert_with(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(due)));
-    out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
-    status.phase
-}
-
-/// What one look counted.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Counted {
-    canary: Requests,
-    stable: Requests,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Requests {
-    failures: f64,
-    requests: f64,
-}
-
-/// Looks as often as the metric says; prints every look and the verdict.
-fn judge_looks(
-    metric: &Metric,
-    comparison: &compare::Comparison,
-    looks: &[Option<Counted>],
-    out: &mut String,
-) -> AnalysisPhase {
-    let mut status = MetricStatus::default();
-    let mut due = metric.delay;
-    for look in looks {
-        let at = Timestamp::from_second(due).unwrap_or(Timestamp::UNIX_EPOCH);
-        let answers = match look {
-            Some(Counted { canary, stable }) => {
-                [canary.failures, canary.requests, stable.failures, stable.requests].map(Answer::Value)
-            }
-            None => [const { Answer::Empty }; 4],
-        };
-        let look = answers.map(|answer| Sample { at, answer });
-        let (finding, text) = compare::take_in(&mut status, metric, comparison, &metric.name, &look);
-        status.phase = judge::phase(&status, metric, false);
-        out.push_str(&format!("  {} +{due:>5} s  {:<12} {text}\n", metric.name, finding.as_str()));
-        if status.phase != AnalysisPhase::Running {
-            break;
-        }
-        due = due.saturating_add(metric.interval);
-    }
     out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
     status.phase
 }

@@ -109,6 +109,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Empty => "empty",
         Answer::Text(_) => "text",
         Answer::Several { .. } => "several",
+        Answer::Histogram(_) => "histogram",
         Answer::Unavailable(_) => "unavailable",
         Answer::Mistake(_) => "mistake",
     }

@@ -109,16 +109,16 @@ impl Machine<'_> {
         let due = status.next_time.get_or_insert_with(first).0;
         let namespace = self.snap.rollout.metadata.namespace.clone().unwrap_or_default();
         let provider = &question.provider;
-        let asks = |due| match metric.comparison() {
+        let asks = |due| match &question.comparison {
             _ if provider.pods.is_some() || provider.job.is_some() => Vec::new(),
-            Some(_) => ask::of_look(provider, &namespace, &question.counts, metric.interval, due),
+            Some(comparison) => ask::of_look(provider, &namespace, comparison, metric.interval, due),
             None => vec![Ask::new(provider, &namespace, text, metric.interval, due)],
         };
         let asked = asks(due);
         let sample = |ask: &Ask| self.snap.samples.get(&ask.id).filter(|sample| sample.at >= due);
-        let taken_in = match (metric.comparison(), asked.first()) {
+        let taken_in = match (&question.comparison, asked.first()) {
             (Some(comparison), _) => compare::complete(due, asked.iter().map(sample))
-                .map(|look| compare::take_in(status, metric, comparison, text, &look)),
+                .map(|look| compare::take_in(status, metric, comparison, text, &look, is_background)),
             (None, Some(ask)) => sample(ask).map(|sample| judge::take_in(status, metric, text, sample)),
             (None, None) => {
                 let answer = match &provider.job {
@@ -126,9 +126,14 @@ impl Machine<'_> {
                     None => Some(self.ask_pods(text)),
                     Some(job) => self.ask_job(&metric.name, job, text, due, is_stored),
                 };
-                answer
-                    .map(|answer| Sample { at: self.snap.now, answer })
-                    .map(|sample| judge::take_in(status, metric, text, &sample))
+                answer.map(|answer| {
+                    let found = judge::take_in(status, metric, text, &Sample { at: self.snap.now, answer });
+                    // A Job takes its time, which is no delay of the question.
+                    if provider.job.is_some() && status.without_data == 0 {
+                        status.next_time = Some(Time(ask::after(self.snap.now, metric.interval, text)));
+                    }
+                    found
+                })
             }
         };
         if let Some((finding, said)) = taken_in {

@@ -1,27 +1,7 @@
 //! Two means of bounded values, one value of each version an interval.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::{Judgement, LimitError, Limits, words};
-use crate::api::comparison::Scales;
-
-/// Sums of what was seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-struct Sums {
-    canary: f64,
-    stable: f64,
-    /// Of the differences.
-    squares: f64,
-}
-
-/// Everything that is kept between looks.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct MeansState {
-    looks: u32,
-    sums: Sums,
-    scales: Scales,
-}
+use crate::api::comparison::{MeansState, Scales};
 
 /// Compares the means of a value that is bad when it is high.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +35,12 @@ impl Means {
         &self.state
     }
 
+    /// Begins anew.
+    pub fn renew(&mut self) {
+        let scales = Scales::new(self.limits.tolerance, self.limits.effect, self.high - self.low);
+        self.state = MeansState { scales, ..MeansState::default() };
+    }
+
     /// Takes in the values of one interval. `false` if one is no number.
     pub fn look(&mut self, canary: f64, stable: f64) -> bool {
         if canary.is_nan() || stable.is_nan() {
@@ -64,7 +50,7 @@ impl Means {
         let (difference, range) = (canary - stable, self.high - self.low);
         let state = &mut self.state;
         let looks = f64::from(state.looks);
-        let seen = Seen { looks, sum: state.sums.canary - state.sums.stable, squares: state.sums.squares };
+        let seen = Seen { looks, sum: state.canary - state.stable, squares: state.squares };
         state.looks = state.looks.saturating_add(1);
         for evidence in &mut state.scales.worse {
             let scale = range + evidence.margin;
@@ -76,9 +62,9 @@ impl Means {
             let stake = seen.stake(evidence.margin, scale, -1.0, evidence.margin);
             evidence.take(state.looks, (stake * (evidence.margin - difference) / scale).ln_1p());
         }
-        state.sums.canary += canary;
-        state.sums.stable += stable;
-        state.sums.squares += difference * difference;
+        state.canary += canary;
+        state.stable += stable;
+        state.squares += difference * difference;
         true
     }
 
@@ -91,8 +77,8 @@ impl Means {
             state.looks,
             &words::Seen {
                 what,
-                canary: (state.sums.canary / looks, u64::from(state.looks)),
-                stable: (state.sums.stable / looks, u64::from(state.looks)),
+                canary: (state.canary / looks, u64::from(state.looks)),
+                stable: (state.stable / looks, u64::from(state.looks)),
                 unit: words::Unit::Own(unit),
             },
         )

@@ -97,6 +97,13 @@ impl Proportions {
         &self.state
     }
 
+    /// Begins anew, knowing what rates to expect.
+    pub fn renew(&mut self) {
+        let (canary_past, stable_past) = (self.state.canary_past, self.state.stable_past);
+        let scales = Scales::new(self.limits.tolerance, self.limits.effect, 1.0);
+        self.state = ProportionsState { canary_past, stable_past, scales, ..ProportionsState::default() };
+    }
+
     #[cfg(test)]
     pub(super) fn bare(limits: Limits) -> Proportions {
         let scales = Scales::bare(limits.tolerance, limits.effect);

@@ -1,114 +1,180 @@
 //! Two quantiles, by counting what lies above a boundary.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use super::{Counts, Judgement, LimitError, Limits, Proportions, ProportionsState, words::grouped};
+use crate::api::comparison::{Bucket, Histogram};
 
-use super::{Counts, Judgement, LimitError, Limits, Proportions, ProportionsState};
-
-/// A histogram of one version in one interval, as Prometheus keeps it: how many requests took at most so long.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Buckets {
-    /// Upper bound and number of requests at or below it; ascending, the last bound is infinite.
-    bounds: Vec<(f64, u64)>,
-}
-
-impl Buckets {
-    /// From cumulative counts in any order. A count that is lower than one of a smaller bound, as scrapes of several
-    /// pods may make it, is raised to it.
-    pub fn cumulative(counts: impl IntoIterator<Item = (f64, u64)>) -> Buckets {
-        let mut bounds: Vec<(f64, u64)> = counts.into_iter().filter(|(bound, _)| !bound.is_nan()).collect();
+impl Histogram {
+    /// From cumulative counts in any order, as Prometheus keeps them. A count that is lower than one of a smaller bound, as
+    /// scrapes of several pods may make it, is raised to it. `None` without the infinite bound, or with a bound twice.
+    pub fn cumulative(counts: impl IntoIterator<Item = (f64, u64)>) -> Option<Histogram> {
+        let mut bounds: Vec<(f64, u64)> = counts.into_iter().collect();
         bounds.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut least = 0;
         for (_, count) in &mut bounds {
             least = least.max(*count);
             *count = least;
         }
-        Buckets { bounds }
+        let (last, requests) = bounds.pop()?;
+        let is_sound = last == f64::INFINITY
+            && bounds.iter().all(|(bound, _)| bound.is_finite())
+            && bounds.iter().zip(bounds.iter().skip(1)).all(|(a, b)| a.0 < b.0);
+        let buckets = bounds.into_iter().map(|(le, count)| Bucket { le, count }).collect();
+        is_sound.then_some(Histogram { requests, buckets })
     }
 
-    /// All requests.
-    pub fn requests(&self) -> u64 {
-        self.bounds.last().map_or(0, |(_, count)| *count)
+    /// Adds what was counted later. `false`, and nothing added, if the bounds are others.
+    fn add(&mut self, more: &Histogram) -> bool {
+        let are_same = self.buckets.len() == more.buckets.len()
+            && self.buckets.iter().zip(&more.buckets).all(|(ours, theirs)| is_same(ours.le, theirs.le));
+        if are_same {
+            self.requests = self.requests.saturating_add(more.requests);
+            for (ours, theirs) in self.buckets.iter_mut().zip(&more.buckets) {
+                ours.count = ours.count.saturating_add(theirs.count);
+            }
+        }
+        are_same
     }
 
     /// The smallest finite bound at or below which at least this part of the requests lies.
     fn boundary(&self, quantile: f64) -> Option<f64> {
-        let wanted = quantile * self.requests() as f64;
-        let found = self.bounds.iter().find(|(_, count)| *count as f64 >= wanted);
-        found.map(|(bound, _)| *bound).filter(|bound| bound.is_finite())
+        let wanted = quantile * self.requests as f64;
+        self.buckets.iter().find(|bucket| bucket.count as f64 >= wanted).map(|bucket| bucket.le)
     }
 
     /// Requests above the boundary. `None` if no bucket ends there.
     fn above(&self, boundary: f64) -> Option<Counts> {
-        let (_, at_most) = self.bounds.iter().find(|(bound, _)| *bound == boundary)?;
-        Some(Counts::new(self.requests() - at_most, self.requests()))
+        let bucket = self.buckets.iter().find(|bucket| is_same(bucket.le, boundary))?;
+        Some(Counts::new(self.requests.saturating_sub(bucket.count), self.requests))
     }
 }
 
-/// Everything that is kept between looks.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct QuantilesState {
-    /// What counts as slow. Absent until the stable version had enough requests to tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    boundary: Option<f64>,
-    shares: ProportionsState,
+/// Bounds may change in their last digit on their way through JSON.
+fn is_same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * a.abs()
 }
 
-/// Compares a quantile. What counts as slow is fixed by the stable version in the first interval with enough requests,
-/// or by the user; from then on it is the share of slow requests that is compared.
+/// What is kept between looks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuantilesState {
+    /// What counts as slow. Absent until the stable version had enough requests to tell.
+    pub slow: Option<f64>,
+    /// Until then, its requests so far.
+    pub before: Option<Histogram>,
+    /// Slow requests of all, of both versions.
+    pub shares: Option<ProportionsState>,
+}
+
+/// What came of a look.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Look {
+    /// It counts.
+    Compared,
+    /// What counts as slow is not known yet.
+    Choosing(String),
+    /// It cannot be used, for this reason.
+    Unusable(String),
+}
+
+/// Compares a quantile. What counts as slow is fixed by the stable version's first requests, or by the user; from then on it
+/// is the share of slow requests that is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantiles {
     quantile: f64,
-    least: u64,
-    boundary: Option<f64>,
+    /// Requests that tell what is slow.
+    enough: u64,
+    slow: Option<f64>,
+    before: Histogram,
     shares: Proportions,
 }
 
 impl Quantiles {
-    /// The limits' differences are of the share of slow requests: for the 99th percentile an effect of 0.01 is twice as
-    /// many of them. A boundary, if given, must be the bound of a bucket.
-    pub fn new(quantile: f64, boundary: Option<f64>, limits: Limits) -> Result<Quantiles, LimitError> {
+    /// Before the first look. The limits' differences are of the share of slow requests: for the 99th percentile an effect
+    /// of 0.01 is twice as many of them. What counts as `slow`, if given, must be the bound of a bucket.
+    pub fn new(quantile: f64, slow: Option<f64>, limits: Limits) -> Result<Quantiles, LimitError> {
         if !(quantile > 0.0 && quantile < 1.0) {
-            return Err(LimitError(format!("the quantile is {quantile}; it must be between 0 and 1")));
+            return Err(LimitError(format!("quantile is {quantile}; it must be between 0 and 1")));
         }
-        Ok(Quantiles { quantile, least: limits.least.max(1), boundary, shares: Proportions::new(limits)? })
+        if let Some(slow) = slow.filter(|slow| !slow.is_finite()) {
+            return Err(LimitError(format!("slow is {slow}; it must be a bound of the histogram")));
+        }
+        // One slow request is expected among so many.
+        let some = (1.0 / (1.0 - quantile)).ceil().min(1e6);
+        let enough = limits.least.max(some as u64);
+        Ok(Quantiles { quantile, enough, slow, before: Histogram::default(), shares: Proportions::new(limits)? })
+    }
+
+    #[cfg(test)]
+    pub(super) fn bare(quantile: f64, limits: Limits) -> Quantiles {
+        Quantiles { shares: Proportions::bare(limits), ..Quantiles::new(quantile, None, limits).unwrap() }
     }
 
     /// Goes on from what was kept.
-    pub fn resume(quantile: f64, limits: Limits, state: QuantilesState) -> Result<Quantiles, LimitError> {
-        let fresh = Quantiles::new(quantile, state.boundary, limits)?;
-        Ok(Quantiles { shares: Proportions::resume(limits, state.shares)?, ..fresh })
+    pub fn resume(
+        quantile: f64,
+        slow: Option<f64>,
+        limits: Limits,
+        state: QuantilesState,
+    ) -> Result<Quantiles, LimitError> {
+        let fresh = Quantiles::new(quantile, slow.or(state.slow), limits)?;
+        let shares = state.shares.map_or(Ok(fresh.shares.clone()), |shares| Proportions::resume(limits, shares))?;
+        Ok(Quantiles { shares, before: state.before.unwrap_or_default(), ..fresh })
     }
 
     /// What to keep until the next look.
     pub fn state(&self) -> QuantilesState {
-        QuantilesState { boundary: self.boundary, shares: self.shares.state().clone() }
+        QuantilesState {
+            slow: self.slow,
+            before: Some(&self.before).filter(|before| before.requests > 0).cloned(),
+            shares: Some(self.shares.state().clone()),
+        }
     }
 
-    /// What counts as slow, once it is known.
-    pub fn boundary(&self) -> Option<f64> {
-        self.boundary
+    /// Begins anew, with the same boundary.
+    pub fn renew(&mut self) {
+        self.shares.renew();
     }
 
-    /// Takes in one interval. `false` if it could not be used: too few requests to tell what is slow, the quantile lies
-    /// above the last finite bound, or the histogram has no bucket that ends at the boundary.
-    pub fn look(&mut self, canary: &Buckets, stable: &Buckets) -> bool {
-        let Some(boundary) = self.boundary else {
-            // The interval that chooses is not compared: its boundary was not known before it.
-            self.boundary = (stable.requests() >= self.least).then(|| stable.boundary(self.quantile)).flatten();
-            return self.boundary.is_some();
+    /// Takes in one interval.
+    pub fn look(&mut self, canary: &Histogram, stable: &Histogram) -> Look {
+        let Some(slow) = self.slow else { return self.choose(stable) };
+        match canary.above(slow).zip(stable.above(slow)) {
+            Some((canary, stable)) => {
+                self.shares.look(canary, stable);
+                Look::Compared
+            }
+            None => Look::Unusable(format!("no bucket of the histogram ends at {slow}")),
+        }
+    }
+
+    /// Intervals that choose are not compared, so that the boundary does not depend on what is judged by it.
+    fn choose(&mut self, stable: &Histogram) -> Look {
+        if !self.before.add(stable) {
+            self.before = stable.clone();
+        }
+        let seen = self.before.requests;
+        if seen < self.enough {
+            return Look::Choosing(format!(
+                "{} of {} requests of the stable version that tell what is slow",
+                grouped(seen),
+                grouped(self.enough)
+            ));
+        }
+        let Some(slow) = self.before.boundary(self.quantile) else {
+            self.before = Histogram::default();
+            let part = self.quantile * 100.0;
+            return Look::Unusable(format!(
+                "less than {part} % of the stable version's requests are within the last bound of the histogram"
+            ));
         };
-        let Some((canary, stable)) = canary.above(boundary).zip(stable.above(boundary)) else { return false };
-        self.shares.look(canary, stable);
-        true
+        (self.slow, self.before) = (Some(slow), Histogram::default());
+        Look::Choosing(format!("slow is what takes longer than {slow}"))
     }
 
-    /// What is shown now. `unit` follows the boundary in the message, as in "s".
-    pub fn judge(&self, unit: &str) -> Judgement {
-        match self.boundary {
-            Some(boundary) => self.shares.judge(&format!("slower than {boundary}{unit}:")),
-            None => self.shares.judge("slow requests"),
+    /// What is shown now, of a metric of this name.
+    pub fn judge(&self, what: &str) -> Judgement {
+        match self.slow {
+            Some(slow) => self.shares.judge(&format!("{what} above {slow}:")),
+            None => self.shares.judge(what),
         }
     }
 }

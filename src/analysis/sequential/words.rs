@@ -58,7 +58,7 @@ fn number(value: f64) -> String {
 }
 
 /// `2070` as `2,070`.
-fn grouped(count: u64) -> String {
+pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -77,13 +77,13 @@ fn confidence(error: f64) -> String {
 
 pub(super) fn judge(limits: &Limits, scales: &Scales, looks: u32, seen: &Seen<'_>) -> Judgement {
     let has_least = seen.canary.1 >= limits.least && seen.stable.1 >= limits.least;
-    let verdict = match (scales.is_worse(looks, limits.false_alarm), scales.is_harmless(looks, limits.missed)) {
+    let verdict = match (scales.is_worse(looks, limits.alarm()), scales.is_harmless(looks, limits.missed)) {
         _ if !has_least => Verdict::Undecided,
         (_, true) => Verdict::NotWorse,
         (true, false) => Verdict::Worse,
         (false, false) => Verdict::Undecided,
     };
-    let at_least = scales.at_least(looks, limits.false_alarm);
+    let at_least = scales.at_least(looks, limits.alarm());
     let below = scales.below(looks, limits.missed);
     let is_exhausted = verdict == Verdict::Undecided && limits.most.is_some_and(|most| seen.canary.1 >= most);
     let unit = &seen.unit;

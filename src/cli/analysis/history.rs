@@ -143,8 +143,8 @@ impl Trial<'_> {
             report.text.push_str(&format!("{}\n", metric.name));
             let question = templates::resolve(metric, &values, |name| self.kept.get(name).cloned());
             let question = question.map_err(|problem| anyhow::anyhow!("metric {}: {problem}", metric.name))?;
-            if metric.comparison().is_some() || question.provider.prometheus.is_none() {
-                let why = if metric.comparison().is_some() {
+            if metric.is_comparison() || question.provider.prometheus.is_none() {
+                let why = if metric.is_comparison() {
                     "there was no other version to compare with"
                 } else {
                     "its provider keeps no history"

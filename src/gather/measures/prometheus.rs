@@ -10,7 +10,10 @@ use super::{
     http::Failure,
     servers::{Dialect, impossible, part},
 };
-use crate::analysis::{Answer, ask::Ask};
+use crate::{
+    analysis::{Answer, ask::Ask},
+    api::comparison::Histogram,
+};
 
 /// By which Mimir, Cortex and Thanos tell tenants apart.
 const TENANT: &str = "x-scope-orgid";
@@ -23,8 +26,8 @@ impl Dialect for Prometheus {
         post(ask, &format!("{address}/api/v1/query"), &[("query", &ask.query)])
     }
 
-    fn read(&self, _: &Ask, body: &[u8]) -> Result<Answer, Failure> {
-        read(body)
+    fn read(&self, ask: &Ask, body: &[u8]) -> Result<Answer, Failure> {
+        read(body, ask.is_of_buckets)
     }
 
     fn objection(&self, body: &[u8]) -> Option<String> {
@@ -115,6 +118,8 @@ struct Found<T> {
 
 #[derive(Deserialize)]
 struct Series {
+    #[serde(default)]
+    metric: Labels,
     /// Absent for a native histogram.
     #[serde(default)]
     value: Option<Point>,
@@ -127,11 +132,34 @@ impl Series {
     }
 }
 
+/// What is read of a series' labels.
+#[derive(Default, Deserialize)]
+struct Labels {
+    #[serde(default)]
+    le: Option<String>,
+}
+
+/// As much as a histogram has; more is none.
+const MOST_BUCKETS: usize = 100;
+
+/// The buckets of one histogram; `None` where they are none, or of several.
+fn histogram(series: &[Series]) -> Option<Histogram> {
+    if series.len() > MOST_BUCKETS {
+        return None;
+    }
+    let bucket = |series: &Series| {
+        let (bound, count) = (series.metric.le.as_deref()?.parse().ok()?, series.number().ok()?);
+        // As what was counted is extrapolated, it has fractions.
+        (0.0..1e15).contains(&count).then(|| (bound, count.round() as u64))
+    };
+    Histogram::cumulative(series.iter().map(bucket).collect::<Option<Vec<(f64, u64)>>>()?)
+}
+
 /// Seconds since 1970, and a number as text.
 #[derive(Deserialize)]
 struct Point(serde::de::IgnoredAny, String);
 
-fn read(body: &[u8]) -> Result<Answer, Failure> {
+fn read(body: &[u8], is_of_buckets: bool) -> Result<Answer, Failure> {
     let reply: Option<Reply> = serde_json::from_slice(body).ok();
     let Some(data) = reply.and_then(|reply| reply.data) else {
         return Err(Failure::Mistake("the answer is none of Prometheus' HTTP API".to_owned()));
@@ -140,6 +168,9 @@ fn read(body: &[u8]) -> Result<Answer, Failure> {
         "scalar" => number(&result::<Point>(body)?.1).map(Answer::Value),
         "vector" => {
             let series = result::<Vec<Series>>(body)?;
+            if is_of_buckets && let Some(histogram) = histogram(&series) {
+                return Ok(Answer::Histogram(histogram));
+            }
             let numbers: Result<Vec<f64>, Failure> = series.iter().map(Series::number).collect();
             Ok(Answer::of(numbers?.into_iter()))
         }

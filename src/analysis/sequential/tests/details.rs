@@ -92,7 +92,7 @@ fn limits_that_make_no_sense_are_named() {
     assert_eq!(of(|l| l.tolerance = 0.01), "tolerance is 0.01 and effect 0.01; the tolerance must be the smaller one");
     assert_eq!(of(|l| l.burst = 0), "burst is 0; it must be at least 1");
     let range = Means::new(1.0, 1.0, Limits::default()).unwrap_err().to_string();
-    assert_eq!(range, "the range of the values is 0; its end must be above its beginning");
+    assert_eq!(range, "range is 0; its max must be above its min");
 }
 
 #[test]

@@ -195,3 +195,35 @@ fn a_canary_that_gets_worse_later_is_found_after_a_bad_hour_of_both() {
     });
     assert!(found.is_some_and(|looks| looks < 40), "{found:?}");
 }
+
+#[test]
+fn a_comparison_without_an_end_raises_no_more_alarms_in_all_its_rounds() {
+    let (mut alarms, mut rounds) = (0, 0);
+    let mut chance = Chance(80);
+    let limits = Limits { false_alarm: 0.05, missed: 0.05, effect: 0.05, round: 1, ..Limits::default() };
+    for _ in 0..2_000 {
+        let mut comparison = Proportions::bare(limits);
+        let mut round = 1;
+        for _ in 0..60 {
+            comparison.look(chance.failures(30, 0.02), chance.failures(270, 0.02));
+            match comparison.judge("errors").verdict {
+                Verdict::Worse => {
+                    alarms += 1;
+                    break;
+                }
+                Verdict::NotWorse => {
+                    round += 1;
+                    comparison = Proportions::bare(Limits { round, ..limits });
+                }
+                Verdict::Undecided => {}
+            }
+        }
+        rounds += round;
+    }
+    println!(
+        "| without an end, 60 looks | 2,000 null releases, {rounds} rounds | called worse: {:.2} % | 5 % |",
+        f64::from(alarms) / 20.0
+    );
+    assert!(rounds > 10_000, "there are rounds: {rounds}");
+    assert!(alarms <= 100, "{alarms} of 2,000");
+}
