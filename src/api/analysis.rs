@@ -71,7 +71,7 @@ pub struct Metric {
     /// of the pods), `stable-service`, `canary-service`, `step` (1-based), `interval`, and the template's arguments. Between
     /// quotes it becomes a part of the text, in the text of a regular expression one that matches nothing but itself;
     /// elsewhere a quoted text, and `step` and `interval` a number and a duration. `canary-pods` (names) and `canary-ips`
-    /// are regular expressions that match the pods of the new version.
+    /// are regular expressions that match the pods of the new version, `stable-pods` and `stable-ips` the workload's others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8192))]
     pub query: Option<String>,

@@ -230,7 +230,9 @@ impl Machine<'_> {
             ("canary-revision", of_sub(|s| &s.canary_revision)),
             ("canary-hash", text(new.as_ref().map_or("", |new| &new.hash))),
             ("canary-pods", QueryValue::Pattern(names_pattern(names))),
-            ("canary-ips", QueryValue::Pattern(self.addresses(names))),
+            ("canary-ips", QueryValue::Pattern(self.addresses(|name| names.contains(name)))),
+            ("stable-pods", QueryValue::Pattern(self.pods_but(names))),
+            ("stable-ips", QueryValue::Pattern(self.addresses(|name| !names.contains(name)))),
             ("step", QueryValue::Bare(sub.map_or(0, |s| s.current_step_index).to_string())),
         ];
         if let Some(traffic) = &scope.traffic {
@@ -240,9 +242,14 @@ impl Machine<'_> {
         values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn addresses(&self, names: &PodNames) -> String {
-        let pods = self.snap.pods.iter().filter(|pod| names.contains(object::name(pod)));
+    fn addresses(&self, is_meant: impl Fn(&str) -> bool) -> String {
+        let pods = self.snap.pods.iter().filter(|pod| is_meant(object::name(pod)));
         alternatives(pods.map(|pod| object::text(pod, &["status", "podIP"])).filter(|ip| !ip.is_empty()))
+    }
+
+    /// Pods of the workload that are not of the new version.
+    fn pods_but(&self, names: &PodNames) -> String {
+        alternatives(self.snap.pods.iter().map(|pod| object::name(pod)).filter(|name| !names.contains(name)))
     }
 }
 

@@ -203,6 +203,7 @@ fn values(rollout: &Rollout) -> anyhow::Result<Values> {
         ("canary-hash", text(stable)),
         ("canary-pods", Value::Pattern(format!("{}-.+", literal(workload)))),
         ("canary-ips", Value::Pattern(".+".to_owned())),
+        ("stable-ips", Value::Pattern(".+".to_owned())),
         ("step", Value::Bare("1".to_owned())),
     ];
     if let Some(traffic) = &scope.traffic {
