@@ -27,7 +27,11 @@ use tidegate::{
     analysis::Answer,
     api::object,
     lua::{Engine, Limits},
-    rollout::{Effect, Plan, calls::Outcome, decide},
+    rollout::{
+        Effect, Plan,
+        calls::{Body, Outcome},
+        decide,
+    },
     traffic::routes::Missing,
     yaml,
 };
@@ -152,6 +156,7 @@ struct Replies {
 enum Replied {
     Status(u16),
     Body(u16, String),
+    Probed(BTreeMap<u16, u32>),
     Unavailable(String),
     Mistake(String),
 }
@@ -161,6 +166,7 @@ impl Replied {
         match self {
             Replied::Status(status) => Outcome::Answered { status: *status, body: String::new(), retry_after: None },
             Replied::Body(status, body) => Outcome::Answered { status: *status, body: body.clone(), retry_after: None },
+            Replied::Probed(statuses) => Outcome::Probed(statuses.clone()),
             Replied::Unavailable(why) => Outcome::Unavailable(why.clone()),
             Replied::Mistake(why) => Outcome::Mistake(why.clone()),
         }
@@ -400,7 +406,12 @@ fn render(world: &World, plan: &Plan) -> Value {
     }
     if !plan.calls.is_empty() {
         let body = |body: &str| serde_json::from_str(body).unwrap_or_else(|_| json!(body));
-        let calls = plan.calls.iter().map(|c| json!({"to": c.to, "due": c.due, "url": c.url, "body": body(&c.body.1)}));
+        let calls = plan.calls.iter().map(|c| match &c.body {
+            Body::Post(_, text) => json!({"to": c.to, "due": c.due, "url": c.url, "body": body(text)}),
+            Body::Probe { count } => {
+                json!({"to": c.to, "due": c.due, "url": c.url, "headers": c.headers, "count": count, "timeout": c.timeout})
+            }
+        });
         rendered.insert("calls".into(), calls.collect());
     }
     Value::Object(rendered)

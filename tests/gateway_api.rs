@@ -10,9 +10,18 @@
 
 mod release;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::future::BoxFuture;
 use include_dir::{Dir, include_dir};
+use jiff::Timestamp;
 use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams},
@@ -21,7 +30,10 @@ use kube::{
 use release::Release;
 use serde_json::{Value, json};
 use tidegate::{
-    cli::demo::world::{install, manifests},
+    cli::demo::world::{install, manifests, options},
+    controller::Options,
+    gather::desk::Answerer,
+    rollout::calls::{Body, Call, Outcome as Answered, Reply},
     sim::{
         Cluster, Gvr,
         traffic::{Outcome, Request, route},
@@ -285,4 +297,78 @@ fn a_refused_route_goes_and_the_one_before_comes_back() {
             speaking.abort();
         },
     );
+}
+
+/// A gateway that routes as it says, and answers what is for the canary with 503 while it is broken.
+#[derive(Clone)]
+struct Broken {
+    cluster: Cluster,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Answerer<Call> for Broken {
+    fn answer<'a>(&'a self, call: &'a Call, at: Timestamp) -> BoxFuture<'a, Reply> {
+        let Body::Probe { count } = call.body else { panic!("{call:?}") };
+        assert_eq!(call.url.as_deref(), Some("http://gateway.infra/"));
+        let request = call.headers.iter().filter(|(name, _)| name != "host");
+        let request = request.fold(Request::get(), |request, (name, value)| request.header(name, value));
+        let share = send(&self.cluster, &request).by_label("version").get("2").copied().unwrap_or_default();
+        let canary = (share * f64::from(count)).round() as u32;
+        let bad = if self.is_broken.load(Ordering::SeqCst) { 503 } else { 200 };
+        let mut statuses = BTreeMap::new();
+        for (status, times) in [(200, count - canary), (bad, canary)] {
+            *statuses.entry(status).or_default() += times;
+        }
+        statuses.retain(|_, times| *times > 0);
+        Box::pin(async move { Reply { at, outcome: Answered::Probed(statuses) } })
+    }
+}
+
+/// It takes every route, and the step is not done until requests are answered.
+#[test]
+fn a_route_that_is_taken_and_answered_with_503() {
+    let change = |object: &mut Value| {
+        if object["kind"] == "Rollout" {
+            object["spec"]["strategy"]["canary"]["trafficRoutings"][0]["proof"] =
+                json!({"url": "http://gateway.infra/", "headers": [{"name": "Host", "value": "shop.example.com"}]});
+        }
+    };
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let set_up = |cluster: &Cluster| {
+        let gateway = Broken { cluster: cluster.clone(), is_broken: is_broken.clone() };
+        Options { caller: Arc::new(move |_, _| Box::new(gateway.clone())), ..options(cluster) }
+    };
+    let tell = async |story: Story| {
+        let speaking = tokio::spawn(gateway(Arc::new(Story(story.0.clone())), |_| None));
+        sleep(Duration::from_secs(5)).await;
+        story.change("2").await;
+        story.paused_at(1).await;
+        assert_eq!(story.status()["proof"]["message"], "21 requests to http://gateway.infra/: 200 for 21");
+
+        is_broken.store(true, Ordering::SeqCst);
+        story.approve().await;
+        let fails = "the traffic proof of step 2 fails: 5 requests to http://gateway.infra/: 503 for 5";
+        story.until("unproven", |s| s["message"].as_str().is_some_and(|m| m == fails)).await;
+        assert_eq!(story.status()["currentStepState"], "StepTrafficRouting", "by the header of the step's match");
+        story.until("taken back", |s| !s["refusedRoutes"].is_null()).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(canary_weight(&story.route()), 20, "the routes of the step that was proven");
+
+        is_broken.store(false, Ordering::SeqCst);
+        sleep(Duration::from_secs(300)).await;
+        assert_eq!(canary_weight(&story.route()), 20, "nobody knows that it is mended");
+        for paused in [true, false] {
+            let patch = json!({"spec": {"strategy": {"paused": paused}}});
+            story.patch("rollouts.kruise.io/v1beta1", "Rollout", "shop", patch).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        story.paused_at(2).await;
+        assert_eq!(story.status()["proof"]["phase"], "Proven");
+        story.approve().await;
+        story.paused_at(3).await;
+        story.approve().await;
+        story.completed().await;
+        speaking.abort();
+    };
+    release::play_with(|| begin(change), set_up, |release| tell(Story(release)));
 }

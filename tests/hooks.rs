@@ -27,7 +27,7 @@ use tidegate::{
     cli::demo::world::{CONTROLLER, install, manifests, options},
     controller::{self, Options},
     gather::desk::Answerer,
-    rollout::calls::{Call, Outcome, Reply},
+    rollout::calls::{Body, Call, Outcome, Reply},
     sim::{Cluster, Gvr},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -60,7 +60,8 @@ impl Answerer<Call> for Servers {
     fn answer<'a>(&'a self, call: &'a Call, at: Timestamp) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let body: Value = serde_json::from_str(&call.body.1).unwrap();
+            let Body::Post(_, body) = &call.body else { panic!("{call:?}") };
+            let body: Value = serde_json::from_str(body).unwrap();
             let said = self.says.lock().unwrap().get(body["hook"].as_str().unwrap()).cloned();
             self.sent.lock().unwrap().push(body);
             let outcome = match said {

@@ -40,7 +40,7 @@ use tidegate::{
         measures::http::Web,
     },
     rollout::{
-        calls::{Call, Kind, Outcome, Reply},
+        calls::{Body, Call, Kind, Outcome, Reply},
         notifications::message::{About, taken, write},
     },
     sim::{Cluster, Gvr},
@@ -74,7 +74,8 @@ impl Answerer<Call> for Receivers {
             let outcome = if *self.is_away.lock().unwrap() {
                 Outcome::Unavailable("connection refused".into())
             } else {
-                let body = self.take(call, &serde_json::from_str(&call.body.1).unwrap());
+                let Body::Post(_, body) = &call.body else { panic!("{call:?}") };
+                let body = self.take(call, &serde_json::from_str(body).unwrap());
                 Outcome::Answered { status: 200, body, retry_after: None }
             };
             Reply { at, outcome }
@@ -291,8 +292,8 @@ async fn send(receiver: &Receiver, reference: &str) -> Result<Option<String>, (S
         due: Timestamp::UNIX_EPOCH,
         to: "receiver".into(),
         url: message.url,
-        body: message.body,
-        headers: message.headers,
+        body: Body::Post(message.body.0, message.body.1),
+        headers: message.headers.into_iter().map(|(name, value)| (name.into(), value)).collect(),
         timeout: 60,
         secret: None,
         trust: None,

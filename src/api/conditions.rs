@@ -118,6 +118,10 @@ pub mod reasons {
     pub const HOOK_STUCK: &str = "HookStuck";
     /// The Job of a gate has failed, or cannot be made.
     pub const GATE_FAILED: &str = "GateFailed";
+    /// The gateway answers as the traffic proof of a step wants it.
+    pub const TRAFFIC_PROVEN: &str = "TrafficProven";
+    /// It does not, or the requests cannot be sent.
+    pub const TRAFFIC_UNPROVEN: &str = "TrafficUnproven";
     /// People could not be told of something.
     pub const NOTIFICATION_FAILED: &str = "NotificationFailed";
     /// A gate of a step was passed.

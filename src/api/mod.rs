@@ -26,6 +26,7 @@ pub mod hooks;
 pub mod keys;
 pub mod notifications;
 pub mod object;
+pub mod proof;
 pub mod providers;
 mod rules;
 pub mod v1alpha1;

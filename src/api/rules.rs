@@ -182,6 +182,12 @@ pub(super) fn rollout_v1beta1(schema: &mut Value) -> Result<(), Error> {
 pub(super) fn traffic_routing(schema: &mut Value) -> Result<(), Error> {
     keywords(schema, "spec.objectRef", json!({"minItems": 1, "maxItems": 16}))?;
     traffic_routing_ref(schema, "spec.objectRef[]")?;
+    rule(
+        schema,
+        "spec.objectRef[]",
+        "!has(self.proof)",
+        "a TrafficRouting that is shared has no steps to prove: give the proof to a Rollout's own trafficRoutings",
+    )?;
     keywords(schema, "spec.strategy.matches", json!({"maxItems": 16}))?;
     route_match(schema, "spec.strategy.matches[]")?;
     header_modifier(schema, "spec.strategy.requestHeaderModifier")
@@ -384,6 +390,7 @@ fn traffic_routing_ref(schema: &mut Value, path: &str) -> Result<(), Error> {
         "has(self.httpRouteName) && self.httpRouteName != ''",
         "name the HTTPRoute in httpRouteName",
     )?;
+    keywords(schema, &format!("{path}.proof.expectStatus[]"), json!({"minimum": 200, "maximum": 599}))?;
     for list in ["customNetworkRefs", "networkRefs"] {
         keywords(schema, &format!("{path}.{list}"), json!({"maxItems": 64}))?;
         reference(schema, &format!("{path}.{list}[]"))?;

@@ -57,7 +57,7 @@ pub struct Args {
     /// Addresses of metrics servers that Rollouts may name, such as http://prometheus.monitoring:9090 [default: any]
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
     metrics_servers: Vec<String>,
-    /// Hosts at which hooks of Rollouts may be, such as gate.example.com, *.hooks.svc or 10.0.0.7:8443 [default: any but the
+    /// Hosts at which hooks and traffic proofs of Rollouts may be, such as gate.example.com, *.hooks.svc or 10.0.0.7:8443 [default: any but the
     /// controller's own machine and link]
     #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
     hook_hosts: Vec<String>,

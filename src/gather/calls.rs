@@ -1,6 +1,7 @@
-//! Sends what plans want sent to servers of the user's: hooks, and receivers of notifications.
+//! Sends what plans want sent to servers of the user's: hooks, receivers of notifications, and gateways that are probed.
 
 pub mod hosts;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +26,13 @@ use super::{
     },
 };
 use crate::{
-    rollout::calls::{Call, Kind, Outcome, Reply},
+    rollout::calls::{Body, Call, Kind, Outcome, Reply},
     telemetry::Metrics,
 };
 
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 64 * 1024;
+const AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 
 impl Question for Call {
     type Answer = Reply;
@@ -57,13 +59,13 @@ impl Answerer<Call> for Nobody {
 
 /// Sends to real servers.
 pub struct Sender {
-    /// How hooks are reached.
+    /// How hooks and gateways are reached.
     pub hooks: Arc<dyn Http>,
     /// How receivers of notifications are reached.
     pub receivers: Arc<dyn Http>,
     /// Secrets and certificates.
     pub logins: Option<Logins>,
-    /// Where hooks of Rollouts may be.
+    /// Where hooks and traffic proofs of Rollouts may be.
     pub hosts: Hosts,
     /// Counts.
     pub metrics: Metrics,
@@ -72,9 +74,12 @@ pub struct Sender {
 impl Answerer<Call> for Sender {
     fn answer<'a>(&'a self, call: &'a Call, at: Timestamp) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
-            let limit = Duration::from_secs(call.timeout.clamp(1, 60).unsigned_abs());
+            let limit = match call.body {
+                Body::Post(..) => limit(call),
+                Body::Probe { .. } => Duration::from_secs(probe::LONGEST),
+            };
             let outcome = match tokio::time::timeout(limit, self.exchange(call, at)).await {
-                Ok(Ok(response)) => read(&response),
+                Ok(Ok(outcome)) => outcome,
                 Ok(Err(Failure::Unavailable(why))) => Outcome::Unavailable(why),
                 Ok(Err(Failure::Mistake(why))) => Outcome::Mistake(why),
                 Err(_) => Outcome::Unavailable(format!("no answer within {} seconds", limit.as_secs())),
@@ -89,7 +94,7 @@ impl Answerer<Call> for Sender {
 }
 
 impl Sender {
-    async fn exchange(&self, call: &Call, at: Timestamp) -> Result<Response<Bytes>, Failure> {
+    async fn exchange(&self, call: &Call, at: Timestamp) -> Result<Outcome, Failure> {
         let login = match (&call.secret, &self.logins) {
             (None, _) => Login::default(),
             (Some(keys), Some(logins)) => logins.part(&keys.namespace, &keys.name, &keys.prefix).await?,
@@ -101,7 +106,7 @@ impl Sender {
             let keys = call.secret.as_ref().map(|keys| format!("Secret {} has no {}url", keys.name, keys.prefix));
             return Err(Failure::Mistake(keys.unwrap_or_else(|| "it has no address".to_owned())));
         };
-        if call.kind == Kind::Hook {
+        if call.kind != Kind::Notification {
             self.hosts.check(url).map_err(Failure::Mistake)?;
             let name = call.secret.as_ref().map(|keys| keys.name.as_str()).unwrap_or_default();
             login.check(url).map_err(|why| Failure::Mistake(format!("Secret {name} {why}")))?;
@@ -114,29 +119,45 @@ impl Sender {
             (None, _) => login.ca.clone(),
         };
         let http = match call.kind {
-            Kind::Hook => &self.hooks,
+            Kind::Hook | Kind::Proof => &self.hooks,
             Kind::Notification => &self.receivers,
         };
-        let response = http.send(request(call, url, &login, at)?, ca.as_deref()).await?;
+        let request = match &call.body {
+            Body::Post(content_type, body) => request(call, url, &login, at, (content_type, body))?,
+            Body::Probe { count } => {
+                return probe::probe(http.as_ref(), call, (url, *count), limit(call), ca.as_deref()).await;
+            }
+        };
+        let response = http.send(request, ca.as_deref()).await?;
         if let (401 | 403, Some(keys), Some(logins)) = (response.status().as_u16(), &call.secret, &self.logins) {
             logins.forget(&keys.namespace, &keys.name);
         }
-        Ok(response)
+        Ok(read(&response))
     }
 }
 
-fn request(call: &Call, url: &str, login: &Login, at: Timestamp) -> Result<Request<Bytes>, Failure> {
-    let (content_type, body) = &call.body;
+/// How long one answer may take.
+fn limit(call: &Call) -> Duration {
+    Duration::from_secs(call.timeout.clamp(1, 60).unsigned_abs())
+}
+
+fn request(
+    call: &Call,
+    url: &str,
+    login: &Login,
+    at: Timestamp,
+    (content_type, body): (&str, &str),
+) -> Result<Request<Bytes>, Failure> {
     let seconds = at.as_second().to_string();
     let mut request = Request::post(url)
         .header(ACCEPT, "application/json")
-        .header(CONTENT_TYPE, *content_type)
-        .header(USER_AGENT, concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, content_type)
+        .header(USER_AGENT, AGENT)
         .header("idempotency-key", &call.id)
         .header("webhook-id", &call.id)
         .header("webhook-timestamp", &seconds);
     for (name, value) in &call.headers {
-        request = request.header(*name, value);
+        request = request.header(name.as_ref(), value);
     }
     for (name, value) in &login.headers {
         request = request.header(name, value);
@@ -144,7 +165,7 @@ fn request(call: &Call, url: &str, login: &Login, at: Timestamp) -> Result<Reque
     if let Some(key) = &login.signing_key {
         request = request.header("webhook-signature", signature(key, &call.id, &seconds, body)?);
     }
-    request.body(body.clone().into()).map_err(|error| Failure::Mistake(format!("cannot be called: {error}")))
+    request.body(body.to_owned().into()).map_err(|error| Failure::Mistake(format!("cannot be called: {error}")))
 }
 
 /// As [Standard Webhooks](https://www.standardwebhooks.com) has it: HMAC-SHA256 over id, time and body. A key that begins
@@ -178,6 +199,8 @@ fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Answered { status: 200..300, .. } => "ok",
         Outcome::Answered { .. } => "refused",
+        Outcome::Probed(statuses) if statuses.keys().all(|status| (200..400).contains(status)) => "ok",
+        Outcome::Probed(_) => "refused",
         Outcome::Unavailable(_) => "unavailable",
         Outcome::Mistake(_) => "mistake",
     }

@@ -3,6 +3,8 @@
 //! A route that is refused may lose every request that it is for, so it does not stay: the routes of the last step that
 //! was taken come back, or those from before the release. They stay until something about the step's own routes changes.
 
+use serde_json::json;
+
 use super::{
     machine::Machine,
     plan::{Effect, Purpose},
@@ -12,6 +14,8 @@ use super::{
 use crate::{
     api::{
         conditions::{StepState, reasons},
+        object::digest,
+        proof::ProofPhase,
         v1beta1::RefusedRoutes,
     },
     traffic::{
@@ -45,24 +49,61 @@ impl Machine<'_> {
         };
         let Some(message) = refusal else {
             self.status.refused_routes = None;
-            if self.is_routing_step() && self.networks.iter().any(|n| n.acceptance.is_some()) {
-                self.status.routed_step_index = Some(self.sub().current_step_index);
-            }
             return Ok(());
         };
-        let context = self.context(traffic, release);
-        let version = routes::version(&self.networks, &context, &step.strategy)?;
+        self.take_back(traffic, release, step, message)
+    }
+
+    /// The routes of the present step are taken, by somebody's word: they come back if later ones are not.
+    pub(super) fn note_routed(&mut self, release: &Release) {
+        if release.proof.is_some() || self.networks.iter().any(|n| n.acceptance.is_some()) {
+            self.status.routed_step_index = Some(self.sub().current_step_index);
+        }
+    }
+
+    /// Whether no gateway has changed its mind about the routes of a step that is in place. They stay: what it was that it
+    /// took back, such as a grant or a listener, is not theirs.
+    pub(super) fn check_gateways(&self, traffic: Option<&Traffic>) -> Turn {
+        if traffic.is_none() {
+            return Ok(());
+        }
+        match acceptance(&self.networks, &self.snap.engine, self.snap.now)? {
+            Acceptance::Refused(message) | Acceptance::Undated { refusal: Some(message) } => Err(Wait::stall(
+                reasons::GATEWAY_REFUSED,
+                format!("{message}. The step was in place before, and is not left until its gateway takes it again"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The routes of a step lose requests: those before them come back.
+    pub(super) fn take_back(
+        &mut self,
+        traffic: &Traffic,
+        release: &Release,
+        step: &ReleaseStep,
+        message: String,
+    ) -> Turn {
+        let version = self.version(traffic, release, step)?;
         // Stored before anything is put back, so that what is put back is not tried again at once.
         self.status.refused_routes = Some(RefusedRoutes { version, message: message.clone() });
         self.look_again(self.snap.now);
-        Err(refused(&message))
+        Err(self.refused(&message))
+    }
+
+    /// Tells what a step makes of the routes, and what proves it, from anything else.
+    fn version(&self, traffic: &Traffic, release: &Release, step: &ReleaseStep) -> Turn<String> {
+        let version = routes::version(&self.networks, &self.context(traffic, release), &step.strategy)?;
+        let Some(proof) = &release.proof else { return Ok(version) };
+        let ingress = self.ingress.as_ref().and_then(|ingress| ingress.stable.as_deref().ok());
+        let ingress = ingress.map(|i| json!([i.get("spec"), i.pointer("/metadata/annotations")]));
+        Ok(digest(&json!([version, format!("{proof:?}"), ingress])))
     }
 
     /// Keeps routes that were refused away, until something about them changes.
     pub(super) fn avoid_refused(&mut self, traffic: &Traffic, release: &Release, step: &ReleaseStep) -> Turn {
         let Some(refused_routes) = self.status.refused_routes.clone() else { return Ok(()) };
-        let context = self.context(traffic, release);
-        if routes::version(&self.networks, &context, &step.strategy)? != refused_routes.version {
+        if self.version(traffic, release, step)? != refused_routes.version {
             self.status.refused_routes = None;
             return Ok(());
         }
@@ -78,7 +119,7 @@ impl Machine<'_> {
         if !writes.is_empty() {
             self.write(Effect::Routes { purpose, writes, tried: Vec::new() });
         }
-        Err(refused(&refused_routes.message))
+        Err(self.refused(&refused_routes.message))
     }
 
     /// The routes from before the release. What they refer to stays: the step may be tried again.
@@ -95,14 +136,15 @@ impl Machine<'_> {
     fn is_routing_step(&mut self) -> bool {
         self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
     }
-}
 
-fn refused(message: &str) -> Wait {
-    Wait::stall(
-        reasons::GATEWAY_REFUSED,
-        format!(
-            "{message}. The routes before this step are back in place; mend the object, its script or the plan, or set \
-             spec.strategy.paused to true and back to false to try again"
-        ),
-    )
+    fn refused(&self, message: &str) -> Wait {
+        let is_unproven = self.status.proof.as_ref().is_some_and(|proof| proof.phase == ProofPhase::Unproven);
+        Wait::stall(
+            if is_unproven { reasons::TRAFFIC_UNPROVEN } else { reasons::GATEWAY_REFUSED },
+            format!(
+                "{message}. The routes before this step are back in place; mend the object, its script or the plan, or \
+                 set spec.strategy.paused to true and back to false to try again"
+            ),
+        )
+    }
 }

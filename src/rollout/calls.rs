@@ -1,9 +1,11 @@
 //! Requests to servers of the user's: a decision says what is to be sent, and reads in a later snapshot what came back.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// A POST request. Two with the same id and moment are one.
+/// A request, or several of the same kind. Two with the same id and moment are one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Call {
@@ -15,11 +17,11 @@ pub struct Call {
     pub to: String,
     /// Where it is sent to; absent: what the Secret says.
     pub url: Option<String>,
-    /// Content type and body.
-    pub body: (&'static str, String),
+    /// What is sent.
+    pub body: Body,
     /// Headers that are no secret.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, String)>,
     /// Seconds in which the answer has to be there.
     pub timeout: i64,
     /// Login and signature.
@@ -30,6 +32,19 @@ pub struct Call {
     pub kind: Kind,
 }
 
+/// What is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Body {
+    /// One POST request: content type and body.
+    Post(&'static str, String),
+    /// So many GET requests, each by a connection of its own.
+    Probe {
+        /// How many.
+        count: u32,
+    },
+}
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,6 +53,8 @@ pub enum Kind {
     Hook,
     /// The administrator wants people to know.
     Notification,
+    /// The author of a Rollout wants to know that his gateway routes as it says.
+    Proof,
 }
 
 impl Kind {
@@ -46,6 +63,7 @@ impl Kind {
         match self {
             Kind::Hook => "hook",
             Kind::Notification => "notification",
+            Kind::Proof => "proof",
         }
     }
 }
@@ -85,6 +103,8 @@ pub enum Outcome {
         /// Seconds of the header `Retry-After`.
         retry_after: Option<i64>,
     },
+    /// Answers to probes: how many of each status.
+    Probed(BTreeMap<u16, u32>),
     /// Nobody answered in time. It may pass.
     Unavailable(String),
     /// It cannot be sent so: a missing Secret, an address that is not allowed, a certificate. A person must mend it.

@@ -278,6 +278,7 @@ impl Machine<'_> {
         sub.paused_step_index = None;
         self.status.routed_step_index = None;
         self.status.refused_routes = None;
+        self.status.proof = None;
         self.forget_rejected();
         let sub = self.sub();
         sub.observed_workload_generation = object::int(workload.object(), &["metadata", "generation"]);

@@ -10,7 +10,7 @@ use serde_json::json;
 use self::answer::Meaning;
 pub use self::spec::{Hook, read};
 use super::{
-    calls::{Call, Keys, Kind, Reply, backoff},
+    calls::{Body, Call, Keys, Kind, Reply, backoff},
     clock::second_before,
     machine::Machine,
     release::Release,
@@ -275,7 +275,7 @@ impl Machine<'_> {
             due,
             to: format!("hook {:?}", hook.name),
             url: Some(hook.url.clone()),
-            body: ("application/json", body.to_string()),
+            body: Body::Post("application/json", body.to_string()),
             headers: Vec::new(),
             timeout: hook.timeout,
             secret: secret.map(|name| Keys { namespace: namespace.clone(), name: name.clone(), prefix: String::new() }),

@@ -167,6 +167,7 @@ impl Machine<'_> {
         });
         self.status.routed_step_index = None;
         self.status.refused_routes = None;
+        self.status.proof = None;
         self.status.hooks = None;
         self.forget_scripts();
         self.status.phase = phases::PROGRESSING.to_owned();

@@ -420,6 +420,10 @@ impl<'a> Machine<'a> {
             sub.approved_step_index = None;
             sub.gates.clear();
         }
+        if state == StepState::BeforeStepUpgrade {
+            self.status.proof = None;
+        }
+        let sub = self.sub();
         if state == StepState::BeforeStepUpgrade
             && let Some(analysis) = &mut sub.analysis
         {

@@ -21,6 +21,7 @@ mod machine;
 mod measuring;
 pub mod notifications;
 mod pods;
+mod proof;
 mod rolling;
 mod routing;
 mod scripts;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use self::message::About;
 use super::{
-    calls::{Call, Keys, Kind, backoff, short},
+    calls::{Body, Call, Keys, Kind, backoff, short},
     clock::second_before,
     machine::Machine,
     plan::Event,
@@ -180,8 +180,8 @@ impl Machine<'_> {
                 due,
                 to: format!("receiver {:?}", receiver.name),
                 url: message.url,
-                body: message.body,
-                headers: message.headers,
+                body: Body::Post(message.body.0, message.body.1),
+                headers: message.headers.into_iter().map(|(name, value)| (name.into(), value)).collect(),
                 timeout: TIMEOUT,
                 secret,
                 trust: None,

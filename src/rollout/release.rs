@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{
     gates::{self, Gate},
     hooks::{self, Hook},
+    proof::{self, Proof},
     windows::Windows,
 };
 use crate::{
@@ -125,6 +126,8 @@ pub struct Release {
     pub background: Option<Analysis>,
     /// Servers that are asked before it goes on.
     pub hooks: Vec<Hook>,
+    /// Requests that have to be answered well before a step counts as routed.
+    pub proof: Option<Proof>,
     /// When its steps may begin.
     pub windows: Windows,
     /// Changes when the plan changes in a way that the current step must be executed again.
@@ -367,9 +370,12 @@ fn traffic(
 /// Reads the plan.
 pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
     let strategy = &rollout.spec.strategy;
-    let (path, steps, threshold, patch) = match (&strategy.canary, &strategy.blue_green) {
-        (Some(c), None) => ("canary", &c.steps, &c.failure_threshold, c.patch_pod_template_metadata.clone()),
-        (None, Some(b)) => ("blueGreen", &b.steps, &b.failure_threshold, None),
+    let (path, steps, threshold, patch, routings) = match (&strategy.canary, &strategy.blue_green) {
+        (Some(c), None) => {
+            let patch = c.patch_pod_template_metadata.clone();
+            ("canary", &c.steps, &c.failure_threshold, patch, &c.traffic_routings)
+        }
+        (None, Some(b)) => ("blueGreen", &b.steps, &b.failure_threshold, None, &b.traffic_routings),
         _ => return wrong("spec.strategy", "needs exactly one of canary and blueGreen"),
     };
     if steps.is_empty() {
@@ -410,6 +416,7 @@ pub fn release(rollout: &Rollout) -> Result<Release, SpecError> {
         patch,
         is_paused: strategy.paused,
         hooks: hooks::read(rollout)?,
+        proof: proof(path, routings)?,
         windows: Windows::of(rollout)?,
     })
 }
@@ -453,11 +460,17 @@ fn release_step(field: &str, step: &Step, of: &RolloutStrategy) -> Result<Releas
     Ok(ReleaseStep { replicas, strategy, pause, gates, deadline, on_failure, analysis })
 }
 
+fn proof(path: &str, routings: &[TrafficRoutingRef]) -> Result<Option<Proof>, SpecError> {
+    let proof = routings.first().and_then(|routing| routing.proof.as_ref());
+    let field = format!("spec.strategy.{path}.trafficRoutings[0].proof");
+    proof.map(|proof| proof::spec::read(&field, proof)).transpose()
+}
+
 fn analysis(field: &str, analysis: &api::analysis::Analysis) -> Result<Analysis, SpecError> {
     metric::read(field, analysis).map_err(|(field, problem)| SpecError { field, problem })
 }
 
-/// Hash of the plan without pauses, deadlines, tolerance, metrics and hooks: those may change without executing a step again.
+/// Hash of the plan without pauses, deadlines, tolerance, metrics, hooks and traffic proofs: those may change without executing a step again.
 fn plan_hash(rollout: &Rollout) -> String {
     let mut strategy = serde_json::to_value(&rollout.spec.strategy).unwrap_or(Value::Null);
     if let Some(map) = strategy.as_object_mut() {
@@ -468,6 +481,9 @@ fn plan_hash(rollout: &Rollout) -> String {
     for style in ["canary", "blueGreen"] {
         let Some(map) = strategy.get_mut(style).and_then(Value::as_object_mut) else { continue };
         map.remove("failureThreshold");
+        for routing in map.get_mut("trafficRoutings").and_then(Value::as_array_mut).into_iter().flatten() {
+            routing.as_object_mut().and_then(|routing| routing.remove("proof"));
+        }
         for step in map.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(step) = step.as_object_mut() {
                 for field in ["pause", "gates", "stepDeadlineSeconds", "onStepFailure", "analysis"] {

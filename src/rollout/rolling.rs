@@ -5,6 +5,7 @@ use super::{
     ending::Ending,
     machine::Machine,
     plan::Purpose,
+    proof::SETTLING_SECONDS,
     release::{Pause, Release, ReleaseStep, Scope, Traffic},
     turn::{Turn, Wait},
 };
@@ -268,8 +269,12 @@ impl Machine<'_> {
                 self.take_shared(scope)?;
                 self.label_pods(scope, workload, release)?;
                 if let Some(traffic) = routed {
-                    let settling = (format!("routes of step {index}"), Self::grace(traffic, false));
+                    let unless_said =
+                        if release.proof.is_some() { SETTLING_SECONDS } else { Self::grace(traffic, false) };
+                    let settling = (format!("routes of step {index}"), traffic.grace.unwrap_or(unless_said));
                     self.route(traffic, workload, release, step, (&settling.0, settling.1))?;
+                    self.prove(traffic, release, step)?;
+                    self.note_routed(release);
                     self.event(reasons::TRAFFIC_ROUTED, describe_strategy(index, &step.strategy));
                 }
                 self.set_state(StepState::StepMetricsAnalysis);
@@ -314,7 +319,8 @@ impl Machine<'_> {
                 let pause = match self.barred_jump.take() {
                     Some(wait) => Err(wait),
                     None => self
-                        .check_hooks(index, workload, release)
+                        .check_gateways(routed)
+                        .and_then(|()| self.check_hooks(index, workload, release))
                         .and_then(|()| self.check_gates(index, step, workload, release))
                         .and_then(|()| self.wait_for_pause(index, step, release))
                         .and_then(|()| self.wait_for_next(index, step, workload, release)),
@@ -348,7 +354,8 @@ impl Machine<'_> {
                     let text = format!("step {index} of {} is approved{by}{early}", release.count());
                     self.event(reasons::APPROVED, text);
                 }
-                if self.wait_for_next(index, step, workload, release).is_err() {
+                let barrier = self.check_gateways(routed);
+                if barrier.and_then(|()| self.wait_for_next(index, step, workload, release)).is_err() {
                     // The word is kept, and the step in place, until the next one is let in.
                     self.sub().approved_step_index = Some(index);
                     self.set_state(StepState::StepPaused);

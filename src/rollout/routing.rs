@@ -111,6 +111,7 @@ impl<'a> Machine<'a> {
         if self.sub().current_step_state == StepState::StepTrafficRouting.as_str() {
             self.sub().last_update_time = Some(Time(self.snap.now));
             self.sub().settling = None;
+            self.status.proof = None;
         }
     }
 

@@ -109,7 +109,8 @@ fn through_gateways(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         .iter()
         .map(|row| trial(handle, rig, &name(row.row.name), move |rig| traffic::metrics::play(rig, row)));
     let alerts = trial(handle, rig, &name(traffic::ALERTS), traffic::metrics::alerts);
-    recipes.chain(metered).chain([alerts]).collect()
+    let proof = trial(handle, rig, &name(traffic::proof::ROW.name), traffic::proof::play);
+    recipes.chain(metered).chain([alerts, proof]).collect()
 }
 
 /// Whether a scenario is asked for, as libtest-mimic understands the arguments.

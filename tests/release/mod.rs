@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tidegate::{
     api::v1beta1::Rollout,
     cli::{
-        demo::world::{CONTROLLER, start_controller},
+        demo::world::{CONTROLLER, options},
         rollout::approve::approval_patch,
     },
+    controller::{self, Options},
     sim::{Cluster, Gvr},
 };
 use tokio::time::{Instant, sleep};
@@ -98,13 +99,23 @@ impl Release {
 
 /// Tells a story from the moment on at which the Rollout is healthy.
 pub fn play<F: Future<Output = ()>>(make: impl FnOnce() -> Release, tell: impl FnOnce(Arc<Release>) -> F) {
+    play_with(make, options, tell);
+}
+
+/// The same, with a controller that is set up otherwise.
+pub fn play_with<F: Future<Output = ()>>(
+    make: impl FnOnce() -> Release,
+    options: impl FnOnce(&Cluster) -> Options,
+    tell: impl FnOnce(Arc<Release>) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let release = Arc::new(make());
         // Pods come up before anyone sends requests.
         sleep(Duration::from_secs(30)).await;
         let stop = CancellationToken::new();
-        let task = start_controller(&release.cluster, release.cluster.client(CONTROLLER), stop.clone());
+        let client = release.cluster.client(CONTROLLER);
+        let task = tokio::spawn(controller::run(client, options(&release.cluster), stop.clone()));
         release.healthy().await;
         tell(Arc::clone(&release)).await;
         stop.cancel();

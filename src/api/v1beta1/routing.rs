@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::proof::Proof;
+
 /// The Service that selects the workload's pods, and the objects that route to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +19,9 @@ pub struct TrafficRoutingRef {
     /// `false`: do not create `<service>-canary` (the same as `disableGenerateCanaryService: true`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_canary_service: Option<bool>,
+    /// Requests through the gateway that have to be answered well before a step counts as routed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// An Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressRef>,

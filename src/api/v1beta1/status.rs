@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BlueGreenStatus, CanaryStatus, WorkloadRef};
-use crate::api::{hooks::HooksStatus, notifications::NotificationsStatus, windows::WindowOverride};
+use crate::api::{hooks::HooksStatus, notifications::NotificationsStatus, proof::ProofStatus, windows::WindowOverride};
 
 /// What the controller observed and where the release stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +56,9 @@ pub struct RolloutStatus {
     /// Routes that a gateway did not take; those before them are in place until something about them changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_routes: Option<RefusedRoutes>,
+    /// What the traffic proof of the present step said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofStatus>,
     /// The script that serves each object that routes, during a release; after it, those that served last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<ServingScript>,

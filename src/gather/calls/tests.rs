@@ -14,7 +14,7 @@ fn call(url: &str) -> Call {
         due: Timestamp::UNIX_EPOCH,
         to: "hook \"gate\"".into(),
         url: Some(url.into()),
-        body: ("application/json", r#"{"step":1}"#.into()),
+        body: Body::Post("application/json", r#"{"step":1}"#.into()),
         headers: Vec::new(),
         timeout: 2,
         secret: None,
@@ -130,20 +130,24 @@ async fn hosts_are_the_operators_to_restrict() {
     assert_eq!(http.0.lock().unwrap().len(), 2);
 }
 
+struct Hangs;
+
+impl Http for Hangs {
+    fn send<'a>(&'a self, _: Request<Bytes>, _: Option<&'a str>) -> BoxFuture<'a, Result<Response<Bytes>, Failure>> {
+        Box::pin(std::future::pending())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_is_left() {
-    struct Hangs;
-    impl Http for Hangs {
-        fn send<'a>(
-            &'a self,
-            _: Request<Bytes>,
-            _: Option<&'a str>,
-        ) -> BoxFuture<'a, Result<Response<Bytes>, Failure>> {
-            Box::pin(std::future::pending())
-        }
-    }
-    let reply = sender(Arc::new(Hangs), &[]).answer(&call("https://gate.example/"), Timestamp::UNIX_EPOCH).await;
+    let sender = sender(Arc::new(Hangs), &[]);
+    let reply = sender.answer(&call("https://gate.example/"), Timestamp::UNIX_EPOCH).await;
     assert_eq!(reply.outcome, Outcome::Unavailable("no answer within 2 seconds".into()));
+    // However many requests it is, the first that is not answered ends it.
+    let began = tokio::time::Instant::now();
+    let reply = sender.answer(&proof("https://gate.example/", 100), Timestamp::UNIX_EPOCH).await;
+    assert_eq!(reply.outcome, Outcome::Unavailable("no answer within 1 seconds".into()));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -156,4 +160,75 @@ async fn a_name_that_leads_here_is_refused() {
     let reply = guarded.answer(&call(&named), Timestamp::UNIX_EPOCH).await;
     assert!(matches!(&reply.outcome, Outcome::Unavailable(why) if why.contains("own machine or link")), "{reply:?}");
     served.abort();
+}
+
+fn proof(url: &str, count: u32) -> Call {
+    let headers = vec![("host".into(), "shop.example".to_owned()), ("x-canary".into(), "1".to_owned())];
+    Call { body: Body::Probe { count }, headers, kind: Kind::Proof, timeout: 1, ..call(url) }
+}
+
+/// A gateway that answers each connection with the next of these statuses; what it was sent.
+async fn gateway(statuses: &'static [u16]) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/checkout?a=1", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let mut requests = Vec::new();
+        for status in statuses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut got = Vec::new();
+            while !got.ends_with(b"\r\n\r\n") {
+                got.push(stream.read_u8().await.unwrap());
+            }
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nlocation: http://[::1]/\r\n\r\nok");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            requests.push(String::from_utf8(got).unwrap());
+        }
+        requests
+    });
+    (address, served)
+}
+
+#[tokio::test]
+async fn a_probe_counts_what_a_gateway_answers() {
+    let (address, served) = gateway(&[200, 302, 503, 200]).await;
+    let sender = sender(Arc::new(Web::default()), &["127.0.0.1"]);
+    let reply = sender.answer(&proof(&address, 4), Timestamp::UNIX_EPOCH).await;
+    assert_eq!(reply.outcome, Outcome::Probed([(200, 2), (302, 1), (503, 1)].into()), "a redirect is not followed");
+    let requests = served.await.unwrap();
+    assert_eq!(requests.len(), 4, "each by a connection of its own");
+    for request in requests {
+        let request = request.to_ascii_lowercase();
+        assert!(request.starts_with("get /checkout?a=1 http/1.1\r\n"), "{request}");
+        for header in ["host: shop.example\r\n", "x-canary: 1\r\n", "connection: close\r\n", "user-agent: tidegate/"] {
+            assert!(request.contains(header), "{header}: {request}");
+        }
+        assert_eq!(request.matches("host:").count(), 1, "{request}");
+        assert!(!request.contains("webhook-") && !request.contains("content-type"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn probes_go_where_hooks_may_be() {
+    let http = Arc::new(Kept::default());
+    for (hosts, url, says) in [
+        (&[][..], "http://169.254.169.254/latest/meta-data", "own machine"),
+        (&["gateway.infra"], "http://kubernetes.default/", "--hook-hosts"),
+    ] {
+        let reply = sender(http.clone(), hosts).answer(&proof(url, 3), Timestamp::UNIX_EPOCH).await;
+        assert!(matches!(&reply.outcome, Outcome::Mistake(why) if why.contains(says)), "{reply:?}");
+    }
+    assert!(http.0.lock().unwrap().is_empty(), "nothing is sent");
+    let gateway = proof("http://gateway.infra/", 3);
+    let reply = sender(http.clone(), &["gateway.infra"]).answer(&gateway, Timestamp::UNIX_EPOCH).await;
+    assert_eq!(reply.outcome, Outcome::Probed([(200, 3)].into()));
+    assert_eq!(http.0.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_away_proves_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let reply = sender(Arc::new(Web::default()), &["127.0.0.1"]).answer(&proof(&url, 9), Timestamp::UNIX_EPOCH).await;
+    assert!(matches!(&reply.outcome, Outcome::Unavailable(why) if why.contains("refused")), "{reply:?}");
 }

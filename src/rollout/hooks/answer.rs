@@ -34,6 +34,7 @@ pub fn read(outcome: &Outcome) -> Meaning {
     let (status, body, retry_after) = match outcome {
         Outcome::Unavailable(why) => return Meaning::Unreachable(why.clone()),
         Outcome::Mistake(why) => return Meaning::Mistaken(why.clone()),
+        Outcome::Probed(_) => return Meaning::Mistaken("it was probed, not asked".to_owned()),
         Outcome::Answered { status, body, retry_after } => (*status, body, *retry_after),
     };
     let is_object = body.trim_start().starts_with('{');

@@ -115,6 +115,7 @@ pub fn taken(receiver: &Receiver, outcome: &Outcome) -> Result<Option<String>, (
     let (status, body, retry_after) = match outcome {
         Outcome::Answered { status, body, retry_after } => (*status, body, *retry_after),
         Outcome::Unavailable(why) | Outcome::Mistake(why) => return Err((why.clone(), None)),
+        Outcome::Probed(_) => return Err(("it was probed, not told".to_owned(), None)),
     };
     if !(200..300).contains(&status) {
         return Err((format!("{status} {}", short(body)), retry_after));

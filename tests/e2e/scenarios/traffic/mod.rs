@@ -2,6 +2,7 @@
 
 mod gateways;
 pub mod metrics;
+pub mod proof;
 pub mod story;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -60,8 +61,9 @@ pub const PREFIX: &str = "traffic_";
 /// The programs that the wanted scenarios need beside those that every run has.
 pub fn programs(wanted: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let rows = ROWS.iter().map(|r| (r.name, r.via.programs().to_vec()));
+    let proof = [(proof::ROW.name, proof::ROW.via.programs().to_vec())];
     let metered = metrics::METRICS.iter().map(|m| (m.row.name, m.programs()));
-    let all = rows.chain(metered).chain([(ALERTS, vec!["prometheus"])]);
+    let all = rows.chain(proof).chain(metered).chain([(ALERTS, vec!["prometheus"])]);
     all.filter(|(name, _)| wanted(&format!("{PREFIX}{name}"))).flat_map(|(_, programs)| programs).collect()
 }
 
