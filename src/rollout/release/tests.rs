@@ -229,6 +229,10 @@ fn only_what_a_step_executes_is_in_the_hash() {
     ] {
         assert_eq!(hash(same.clone()), base, "{same}");
     }
+    let routed = |proof: Value| {
+        canary(json!({"trafficRoutings": [{"service": "web", "ingress": {"name": "web"}, "proof": proof}]}))
+    };
+    assert_eq!(hash(routed(json!({"url": "http://a/"}))), hash(routed(Value::Null)), "a proof executes nothing");
     for other in [
         canary(json!({"steps": [{"traffic": "30%"}]})),
         canary(json!({"steps": [{"traffic": "20%"}, {"replicas": 1}]})),
