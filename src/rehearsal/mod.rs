@@ -8,6 +8,7 @@
 
 mod barriers;
 mod deeds;
+mod director;
 mod draw;
 mod judges;
 mod metrics_server;

@@ -1,17 +1,20 @@
 //! What is on stage: the workload, its Service and gateway, the Rollout, and neighbours that nobody may touch.
 
-use std::sync::Arc;
+mod eyes;
+mod rollouts;
 
 use serde_json::{Value, json};
 
-use super::script::{Gateway, Managed, Route, Script, Setup, Step, Style};
+use self::rollouts::int_or_text;
+pub use self::{
+    eyes::{Eyes, is_canary, is_ready},
+    rollouts::{release, revision, rollout, steps, strategy},
+};
+use super::script::{Gateway, Managed, Script, Setup};
 use crate::{
-    api::{
-        keys,
-        object::{self, at, int, text},
-    },
+    api::object,
     cli::demo::world::install,
-    sim::{Builder, Cluster, Delays, Gvr, NEVER_READY, View},
+    sim::{Builder, Cluster, Delays, NEVER_READY},
 };
 
 /// Where everything is.
@@ -178,112 +181,6 @@ pub fn rule(setup: &Setup) -> Option<Value> {
     })
 }
 
-fn int_or_text(text: &str) -> Value {
-    text.parse::<i64>().map_or_else(|_| json!(text), |n| json!(n))
-}
-
-fn step(step: &Step, setup: &Setup) -> Value {
-    let mut object = serde_json::Map::new();
-    if !step.replicas.is_empty() {
-        object.insert("replicas".to_owned(), int_or_text(&step.replicas));
-    }
-    let header = |kind: &str, value: &str| json!([{"headers": [{"type": kind, "name": "version", "value": value}]}]);
-    match step.route {
-        Route::None => {}
-        Route::Weight(weight) if setup.is_old_api => {
-            object.insert("weight".to_owned(), json!(weight));
-        }
-        Route::Weight(weight) => {
-            object.insert("traffic".to_owned(), json!(format!("{weight}%")));
-        }
-        Route::Exact => {
-            object.insert("matches".to_owned(), header("Exact", "canary"));
-        }
-        Route::Regex => {
-            object.insert("matches".to_owned(), header("RegularExpression", "^canary.*$"));
-        }
-    }
-    if let Some(seconds) = step.pause {
-        object.insert("pause".to_owned(), json!({"duration": seconds}));
-    }
-    setup.barriers.of_step(setup, &mut object);
-    object.into()
-}
-
-/// The plan as the Rollout spells it.
-pub fn steps(steps: &[Step], setup: &Setup) -> Value {
-    steps.iter().map(|s| step(s, setup)).collect()
-}
-
-/// What routes, as a Rollout refers to it.
-fn traffic(setup: &Setup) -> Option<Value> {
-    let (api_version, kind, _) = setup.gateway.resource()?;
-    let mut routing = json!({"service": SERVICE});
-    if let Some(grace) = setup.grace {
-        json_patch::merge(&mut routing, &json!({"gracePeriodSeconds": grace}));
-    }
-    let network = |kind: &str| json!({"apiVersion": api_version, "kind": kind, "name": WORKLOAD});
-    let refs = if setup.is_old_api { "networkRefs" } else { "customNetworkRefs" };
-    let reference = match setup.gateway {
-        Gateway::None => return None,
-        Gateway::IstioSubset => json!({refs: [network(kind), network("DestinationRule")]}),
-        Gateway::IstioService => json!({refs: [network(kind)]}),
-        Gateway::HttpRoute => json!({"gateway": {"httpRouteName": WORKLOAD}}),
-        Gateway::Ingress => json!({"ingress": {"name": WORKLOAD, "classType": "nginx"}}),
-    };
-    json_patch::merge(&mut routing, &reference);
-    if setup.is_old_api {
-        json_patch::merge(&mut routing, &json!({"createCanaryService": setup.gateway != Gateway::IstioSubset}));
-    }
-    Some(routing)
-}
-
-/// The Rollout of a setup with a plan.
-pub fn rollout(setup: &Setup, plan: &[Step]) -> Value {
-    let (api_version, kind, _) = setup.workload.resource();
-    let workload = json!({"apiVersion": api_version, "kind": kind, "name": WORKLOAD});
-    let mut style = json!({"steps": steps(plan, setup)});
-    let mut merge = |patch: Value| json_patch::merge(&mut style, &patch);
-    if let Some(threshold) = &setup.threshold {
-        merge(json!({"failureThreshold": int_or_text(threshold)}));
-    }
-    if let Some(routing) = traffic(setup) {
-        if !setup.is_old_api {
-            merge(json!({"disableGenerateCanaryService": setup.gateway == Gateway::IstioSubset}));
-        }
-        merge(json!({"trafficRoutings": [routing]}));
-    }
-    if setup.gateway == Gateway::IstioSubset {
-        merge(json!({"patchPodTemplateMetadata": {"labels": {"version": "canary"}}}));
-    }
-    let (version, reference) = if setup.is_old_api {
-        ("v1alpha1", json!({"objectRef": {"workloadRef": workload}}))
-    } else {
-        ("v1beta1", json!({"workloadRef": workload}))
-    };
-    let mut annotations = json!({});
-    match (setup.style, setup.is_old_api) {
-        (Style::Canary | Style::Partition, true) => {
-            annotations = json!({keys::ROLLING_STYLE: setup.style.as_str()});
-        }
-        (Style::Canary, false) => merge(json!({"enableExtraWorkloadForCanary": true})),
-        (Style::Partition, false) => merge(json!({"enableExtraWorkloadForCanary": false})),
-        (Style::BlueGreen, _) => {}
-    }
-    let mut strategy = json!({setup.strategy_key(): style});
-    if let Some(deadline) = setup.deadline {
-        json_patch::merge(&mut strategy, &json!({"stepDeadlineSeconds": deadline}));
-        if setup.rolls_back {
-            json_patch::merge(&mut strategy, &json!({"onStepFailure": "Rollback"}));
-        }
-    }
-    let mut spec = json!({"strategy": strategy});
-    json_patch::merge(&mut spec, &reference);
-    json_patch::merge(&mut spec, &setup.barriers.of_spec(setup));
-    json!({"apiVersion": format!("rollouts.kruise.io/{version}"), "kind": "Rollout",
-        "metadata": {"name": WORKLOAD, "annotations": annotations}, "spec": spec})
-}
-
 /// A kind of OpenKruise's, without a schema.
 fn kruise(workload: Managed) -> Option<Value> {
     let (api_version, kind, plural) = workload.resource();
@@ -357,132 +254,4 @@ impl Gateway {
             Gateway::Ingress => Some(("networking.k8s.io/v1", "Ingress", "ingresses")),
         }
     }
-}
-
-/// The part of a Rollout's status that tells of the release, in whatever style.
-pub fn release(rollout: &Value) -> &Value {
-    let sub = |key: &str| at(rollout, &["status", key]).filter(|sub| sub.is_object());
-    sub("canaryStatus").or_else(|| sub("blueGreenStatus")).unwrap_or(&Value::Null)
-}
-
-/// The version that a Rollout's status releases, as the status names it.
-pub fn revision(rollout: &Value) -> &str {
-    let sub = release(rollout);
-    match text(sub, &["canaryRevision"]) {
-        "" => text(sub, &["updatedRevision"]),
-        revision => revision,
-    }
-}
-
-/// The plan of a Rollout, as it is written.
-pub fn strategy(rollout: &Value) -> &Value {
-    let style = |key: &str| at(rollout, &["spec", "strategy", key]);
-    style("canary").or_else(|| style("blueGreen")).unwrap_or(&Value::Null)
-}
-
-/// A resource by its API version and plural.
-pub fn gvr(api_version: &str, plural: &str) -> Gvr {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    Gvr::new(group, version, plural)
-}
-
-/// What judges and people look at.
-#[derive(Clone)]
-pub struct Eyes {
-    /// Reads without keeping the cluster alive.
-    pub view: View,
-    rollouts: Gvr,
-    workloads: Gvr,
-    deployments: Gvr,
-    /// Objects that keep the templates of the workload's versions.
-    revisions: Gvr,
-    services: Gvr,
-    pods: Gvr,
-    /// What routes: the gateway's objects, or else Services.
-    pub routes: Gvr,
-    rules: Gvr,
-}
-
-impl Eyes {
-    /// Of a cluster.
-    pub fn new(cluster: &Cluster, setup: &Setup) -> Eyes {
-        let (api_version, _, plural) = setup.workload.resource();
-        let is_deployment = setup.workload == Managed::Deployment;
-        Eyes {
-            view: cluster.view(),
-            rollouts: gvr("rollouts.kruise.io/v1beta1", "rollouts"),
-            workloads: gvr(api_version, plural),
-            deployments: gvr("apps/v1", "deployments"),
-            revisions: gvr("apps/v1", if is_deployment { "replicasets" } else { "controllerrevisions" }),
-            services: gvr("v1", "services"),
-            pods: gvr("v1", "pods"),
-            routes: setup
-                .gateway
-                .resource()
-                .map_or_else(|| gvr("v1", "services"), |(api_version, _, plural)| gvr(api_version, plural)),
-            rules: gvr("networking.istio.io/v1", "destinationrules"),
-        }
-    }
-
-    pub fn rollout(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.rollouts, NAMESPACE, WORKLOAD)
-    }
-
-    pub fn workload(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.workloads, NAMESPACE, WORKLOAD)
-    }
-
-    /// Pods that the workload wants.
-    pub fn replicas(&self) -> Option<i64> {
-        let workload = self.workload()?;
-        // Of a DaemonSet only its own controller knows.
-        int(&workload, &["spec", "replicas"]).or_else(|| int(&workload, &["status", "desiredNumberScheduled"]))
-    }
-
-    pub fn canary(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.deployments, NAMESPACE, CANARY)
-    }
-
-    /// The version that the server names so; empty if there is none.
-    pub fn version_of(&self, revision: &str) -> String {
-        let full = format!("{WORKLOAD}-{revision}");
-        let template =
-            |o: &Value| at(o, &["spec", "template"]).or_else(|| at(o, &["data", "spec", "template"])).map(version);
-        let objects = self.view.list(&self.revisions, Some(NAMESPACE));
-        let found = objects.iter().find(|o| [revision, &full].contains(&object::name(o)));
-        found.and_then(|o| template(o)).unwrap_or_default()
-    }
-
-    pub fn service(&self, name: &str) -> Option<Arc<Value>> {
-        self.view.get(&self.services, NAMESPACE, name)
-    }
-
-    pub fn route(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.routes, NAMESPACE, WORKLOAD).filter(|_| self.routes.resource != "services")
-    }
-
-    pub fn canary_ingress(&self) -> Option<Arc<Value>> {
-        self.view.get(&gvr("networking.k8s.io/v1", "ingresses"), NAMESPACE, CANARY_INGRESS)
-    }
-
-    pub fn rule(&self) -> Option<Arc<Value>> {
-        self.view.get(&self.rules, NAMESPACE, WORKLOAD)
-    }
-
-    /// All pods, those that are going included.
-    pub fn pods(&self) -> Vec<Arc<Value>> {
-        self.view.list(&self.pods, Some(NAMESPACE))
-    }
-}
-
-/// Whether a pod is ready and not going.
-pub fn is_ready(pod: &Value) -> bool {
-    let conditions = at(pod, &["status", "conditions"]).and_then(Value::as_array);
-    !object::is_deleting(pod)
-        && conditions.is_some_and(|c| c.iter().any(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) == "True"))
-}
-
-/// Whether a pod belongs to the canary Deployment.
-pub fn is_canary(pod: &Value) -> bool {
-    object::label(pod, keys::CANARY_DEPLOYMENT).is_some()
 }

@@ -3,9 +3,11 @@
 mod barriers;
 mod bounds;
 mod end;
+mod plan;
 mod proxy;
 mod record;
 mod routes;
+mod shares;
 mod words;
 
 use std::{
@@ -119,11 +121,11 @@ type Judge = fn(&Sight<'_>) -> Result<(), String>;
 const JUDGES: &[(&str, Judge)] = &[
     ("1 capacity before traffic", routes::capacity),
     ("1 drained before removal", routes::drained),
-    ("2 traffic adds up", routes::sums),
+    ("2 traffic adds up", shares::sums),
     ("3 only our leaves", bounds::leaves),
     ("6 no uncontrolled release", bounds::held),
     ("6 only allowed versions", routes::allowed),
-    ("6 the right share", routes::share),
+    ("6 the right share", shares::share),
     ("7 never fewer pods", bounds::ready),
     ("8 a person's word", words::approvals),
     ("10 nothing hijacked", bounds::ours),

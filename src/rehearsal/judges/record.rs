@@ -7,20 +7,19 @@ use serde_json::Value;
 
 use super::{
     barriers, by_controller,
+    plan::PlannedStep,
     routes::{self, Seen, Sent},
-    words::is_winding_up,
 };
 use crate::{
-    api::{
-        keys,
-        object::{self, at, digest, int, text},
-    },
+    api::object::{at, int, text},
     rehearsal::{
-        script::{Gateway, Managed, Setup, Style},
-        world::{Eyes, WORKLOAD, release, revision, strategy, version},
+        script::Setup,
+        world::{Eyes, release, revision},
     },
-    sim::{NEVER_READY, Write},
+    sim::Write,
 };
+
+mod hearing;
 
 /// What a deed of a person or of chance may break by itself, for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,29 +30,6 @@ pub enum Topic {
     Pods,
     /// The controller's clock jumped over a grace time.
     Grace,
-}
-
-/// A step, as judges need it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlannedStep {
-    /// Pods of the new version.
-    pub replicas: Replicas,
-    /// Percent of plain requests.
-    pub weight: i64,
-    /// Whether requests with the header are routed.
-    pub by_header: bool,
-    /// It routes nothing, so that pods of both versions answer for the Service.
-    pub is_open: bool,
-    /// It passes by itself: after seconds, or because it is the last with all pods.
-    pub pause: Option<i64>,
-    pub is_free: bool,
-}
-
-/// Pods, as a step asks for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replicas {
-    Count(i64),
-    Percent(i64),
 }
 
 /// What has happened so far.
@@ -134,133 +110,6 @@ impl Record {
 
     pub fn is_excused(&self, topic: Topic, now: Timestamp) -> bool {
         self.excuses.get(&topic).is_some_and(|until| now <= *until)
-    }
-
-    /// Before the judges: what people did, and whose time has come.
-    pub fn listen(&mut self, write: &Write, setup: &Setup) {
-        if let Some((_, version)) = self.free_from.take_if(|(from, _)| *from <= write.time) {
-            self.free.insert(version);
-        }
-        let null = Value::Null;
-        let (before, after) = (write.before.as_deref().unwrap_or(&null), write.after.as_deref().unwrap_or(&null));
-        let is_workload = write.gvr.resource == setup.workload.resource().2 && write.name == WORKLOAD;
-        if write.gvr.resource == "controllerrevisions" {
-            // Such a workload's own controller names its versions.
-            let version = at(after, &["data", "spec", "template"]).map(version).unwrap_or_default();
-            if let Some(hash) = object::label(after, keys::CONTROLLER_REVISION_HASH) {
-                self.revisions.insert(hash.to_owned(), version.clone());
-            }
-            let suffix = write.name.strip_prefix(WORKLOAD).and_then(|rest| rest.strip_prefix('-'));
-            self.revisions.extend(suffix.map(|suffix| (suffix.to_owned(), version.clone())));
-            self.revisions.insert(write.name.clone(), version);
-        }
-        if by_controller(write) {
-            if is_workload && let Some(template) = at(after, &["spec", "template"]) {
-                // A step that failed is rolled back.
-                let wanted = version(template);
-                self.has_rolled_back |= wanted != self.wanted;
-                self.wanted = wanted;
-            }
-            return;
-        }
-        match (&*write.identity, write.gvr.resource.as_str()) {
-            ("user" | "hpa", _) if is_workload => {
-                let replicas = |o: &Value| int(o, &["spec", "replicas"]);
-                if setup.style != Style::Canary && replicas(after) < replicas(before) {
-                    // In place, its own controller may take every pod that requests are restricted to.
-                    let seconds = if setup.is_slow { 60 } else { 15 };
-                    self.excuse(Topic::Requests, write.time + SignedDuration::from_secs(seconds));
-                    let annotations = at(after, &["spec", "template", "metadata", "annotations"]);
-                    self.is_stranded |= annotations.is_some_and(|a| a.get(NEVER_READY).is_some());
-                }
-                self.hear_of_workload(before, after, write.time);
-            }
-            ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
-            ("chaos", "pods") if setup.workload == Managed::DaemonSet && object::is_deleting(after) => {
-                self.lost += i64::from(!object::is_deleting(before) && version(before) != self.wanted);
-            }
-            _ => {}
-        }
-    }
-
-    fn hear_of_workload(&mut self, before: &Value, after: &Value, now: Timestamp) {
-        let replicas = |o: &Value| int(o, &["spec", "replicas"]);
-        if let (Some(old), Some(new)) = (replicas(before), replicas(after))
-            && old != new
-        {
-            let fewest = self.fewest(now).map_or(old.min(new), |n| n.min(old).min(new));
-            self.fewest = Some((fewest, now + SignedDuration::from_secs(20)));
-            let most = self.most.filter(|(_, until)| now <= *until).map_or(old.max(new), |(n, _)| n.max(old).max(new));
-            self.most = Some((most, now + SignedDuration::from_secs(60)));
-            // Scaling while pods are replaced shares out pods without a look at who is ready.
-            self.excuse(Topic::Pods, now + SignedDuration::from_secs(60));
-        }
-        let null = Value::Null;
-        let template = |o: &Value| at(o, &["spec", "template"]).unwrap_or(&null).clone();
-        let wanted = version(&template(after));
-        if after.is_null() || version(&template(before)) == wanted {
-            return;
-        }
-        self.wanted.clone_from(&wanted);
-        if std::mem::take(&mut self.is_stranded) {
-            // Until its pods are ready.
-            self.excuse(Topic::Requests, now + SignedDuration::from_secs(60));
-        }
-        self.lost = 0;
-        self.revisions.insert(digest(&object::without_nulls(&template(after))), wanted.clone());
-        let is_managed =
-            !self.is_let_go && object::label(before, keys::WORKLOAD_TYPE).is_some() && replicas(after) != Some(0);
-        if !is_managed {
-            self.free.insert(wanted);
-        } else if wanted != self.stable && self.free.remove(&wanted) {
-            // What was approved before was approved for another release.
-            self.revoked.insert(wanted, now);
-        }
-    }
-
-    fn hear_of_rollout(&mut self, before: &Value, after: &Value, setup: &Setup) {
-        let is_let_go = |o: &Value| {
-            o.is_null()
-                || object::is_deleting(o)
-                || at(o, &["spec", "disabled"]) == Some(&Value::Bool(true))
-                // Enabled again, it lets go first all the same.
-                || ["Disabling", "Disabled", "Terminating"].contains(&text(o, &["status", "phase"]))
-        };
-        self.is_let_go = is_let_go(after);
-        if self.is_let_go && !is_let_go(before) {
-            self.free.insert(self.wanted.clone());
-        }
-        if at(before, &["spec", "strategy"]) != at(after, &["spec", "strategy"]) {
-            self.plan = plan_of(after, setup);
-            self.is_plan_new = true;
-        }
-        let (old, new) = (release(before), release(after));
-        let index = int(new, &["currentStepIndex"]).unwrap_or_default();
-        let state = |s: &Value| text(s, &["currentStepState"]).to_owned();
-        let next = int(new, &["nextStepIndex"]).unwrap_or_default();
-        if int(old, &["nextStepIndex"]) != Some(next) {
-            self.jumps.insert(next);
-        }
-        let is_passed = |s: &Value| {
-            let gates = at(s, &["gates"]).and_then(Value::as_array);
-            gates.is_some_and(|g| g.iter().any(|g| g.get("isPassed") == Some(&Value::Bool(true))))
-        };
-        if is_passed(new) && !is_passed(old) {
-            self.gates.insert((self.release, index));
-            self.met.insert("gate-passed");
-        }
-        // Who writes the word at another moment has approved nothing.
-        let is_measured = setup.barriers.metric.is_some() && state(old) == "StepMetricsAnalysis";
-        let was_asked = state(old) == "StepPaused" || is_measured || int(old, &["pausedStepIndex"]) == Some(index);
-        if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
-            let revision = revision(after).to_owned();
-            self.approvals.insert((self.release, revision.clone(), index));
-            if self.is_last(index, &revision)
-                && let Some(version) = self.releasing(after).cloned()
-            {
-                self.free.insert(version);
-            }
-        }
     }
 
     /// Whether all steps after one pass by themselves.
@@ -445,61 +294,4 @@ impl Record {
 pub fn starts_release(before: &Value, after: &Value) -> bool {
     let phase = |o: &Value| text(o, &["status", "phase"]).to_owned();
     phase(after) == "Progressing" && (phase(before) != "Progressing" || revision(before) != revision(after))
-}
-
-/// The plan of a Rollout.
-pub fn plan_of(rollout: &Value, setup: &Setup) -> Vec<PlannedStep> {
-    let steps = at(strategy(rollout), &["steps"]).and_then(Value::as_array);
-    let steps: Vec<&Value> = steps.into_iter().flatten().collect();
-    let count = steps.len();
-    let routed = setup.gateway != Gateway::None;
-    let percent = |value: &Value| value.as_str().and_then(|s| s.trim_end_matches('%').parse::<i64>().ok());
-    steps
-        .into_iter()
-        .enumerate()
-        .map(|(i, step)| {
-            let weight = int(step, &["weight"]).or_else(|| percent(step.get("traffic")?));
-            let by_header = step.get("matches").is_some();
-            let pause = int(step, &["pause", "duration"]);
-            let given = step.get("replicas").map(|v| (v.as_i64(), percent(v)));
-            let replicas = match given {
-                Some((Some(count), _)) => Replicas::Count(count),
-                Some((_, Some(percent))) => Replicas::Percent(percent),
-                _ => Replicas::Percent(weight.unwrap_or(100)),
-            };
-            // A number that happens to be all is no word that nobody need be asked.
-            let is_all = replicas == Replicas::Percent(100);
-            PlannedStep {
-                replicas,
-                weight: weight.filter(|_| routed).unwrap_or(0),
-                by_header: by_header && routed,
-                is_open: setup.has_canary_service() && !by_header && weight.is_none(),
-                pause,
-                is_free: i + 1 == count && pause.is_none() && is_all && setup.style != Style::BlueGreen,
-            }
-        })
-        .collect()
-}
-
-impl PlannedStep {
-    /// Percent of plain and of marked requests.
-    pub fn shares(&self) -> (f64, f64) {
-        if self.by_header { (0.0, 100.0) } else { (self.weight as f64, self.weight as f64) }
-    }
-
-    /// New pods for a workload of so many: in place, a share below all of them leaves one as it was.
-    pub fn target(&self, style: Style, replicas: i64) -> i64 {
-        match self.replicas {
-            Replicas::Count(count) => count.min(replicas),
-            Replicas::Percent(percent) => {
-                let pods = (percent * replicas + 99) / 100;
-                if style == Style::Partition && replicas > 1 && percent != 100 { pods.min(replicas - 1) } else { pods }
-            }
-        }
-    }
-
-    /// Nothing is left to tell apart.
-    pub fn is_whole(&self, style: Style, replicas: i64) -> bool {
-        style == Style::Partition && self.target(style, replicas) >= replicas
-    }
 }
