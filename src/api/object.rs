@@ -137,5 +137,9 @@ pub fn pointer_key(key: &str) -> String {
 /// A short name for a JSON value: for people and for comparing values that this controller wrote itself. What the API
 /// server returns is never identified by it, because servers of different versions default differently.
 pub fn digest(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+    // A value is always JSON. (Its `Display` writes the same, by a slower way.)
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    let hash: [u8; 32] = Sha256::digest(text).into();
+    let [a, b, c, d, e, ..] = hash;
+    format!("{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
 }

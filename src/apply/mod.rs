@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{ApiResource, DeleteParams, Patch, PatchParams, Preconditions},
     core::GroupVersionKind,
 };
 use serde::Serialize;
@@ -25,7 +25,7 @@ use crate::{
         object::{self, ObjectRef},
         v1beta1::{Rollout, RolloutStatus},
     },
-    gather::Cache,
+    gather::{Cache, raw::Raw},
     rollout::{Effect, plan::Purpose},
     telemetry::Metrics,
     traffic::routes::{Change, RouteWrite},
@@ -153,7 +153,7 @@ impl Writer {
             }
         };
         match self.timed(purpose, target, false, call).await? {
-            Some(object) if object.metadata.deletion_timestamp.is_some() => self.remember(target, object),
+            Some(raw) if object::is_deleting(&raw.object) => self.remember(target, raw),
             _ => self.cache.forget(target, uid),
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Writer {
         purpose: Purpose,
         target: &ObjectRef,
         dry_run: bool,
-        call: impl Future<Output = kube::Result<DynamicObject>>,
+        call: impl Future<Output = kube::Result<Raw>>,
     ) -> Result<(), Error> {
         let object = self.timed(purpose, target, dry_run, call).await?;
         if !dry_run {
@@ -200,9 +200,7 @@ impl Writer {
         }
     }
 
-    fn remember(&self, target: &ObjectRef, mut object: DynamicObject) {
-        object.metadata.managed_fields = None;
-        let Ok(mut value) = serde_json::to_value(object) else { return };
+    fn remember(&self, target: &ObjectRef, Raw { object: mut value, .. }: Raw) {
         if let Some(map) = value.as_object_mut() {
             map.insert("apiVersion".to_owned(), json!(target.api_version));
             map.insert("kind".to_owned(), json!(target.kind));
@@ -211,7 +209,7 @@ impl Writer {
         self.cache.put_written(Arc::new(value));
     }
 
-    fn api(&self, target: &ObjectRef) -> Api<DynamicObject> {
+    fn api(&self, target: &ObjectRef) -> Api<Raw> {
         let (group, version) = target.api_version.split_once('/').unwrap_or(("", &target.api_version));
         let gvk = GroupVersionKind::gvk(group, version, &target.kind);
         let resource =
@@ -258,7 +256,7 @@ impl Writer {
     async fn status_call(
         &self,
         target: &ObjectRef,
-        call: impl Future<Output = kube::Result<DynamicObject>>,
+        call: impl Future<Output = kube::Result<Raw>>,
     ) -> Result<(), Error> {
         let result = match within(self.time(target)?, call).await {
             Some(Ok(object)) => {

@@ -13,7 +13,7 @@ use std::{
 use futures::{TryStreamExt, pin_mut};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject},
+    api::ApiResource,
     core::{GroupVersionKind, Status},
     discovery,
     runtime::{
@@ -31,6 +31,7 @@ use super::{
     desk::{Answerer, Clock, Desk},
     measures::{Means, Measures, measures},
     pods::{self, Pods},
+    raw::Raw,
     shelf::{Name, Shelf, name_of},
 };
 use crate::{
@@ -223,7 +224,7 @@ impl Cache {
     /// Follows a kind until it is no longer served or readable.
     async fn follow(&self, key: &Kind, resource: &ApiResource) {
         let (api, config) = if key.1 == "ConfigMap" {
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
+            let api: Api<Raw> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
             (api, config().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
         } else {
             // Of the cluster's webhooks only our own configuration may be read.
@@ -282,9 +283,7 @@ impl Cache {
     }
 
     /// The object as JSON, without what no decision reads.
-    fn raw(&self, key: &Kind, mut object: DynamicObject) -> Option<Arc<Value>> {
-        object.metadata.managed_fields = None;
-        let mut value = serde_json::to_value(object).ok()?;
+    fn raw(&self, key: &Kind, Raw { object: mut value, .. }: Raw) -> Option<Arc<Value>> {
         // Items of a list carry neither.
         let map = value.as_object_mut()?;
         if key.1 == ingress::KIND {

@@ -6,6 +6,7 @@ pub mod collect;
 pub mod desk;
 pub mod measures;
 pub mod pods;
+pub mod raw;
 mod routing;
 mod shelf;
 

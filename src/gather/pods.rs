@@ -9,13 +9,17 @@ use futures::{TryStreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client,
+    api::ApiResource,
     runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::cache::{Change, backoff, config, version};
+use super::{
+    cache::{Change, backoff, config, version},
+    raw::Raw,
+};
 use crate::api::{
     keys,
     object::{self, at},
@@ -113,7 +117,7 @@ impl Pods {
     }
 
     async fn follow(self, key: Key, selector: String) {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.0);
+        let api: Api<Raw> = Api::namespaced_with(self.client.clone(), &key.0, &ApiResource::erase::<Pod>(&()));
         let events = watcher(api, config().labels(&selector)).backoff(backoff());
         pin_mut!(events);
         loop {
@@ -140,7 +144,7 @@ impl Pods {
     }
 
     /// Whether anything changed that a decision reads.
-    fn note(&self, key: &Key, selector: &str, event: watcher::Event<Pod>) -> bool {
+    fn note(&self, key: &Key, selector: &str, event: watcher::Event<Raw>) -> bool {
         let mut watches = self.lock();
         let Some(watched) = watches.get_mut(key).filter(|w| w.selector == selector) else { return false };
         match event {
@@ -149,11 +153,11 @@ impl Pods {
                 false
             }
             watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => {
-                let name = pod.metadata.name.clone().unwrap_or_default();
+                let pod = stripped(&pod.object);
+                let name = object::name(&pod).to_owned();
                 if let Some(listed) = &mut watched.listed {
                     listed.push(name.clone());
                 }
-                let Ok(pod) = serde_json::to_value(pod).map(|pod| stripped(&pod)) else { return false };
                 if watched.pods.get(&name).is_some_and(|known| version(known) > version(&pod)) {
                     // Of before a write of ours.
                     return false;
@@ -169,13 +173,11 @@ impl Pods {
                 true
             }
             watcher::Event::Delete(pod) => {
-                let name = pod.metadata.name.unwrap_or_default();
+                let name = object::name(&pod.object);
                 // A pod that was made anew under the name is another one.
-                let is_known = watched
-                    .pods
-                    .get(&name)
-                    .is_some_and(|known| pod.metadata.uid.as_deref() == Some(object::uid(known)));
-                is_known && watched.pods.remove(&name).is_some()
+                let is_known =
+                    watched.pods.get(name).is_some_and(|known| object::uid(&pod.object) == object::uid(known));
+                is_known && watched.pods.remove(name).is_some()
             }
         }
     }

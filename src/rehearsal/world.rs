@@ -205,7 +205,7 @@ fn kruise(workload: Managed) -> Option<Value> {
 
 /// What every cluster of a setup has, whatever the script.
 fn stage(setup: &Setup) -> anyhow::Result<Builder> {
-    let mut builder = install(Cluster::builder())?.namespace("kruise-rollout");
+    let mut builder = install(Cluster::builder())?.namespace("kruise-rollout").tracks_from_first_apply();
     match setup.gateway {
         Gateway::IstioSubset | Gateway::IstioService => {
             for (plural, kind) in [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule")] {

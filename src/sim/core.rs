@@ -174,6 +174,12 @@ impl Core {
         object
     }
 
+    /// As [`Core::put`], of an object that is of the next version already.
+    pub fn place(&self, state: &mut State, caller: &Caller, kind: &Kind, key: Key, object: Arc<Value>) {
+        let (change, _) = state.store.place(key, object, Instant::now());
+        self.committed(state, caller, kind, change);
+    }
+
     /// Removes an object for a caller; gives its last state.
     pub fn remove(&self, state: &mut State, caller: &Caller, kind: &Kind, key: Key) -> Option<Arc<Value>> {
         let (change, last) = state.store.remove(key, Instant::now())?;

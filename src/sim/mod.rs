@@ -20,6 +20,7 @@ use kube::core::Status;
 use serde_json::Value;
 
 mod admission;
+mod base;
 mod builder;
 mod clock;
 mod compact;
@@ -48,6 +49,7 @@ mod watch;
 mod tests;
 
 pub use self::admission::{AdmissionRequest, Mutator, Operation, hold_workloads};
+pub use self::base::Base;
 pub use self::builder::{Builder, Delays};
 pub use self::clock::Clock;
 pub use self::controllers::kubelet::{FAILS, NEVER_READY, READY_AFTER};
@@ -131,15 +133,7 @@ impl Cluster {
                 "" => "default",
                 given => given,
             };
-            let caller = Caller {
-                identity: Arc::from("user"),
-                verb: Verb::Create,
-                version: registry::split_api_version(&version).1.to_owned(),
-                subresource: None,
-                manager: "user".into(),
-                dry_run: false,
-                internal: false,
-            };
+            let caller = Caller::user(Verb::Create, registry::split_api_version(&version).1);
             let namespace = namespace.to_owned();
             self.core.create(state, &caller, &kind, &namespace, object)
         })

@@ -113,7 +113,8 @@ impl Core {
                 _ => status::not_unique(kind, &name),
             });
         }
-        if !caller.internal && managed_by_hand(&object).is_none() {
+        let is_tracked = !caller.internal && !self.options.tracks_from_first_apply;
+        if is_tracked && managed_by_hand(&object).is_none() {
             managed::track(kind, caller, None, &mut object, &self.timestamp());
         }
         defaults::on_create(kind, &mut object);
@@ -355,6 +356,11 @@ impl Core {
 }
 
 impl Caller {
+    /// Whoever sets a cluster up.
+    pub fn user(verb: super::core::Verb, version: &str) -> Self {
+        Self { verb, internal: false, ..Self::controller("user", version) }
+    }
+
     /// A built-in controller.
     pub fn controller(name: &str, version: &str) -> Self {
         Self {

@@ -156,10 +156,14 @@ impl Store {
 
     /// Stores an object under the next version.
     pub fn put(&mut self, key: Key, mut object: Value, at: Instant) -> (Change, Arc<Value>) {
+        json::set(&mut object, &["metadata", "resourceVersion"], (self.version + 1).to_string());
+        self.place(key, Arc::new(object), at)
+    }
+
+    /// Stores an object that says itself that it is of the next version.
+    pub fn place(&mut self, key: Key, object: Arc<Value>, at: Instant) -> (Change, Arc<Value>) {
         self.version += 1;
         let version = self.version;
-        json::set(&mut object, &["metadata", "resourceVersion"], version.to_string());
-        let object = Arc::new(object);
         let names = self.table_mut(key.kind).objects.entry(key.namespace.clone()).or_default();
         let before = names.insert(key.name.clone(), object.clone());
         self.index(&key, before.as_deref(), Some(&object));

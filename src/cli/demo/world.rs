@@ -12,7 +12,7 @@ use crate::{
     controller::{self, CACHES, Options},
     lua::Engine,
     rollout,
-    sim::{Builder, Cluster},
+    sim::{Base, Builder, Cluster},
     telemetry::{Health, Metrics},
 };
 
@@ -20,23 +20,18 @@ use crate::{
 pub const CONTROLLER: &str = "controller";
 
 /// Adds what an installation brings: the CRDs, and the hold with the policy that says so.
-pub fn install(mut builder: Builder) -> anyhow::Result<Builder> {
-    // Made from types by reflection, which takes longer than all the rest of a small cluster.
-    static OBJECTS: OnceLock<[Vec<Value>; 2]> = OnceLock::new();
-    let [definitions, policies] = match OBJECTS.get() {
-        Some(objects) => objects,
+pub fn install(builder: Builder) -> anyhow::Result<Builder> {
+    // The definitions are made from types by reflection.
+    static BASE: OnceLock<Base> = OnceLock::new();
+    let base = match BASE.get() {
+        Some(base) => base,
         None => {
-            let made = [crd::all()?, policy::all()];
-            OBJECTS.get_or_init(|| made)
+            let made = Base::new([crd::all()?, policy::all()].concat());
+            let made = made.map_err(|status| anyhow::anyhow!("the cluster refuses our objects: {}", status.message))?;
+            BASE.get_or_init(|| made)
         }
     };
-    for definition in definitions {
-        builder = builder.definition(definition.clone());
-    }
-    for object in policies {
-        builder = builder.object(object.clone());
-    }
-    Ok(builder.hold())
+    Ok(builder.base(base).hold())
 }
 
 /// Starts the controller on a cluster, with a client of its own.

@@ -1,6 +1,6 @@
 //! What may be written, and what may run.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Sight, record::Topic, routes};
 use crate::{
@@ -92,10 +92,32 @@ pub fn leaves(sight: &Sight<'_>) -> Result<(), String> {
         }
         object
     };
-    if rest(sight.before()) != rest(sight.after()) {
+    let (before, after) = differing(sight.before(), sight.after(), 2);
+    if rest(&before) != rest(&after) {
         return Err(format!("of {} more changed than {}", sight.write.name, pointers.join(", ")));
     }
     unrelated(sight)
+}
+
+/// Two objects less the fields that are the same in both, down to some depth.
+fn differing(before: &Value, after: &Value, depth: usize) -> (Value, Value) {
+    let (Some(old), Some(new), 1..) = (before.as_object(), after.as_object(), depth) else {
+        return (before.clone(), after.clone());
+    };
+    let (mut left, mut right) = (Map::new(), Map::new());
+    for (key, old) in old.iter().filter(|(key, old)| new.get(*key) != Some(old)) {
+        match new.get(key).map(|new| differing(old, new, depth - 1)) {
+            Some((old, new)) => {
+                left.insert(key.clone(), old);
+                right.insert(key.clone(), new);
+            }
+            None => {
+                left.insert(key.clone(), old.clone());
+            }
+        }
+    }
+    right.extend(new.iter().filter(|(key, _)| !old.contains_key(*key)).map(|(k, v)| (k.clone(), v.clone())));
+    (left.into(), right.into())
 }
 
 /// Whether the controller sets the template back, and may: a step has failed that is to be rolled back.
@@ -155,7 +177,7 @@ pub fn plain(object: &Value) -> Value {
         .iter()
         .filter(|(key, _)| !["apiVersion", "status"].contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
-        .collect::<serde_json::Map<_, _>>()
+        .collect::<Map<_, _>>()
         .into();
     for pointer in [
         "/metadata/resourceVersion",

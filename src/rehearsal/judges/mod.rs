@@ -204,7 +204,9 @@ impl Court {
         if !self.record.is_open {
             return;
         }
-        self.sent = Sent::default();
+        if routes::is_on_the_way(write, &self.setup) {
+            self.sent = Sent::default();
+        }
         self.counts.0 += 1;
         self.counts.1 += usize::from(by_controller(write));
         self.note(write);
@@ -213,7 +215,9 @@ impl Court {
         }
         self.record.listen(write, &self.setup);
         self.proxy.hear(write);
-        self.proxy.learn(write.time);
+        if self.proxy.learn(write.time) {
+            self.sent.forget_late();
+        }
         if self.proxy.next().is_some() {
             self.news.notify_one();
         }

@@ -42,13 +42,20 @@ pub fn concerns(write: &Write, setup: &Setup) -> bool {
     }
 }
 
+/// Whether it writes an object that requests may meet on their way.
+pub fn is_on_the_way(write: &Write, setup: &Setup) -> bool {
+    let resource = write.gvr.resource.as_str();
+    let behind = ["services", "endpointslices", "pods", "destinationrules"];
+    behind.contains(&resource) || is_gateways(resource, setup)
+}
+
 /// The gateway's own kind of objects.
 pub(super) fn is_gateways(resource: &str, setup: &Setup) -> bool {
     setup.gateway.resource().is_some_and(|(_, _, plural)| plural == resource)
 }
 
-/// What becomes of a plain request and of one with the canary's header: found out once after each write, since nothing
-/// else changes it.
+/// What becomes of a plain request and of one with the canary's header: found out once after each write of an object on
+/// their way, since nothing else changes it.
 #[derive(Default)]
 pub struct Sent {
     now: OnceCell<(Outcome, Outcome)>,

@@ -73,6 +73,7 @@ impl Reconcile for Controller {
         }
         for (i, chunk) in chunks.iter().enumerate() {
             match slices.get(i) {
+                Some(slice) if items(slice, "/endpoints") == *chunk && slice.get("ports") == Some(&ports) => {}
                 Some(slice) => {
                     access.update(ENDPOINT_SLICES, &key.namespace, json::name(slice), |slice| {
                         json::set(slice, &["endpoints"], chunk.to_vec());
