@@ -95,11 +95,10 @@ bless: compiler ## Accept what the code makes as the golden files, then look at 
 	BLESS=1 $(CARGO) test --locked
 
 .PHONY: image
-image: compiler ## An OCI image under target/image, with SBOM and provenance; needs no container engine
+image: compiler ## An OCI image under target/image, with SBOM and provenance; needs no container engine (PLATFORMS="amd64 arm64")
 	@command -v python3 >/dev/null || hack/install.sh python3
 	@[ -e /etc/ssl/certs/ca-certificates.crt ] || hack/install.sh ca-certificates
-	$(CARGO) build --release --locked
-	hack/image.py --binary "$${CARGO_TARGET_DIR:-target}/release/tidegate" --out target/image
+	hack/image.sh target/image $(or $(PLATFORMS),amd64 arm64)
 
 .PHONY: manifests
 manifests: ## Plain manifests for kubectl and kustomize under target/manifests
