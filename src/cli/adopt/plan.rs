@@ -6,27 +6,24 @@
 //! Tidegate's own extra Deployment comes up first, beside the original's; only when it is ready the canary Service and the
 //! rest follow. Asked again after a failure, it goes on.
 
+mod canary;
+mod fields;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
+use self::canary::Canary;
 use crate::{
     api::{
         GROUP,
         conditions::{StepState, phases},
-        keys::{self, InProgressing, Opening, OriginalFields},
-        object::{self, ObjectRef, at, digest, int, text},
+        keys::{self, InProgressing},
+        object::{self, ObjectRef, at, int, text},
         v1beta1::Rollout,
     },
-    rollout::release::{self, Release, Scope, owner_reference},
-    traffic::services,
-    workload::{
-        Style, Surroundings, Workload,
-        canary::{canary_deployment, canary_label, canary_template},
-        deployment,
-        hold::{By, HELD_DEADLINE, HELD_READY},
-    },
+    rollout::release::{self, Release, Scope},
+    workload::{Style, Surroundings, Workload},
 };
 
 /// Annotation of the original on a workload that it is releasing.
@@ -294,102 +291,6 @@ impl Adoption<'_> {
         InProgressing { rollout_name: name, ..InProgressing::default() }
     }
 
-    /// Deployments are kept by `minReadySeconds` and their own bounds instead of `Recreate`, or as they are in blue-green
-    /// and canary style.
-    fn deployment(&self) -> Result<(Vec<Value>, String), Refused> {
-        let object = self.workload.object();
-        let parsed = |key: &str| -> Result<Option<Value>, Refused> {
-            let Some(annotation) = object::annotation(object, key).filter(|a| !a.is_empty()) else { return Ok(None) };
-            let wrong = |e| Refused(format!("annotation {key} of {} cannot be read: {e}", self.workload.title()));
-            serde_json::from_str(annotation).map(Some).map_err(wrong)
-        };
-        let spec = |field: &str| at(object, &["spec", field]);
-        let is_paused = spec("paused") == Some(&Value::Bool(true));
-        let mut operations = self.drop_left();
-        let mut set = |field: &str, value: Value| {
-            operations.push(json!({"op": "add", "path": format!("/spec/{field}"), "value": value}));
-        };
-        let number = |of: &Value, key: &str| int(of, &[key]);
-        if let Some(original) = parsed(BLUE_GREEN)? {
-            let opening = Opening {
-                max_surge: bound(object, "maxSurge"),
-                max_unavailable: bound(object, "maxUnavailable"),
-                partition: None,
-            };
-            let rolling =
-                json!({"maxSurge": original.get("maxSurge"), "maxUnavailable": original.get("maxUnavailable")});
-            let original = OriginalFields {
-                strategy: json!({"type": "RollingUpdate", "rollingUpdate": object::without_nulls(&rolling)}),
-                min_ready_seconds: number(&original, "minReadySeconds").filter(|s| *s > 0),
-                progress_deadline_seconds: number(&original, "progressDeadlineSeconds"),
-            };
-            let (open, was) = if is_paused { (None, Some(opening)) } else { (Some(opening), None) };
-            let mark = InProgressing { open, was, original: Some(original), ..self.mark() };
-            operations.push(self.workload.set_mark(&mark));
-            return Ok((
-                operations,
-                "it stays as far open as it is; its own values go into Tidegate's mark".to_owned(),
-            ));
-        }
-        let Some(strategy) = parsed(STRATEGY)?.filter(|_| text(object, &["spec", "strategy", "type"]) == "Recreate")
-        else {
-            operations.push(self.workload.set_mark(&self.mark()));
-            return Ok((operations, "it stays paused, by Tidegate's mark".to_owned()));
-        };
-        let rolling = strategy.get("rollingUpdate").filter(|r| r.is_object()).cloned();
-        let rolling = rolling.unwrap_or_else(|| json!({"maxSurge": "25%", "maxUnavailable": "25%"}));
-        let original = OriginalFields {
-            strategy: json!({"type": "RollingUpdate", "rollingUpdate": rolling}),
-            min_ready_seconds: int(object, &["spec", "minReadySeconds"]),
-            progress_deadline_seconds: int(object, &["spec", "progressDeadlineSeconds"]),
-        };
-        // A paused Deployment that rolls is brought to `replicas + maxSurge` pods in proportion: exactly those that it has.
-        let total: i32 = self.workload.revisions.iter().map(|r| r.replicas).sum();
-        let new = self.workload.current().map_or(0, |r| r.replicas);
-        let opening = Opening {
-            max_surge: Some(IntOrString::Int((total - self.workload.replicas).max(0))),
-            max_unavailable: Some(IntOrString::Int(new.max(1))),
-            partition: None,
-        };
-        set("strategy", json!({"type": "RollingUpdate", "rollingUpdate": opening}));
-        set("minReadySeconds", json!(HELD_READY));
-        set("progressDeadlineSeconds", json!(HELD_DEADLINE));
-        set("paused", json!(true));
-        let mark = InProgressing { was: Some(opening), original: Some(original), ..self.mark() };
-        operations.push(self.workload.set_mark(&mark));
-        Ok((operations, "it stays where it is, with its own strategy instead of Recreate".to_owned()))
-    }
-
-    /// Kinds that are held by one field keep its value.
-    fn by_field(&self) -> (Vec<Value>, String) {
-        let object = self.workload.object();
-        let mut operations = self.drop_left();
-        let rule = self
-            .scope
-            .kind
-            .holds
-            .iter()
-            .find(|rule| text(object, &["apiVersion"]) == format!("{}/{}", rule.group, rule.version));
-        let mut mark = self.mark();
-        let mut remembers = None;
-        if let Some(By::Field(field)) = rule.map(|rule| &rule.by) {
-            let is_count = field.remembers == keys::ORIGINAL_PARTITION;
-            if let Some(value) = field.value(object).filter(|_| is_count && !field.is_shut(object)) {
-                let partition = serde_json::from_value(value.clone()).ok();
-                mark.open = Some(Opening { partition, ..Opening::default() });
-            }
-            // The original remembers no partition, and takes it away at the end.
-            if is_count && object::annotation(object, field.remembers).is_none() {
-                remembers = Some(
-                    json!({"op": "add", "path": format!("/metadata/annotations/{}", object::pointer_key(field.remembers)), "value": ""}),
-                );
-            }
-        }
-        operations.push(self.workload.set_mark(&mark));
-        operations.extend(remembers);
-        (operations, "it stays as far open as it is, by Tidegate's mark".to_owned())
-    }
-
     /// Those that the original has switched off for a blue-green release.
     fn autoscalers(&self) -> Vec<Step> {
         let disabled = format!("{}{DISABLED}", self.workload.name());
@@ -402,83 +303,6 @@ impl Adoption<'_> {
         let why = "it scales its workload again: Tidegate leaves autoscalers alone".to_owned();
         self.found.autoscalers.iter().filter(is_its).map(|s| patch(s, false, operations(), why.clone())).collect()
     }
-
-    /// The original's extra Deployments, which have served their time.
-    fn old_canaries(&self) -> Vec<Step> {
-        let own = crate::workload::canary::canary_name(self.workload.name());
-        let old = self.found.canaries.iter().filter(|canary| object::name(canary) != own);
-        old.flat_map(|canary| {
-            let mut steps = Vec::new();
-            if !object::finalizers(canary).is_empty() {
-                let operations = vec![json!({"op": "remove", "path": "/metadata/finalizers"})];
-                steps.push(patch(canary, false, operations, "its controller is gone".to_owned()));
-            }
-            let deed = Deed::Delete { target: reference(canary), uid: object::uid(canary).to_owned() };
-            steps.push(Step { deed, why: "Tidegate's own canary Deployment has taken its place".to_owned() });
-            steps
-        })
-        .collect()
-    }
-
-    /// Tidegate's extra Deployment has a name and a selector of its own, so it comes up beside the original's.
-    fn canary(&self) -> Result<Canary, Refused> {
-        let own = crate::workload::canary::canary_name(self.workload.name());
-        let (ours, theirs): (Vec<&Arc<Value>>, Vec<_>) =
-            self.found.canaries.iter().partition(|c| object::name(c) == own);
-        let wanted = theirs.iter().map(|c| int(c, &["spec", "replicas"]).unwrap_or(1)).max().unwrap_or(0);
-        let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
-        let Some(ours) = ours.first() else {
-            if theirs.is_empty() || wanted == 0 {
-                return Ok(Canary::Gone);
-            }
-            let patch = self.release.and_then(|r| r.patch.as_ref());
-            let mut object = canary_deployment(self.workload, patch, owner_reference(self.rollout), wanted);
-            let made_with = digest(&canary_template(self.workload, patch));
-            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.insert("annotations".to_owned(), json!({keys::CANARY_TEMPLATE: made_with}));
-            }
-            let target = ObjectRef::new("apps/v1", "Deployment", object::namespace(&object), &own);
-            let why = format!(
-                "the pods of the new version under Tidegate's name, beside the original's {}",
-                canary_label(self.workload.name())
-            );
-            let wait = Step {
-                deed: Deed::Await { target, ready: wanted },
-                why: "before anything is routed to it, or taken away".to_owned(),
-            };
-            return Ok(Canary::Coming(vec![Step { deed: Deed::Create(object), why }, wait]));
-        };
-        let around = Surroundings { revisions: &self.found.revisions, ..Surroundings::default() };
-        let canary = deployment::read(ours, &around);
-        let ready = canary.current().filter(|r| r.ready >= wanted);
-        let Some(current) = ready else {
-            let deed = Deed::Await { target: reference(ours), ready: wanted };
-            return Ok(Canary::Coming(vec![Step {
-                deed,
-                why: "before anything is routed to it, or taken away".to_owned(),
-            }]));
-        };
-        let label = self.scope.kind.revision_label;
-        let service =
-            self.found.canary_service.as_ref().filter(|s| services::pinned_to(s, label) != Some(current.hash.as_str()));
-        let why = "requests of the canary go to Tidegate's canary pods, which are ready".to_owned();
-        let switch = service.map(|s| patch(s, false, services::pin(s, label, &current.hash), why));
-        Ok(Canary::Ready { hash: current.hash.clone(), switch })
-    }
-}
-
-enum Canary {
-    /// Nothing was brought up yet.
-    Gone,
-    Coming(Vec<Step>),
-    Ready {
-        hash: String,
-        switch: Option<Step>,
-    },
-}
-
-fn bound(object: &Value, field: &str) -> Option<IntOrString> {
-    at(object, &["spec", "strategy", "rollingUpdate", field]).and_then(|v| serde_json::from_value(v.clone()).ok())
 }
 
 fn reference(object: &Value) -> ObjectRef {
