@@ -90,6 +90,30 @@ pub struct Used {
     pub lacking: Read<Vec<String>>,
     /// Of a kind that routes: whether there is a script, and whose.
     pub script: Option<Option<&'static str>>,
+    /// Why that script is none.
+    pub mistake: Option<String>,
+}
+
+/// Admission policies and their bindings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Policies {
+    /// That are there.
+    pub there: usize,
+    /// That this program prints.
+    pub wanted: usize,
+    /// Of those that are there, names of those that are not as this program prints them.
+    pub other: Vec<String>,
+}
+
+/// Somebody else's object that rolls out the same workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rival {
+    /// Such as `Canary shop/web of Flagger`.
+    pub who: String,
+    /// The workload, such as `Deployment shop/web`.
+    pub workload: String,
+    /// The Rollout.
+    pub by: String,
 }
 
 /// All that was found.
@@ -101,8 +125,14 @@ pub struct Facts {
     pub server: Read<String>,
     /// Ours.
     pub definitions: Read<Vec<Definition>>,
-    /// Admission policies that are there, of how many.
-    pub policies: Read<(usize, usize)>,
+    /// The hold by the API server itself.
+    pub policies: Read<Policies>,
+    /// Versions of Tidegate whose controllers are there.
+    pub controllers: Read<Vec<String>>,
+    /// Whether Rollouts can be read in the old version; `None` where nothing converts them.
+    pub conversion: Option<Read<()>>,
+    /// Others that roll out what Rollouts name.
+    pub rivals: Read<Vec<Rival>>,
     /// The holds by webhook.
     pub holding: Read<Webhooks>,
     /// The validation.
@@ -149,16 +179,62 @@ impl Findings {
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
     match &facts.server {
+        Ok(version) if is_too_old(version) => all.say(
+            Level::Fail,
+            "API server",
+            format!("{version} is older than 1.{OLDEST}, the oldest that Tidegate is made for: upgrade the cluster"),
+        ),
         Ok(version) => all.say(Level::Ok, "API server", version),
         Err(why) => all.say(Level::Fail, "API server", why),
     }
+    controllers(&mut all, facts);
     definitions(&mut all, facts);
     hold(&mut all, facts);
     webhooks(&mut all, facts);
     certificate(&mut all, facts);
     leaders(&mut all, facts);
+    rivals(&mut all, facts);
     used(&mut all, facts);
     all.0
+}
+
+/// Of the Kubernetes releases 1.x; as the chart has it.
+const OLDEST: u32 = 33;
+
+fn is_too_old(version: &str) -> bool {
+    let minor = version.strip_prefix("v1.").and_then(|rest| rest.split('.').next()?.parse().ok());
+    minor.is_some_and(|minor: u32| minor < OLDEST)
+}
+
+fn controllers(all: &mut Findings, facts: &Facts) {
+    const OURS: &str = env!("CARGO_PKG_VERSION");
+    let subject = "version of the controller";
+    let Some(versions) = all.known(subject, &facts.controllers) else { return };
+    match versions.iter().find(|version| *version != OURS) {
+        Some(other) => {
+            let text = format!(
+                "{other}, and this is tidegate {OURS}: what follows is judged by {OURS}; run the doctor of {other}, or upgrade"
+            );
+            all.say(Level::Warn, subject, text);
+        }
+        // Run by other means than the chart.
+        None if versions.is_empty() => {}
+        None => all.say(Level::Ok, subject, OURS),
+    }
+}
+
+fn rivals(all: &mut Findings, facts: &Facts) {
+    let subject = "other controllers of the same workloads";
+    let Some(rivals) = all.known(subject, &facts.rivals) else { return };
+    for Rival { who, workload, by } in rivals {
+        let text = format!(
+            "{workload} is rolled out by {by} and by {who}: two controllers undo each other's work; delete one of the two"
+        );
+        all.say(Level::Fail, subject, text);
+    }
+    if rivals.is_empty() {
+        all.say(Level::Ok, subject, "none of Argo Rollouts or Flagger");
+    }
 }
 
 fn definitions(all: &mut Findings, facts: &Facts) {
@@ -185,9 +261,17 @@ fn definitions(all: &mut Findings, facts: &Facts) {
 
 fn hold(all: &mut Findings, facts: &Facts) {
     let subject = "hold of changed workloads";
-    let Some((there, wanted)) = all.known(subject, &facts.policies) else { return };
+    let Some(Policies { there, wanted, other }) = all.known(subject, &facts.policies) else { return };
     let by_webhook = facts.holding.as_ref().is_ok_and(|w| w.is_there);
     match (*there, by_webhook) {
+        (there, _) if there >= *wanted && !other.is_empty() => {
+            let text = format!(
+                "{} of {there} admission policies and bindings are not this version's, {} first: `tidegate policy | kubectl apply --server-side -f -`, or `helm upgrade`",
+                other.len(),
+                other.first().map(String::as_str).unwrap_or_default()
+            );
+            all.say(Level::Warn, subject, text);
+        }
         (0, true) => all.say(Level::Ok, subject, "by webhooks: while no replica runs, changes of managed workloads are refused"),
         (there, _) if there >= *wanted => all.say(Level::Ok, subject, format!("by {there} admission policies of the API server")),
         (0, false) => all.say(
@@ -240,6 +324,18 @@ fn webhooks(all: &mut Findings, facts: &Facts) {
                 format!("{why}: look at the Service, its endpoints, and network policies"),
             ),
         }
+    }
+    match &facts.conversion {
+        None => {}
+        Some(Ok(())) => all.say(Level::Ok, "webhook that converts", "Rollouts can be read as v1alpha1"),
+        Some(Err(why)) => all.say(
+            Level::Fail,
+            "webhook that converts",
+            format!(
+                "Rollouts cannot be read as v1alpha1: {why}: look at spec.conversion of definition rollouts.rollouts.kruise.io, \
+                 its Service and endpoints"
+            ),
+        ),
     }
 }
 
@@ -302,7 +398,7 @@ fn leaders(all: &mut Findings, facts: &Facts) {
 
 fn used(all: &mut Findings, facts: &Facts) {
     let Some(used) = all.known("kinds in use", &facts.used) else { return };
-    for Used { kind, by, is_served, lacking, script } in used {
+    for Used { kind, by, is_served, lacking, script, mistake } in used {
         let subject = format!("{kind} ({by})");
         let mut is_good = true;
         let mut say = |level, text: String| {
@@ -326,6 +422,12 @@ fn used(all: &mut Findings, facts: &Facts) {
         if let Some(None) = script {
             let text = "there is no script for this kind: add one to the ConfigMap kruise-rollout-configuration (docs/scripts.md)";
             say(Level::Fail, text.to_owned());
+        }
+        if let Some(mistake) = mistake {
+            let text = format!(
+                "its script does not work: {mistake}; mend the ConfigMap kruise-rollout-configuration (`tidegate lua lint`)"
+            );
+            say(Level::Fail, text);
         }
         if is_good {
             let whose = script.flatten().map(|whose| format!(", by the {whose} script")).unwrap_or_default();

@@ -18,7 +18,12 @@ fn route() -> Used {
         is_served: true,
         lacking: Ok(Vec::new()),
         script: Some(Some("built-in")),
+        mistake: None,
     }
+}
+
+fn policies(there: usize) -> Policies {
+    Policies { there, wanted: 18, other: Vec::new() }
 }
 
 /// An installation in which all is well.
@@ -29,7 +34,10 @@ fn sound() -> Facts {
         now: Timestamp::UNIX_EPOCH,
         server: Ok("v1.36.3".to_owned()),
         definitions: Ok(vec![definition]),
-        policies: Ok((18, 18)),
+        policies: Ok(policies(18)),
+        controllers: Ok(vec![env!("CARGO_PKG_VERSION").to_owned()]),
+        conversion: Some(Ok(())),
+        rivals: Ok(Vec::new()),
         holding: Ok(Webhooks::default()),
         validating: Ok(trusted()),
         approvers: Ok(trusted()),
@@ -75,8 +83,44 @@ fn everything_that_is_wrong_is_told_with_its_remedy() {
             "warn  definition rollouts: objects may still be stored as v1alpha1",
             "tidegate migrate",
         ),
-        (|f| f.policies = Ok((0, 18)), "FAIL  hold of changed workloads: nothing holds them", "tidegate policy"),
-        (|f| f.policies = Ok((16, 18)), "FAIL  hold of changed workloads: only 16 of 18", "tidegate policy"),
+        (
+            |f| f.server = Ok("v1.30.4".to_owned()),
+            "FAIL  API server: v1.30.4 is older than 1.33",
+            "upgrade the cluster",
+        ),
+        (
+            |f| f.controllers = Ok(vec!["0.0.9".to_owned()]),
+            "warn  version of the controller: 0.0.9, and this is tidegate",
+            "upgrade",
+        ),
+        (
+            |f| f.policies.as_mut().unwrap().other = vec!["tidegate-hold-deployments".to_owned()],
+            "warn  hold of changed workloads: 1 of 18 admission policies and bindings are not this version's, tidegate-hold-deployments",
+            "tidegate policy",
+        ),
+        (
+            |f| f.conversion = Some(Err("no endpoints".to_owned())),
+            "FAIL  webhook that converts: Rollouts cannot be read as v1alpha1: no endpoints",
+            "spec.conversion of definition rollouts.rollouts.kruise.io",
+        ),
+        (
+            |f| {
+                f.rivals = Ok(vec![Rival {
+                    who: "Canary shop/web of Flagger".to_owned(),
+                    workload: "Deployment shop/web".to_owned(),
+                    by: "Rollout shop/web".to_owned(),
+                }]);
+            },
+            "FAIL  other controllers of the same workloads: Deployment shop/web is rolled out by Rollout shop/web and by Canary shop/web of Flagger",
+            "delete one",
+        ),
+        (
+            |f| f.used.as_mut().unwrap()[0].mistake = Some("line 3: unexpected symbol".to_owned()),
+            "FAIL  networking.istio.io/VirtualService (Rollout shop/web): its script does not work: line 3",
+            "tidegate lua lint",
+        ),
+        (|f| f.policies = Ok(policies(0)), "FAIL  hold of changed workloads: nothing holds them", "tidegate policy"),
+        (|f| f.policies = Ok(policies(16)), "FAIL  hold of changed workloads: only 16 of 18", "tidegate policy"),
         (|f| f.policies = Err("forbidden".to_owned()), "warn  hold of changed workloads: not looked at: forbidden", ""),
         (|f| f.validating = Ok(Webhooks::default()), "warn  webhook that validates: it is not there", "authority"),
         (
@@ -144,7 +188,7 @@ fn everything_that_is_wrong_is_told_with_its_remedy() {
 #[test]
 fn what_stands_in_for_something_is_sound() {
     let mut by_webhook = sound();
-    (by_webhook.policies, by_webhook.holding) = (Ok((0, 18)), Ok(trusted()));
+    (by_webhook.policies, by_webhook.holding) = (Ok(policies(0)), Ok(trusted()));
     assert!(judge(&by_webhook).iter().all(|f| f.level == Level::Ok));
     let mut kept_by_others = sound();
     kept_by_others.certificate = Ok(None);
