@@ -29,7 +29,7 @@
 //! | [`sim`] | an in-memory Kubernetes API with a virtual clock and faults; stands in for the cluster | the hold of `workload` |
 //! | [`rehearsal`] | generated releases with people and faults on `sim`, and the judges of the invariants | all but `cli`'s commands |
 //! | [`cli`] | one file a command; the same binary is the kubectl plugin | all |
-//! | [`telemetry`] | logs, metrics, health endpoints | - |
+//! | [`telemetry`] | logs, metrics, health endpoints, traces | the spans of `rollout` |
 //!
 //! # Invariants
 //!

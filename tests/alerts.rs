@@ -43,7 +43,10 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
     let second = std::time::Duration::from_secs(1);
     metrics.wrote("Service", "ok");
     metrics.guarded("Service", "only our fields");
-    metrics.script_called("networking.istio.io/VirtualService", "error", second);
+    metrics.script_called("networking.istio.io/VirtualService", Err("runtime"), second);
+    metrics.script_called("networking.istio.io/VirtualService", Ok(1), second);
+    metrics.traced("exported", 1);
+    metrics.called("hook", "ok");
     metrics.rollout_phase("shop/web", Some("Progressing"));
     metrics.rollout_stalled("shop/web", Some("ScriptFailed"));
     metrics.rollout_warned(&("shop".to_owned(), "web".to_owned()), &["Degraded"]);

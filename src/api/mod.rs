@@ -29,6 +29,7 @@ pub mod object;
 pub mod proof;
 pub mod providers;
 mod rules;
+pub mod trace;
 pub mod v1alpha1;
 pub mod v1beta1;
 pub mod windows;

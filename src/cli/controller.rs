@@ -10,6 +10,7 @@ use super::{
     client::{self, KubeArgs},
     duration,
     features::FeatureGates,
+    traces::TraceArgs,
 };
 use crate::{
     api::keys::LEASE,
@@ -35,6 +36,9 @@ pub struct Args {
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     health_addr: SocketAddr,
+    /// Let durations in /metrics name the trace of the release as their exemplar (OpenMetrics)
+    #[arg(long)]
+    metrics_exemplars: bool,
     /// Namespace of the ConfigMap kruise-rollout-configuration with scripts
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kruise-rollout")]
     pod_namespace: String,
@@ -65,6 +69,8 @@ pub struct Args {
     leader: LeaderArgs,
     #[command(flatten)]
     webhooks: WebhookArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     #[command(flatten)]
     logs: LogArgs,
     #[command(flatten)]
@@ -195,10 +201,14 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     let stop = CancellationToken::new();
     let checks = [Some(CACHES), election.as_ref().map(|_| ELECTION), args.webhooks.webhook_addr.map(|_| WEBHOOKS)];
     let health = Health::new(checks.into_iter().flatten());
-    let metrics = Metrics::new();
+    let metrics = if args.metrics_exemplars { Metrics::with_exemplars() } else { Metrics::new() };
     let server =
         tokio::spawn(health::serve(args.health_addr, health.clone(), metrics.clone(), stop.clone().cancelled_owned()));
     let webhooks = args.webhooks.options(&args.pod_namespace, &health, &metrics);
+    // Not stopped with the rest: what the last pass tells is sent too.
+    let told_all = CancellationToken::new();
+    let (traces, sending) = args.traces.start(&metrics, told_all.clone())?.unzip();
+    let sending = sending.map(tokio::spawn);
     let allowed = args.metrics_servers;
     let hosts = Hosts::new(args.hook_hosts);
     let options = Options {
@@ -224,6 +234,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         engine: Arc::new(|| Engine::new(2)),
         health,
         metrics,
+        traces,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "controller starts");
     let webhooks = {
@@ -260,6 +271,10 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
     tracing::info!("stopping; the write in hand is finished");
     stop.cancel();
     controller.await;
+    told_all.cancel();
+    if let Some(sending) = sending {
+        sending.await?;
+    }
     if !webhooks.is_finished() {
         // Requests in hand are answered.
         webhooks.await??;

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod rbac;
 pub mod rollout;
 pub mod simulate;
+pub mod traces;
 pub mod uninstall;
 pub mod webhooks;
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::{
+    events::Events,
     interests::Interests,
     line::LineWatch,
     pass::{Next, Reconciler, Subject, read},
@@ -40,9 +41,9 @@ use crate::{
         desk::Answerer,
         measures::{Means, Provider},
     },
-    lua::Engine,
+    lua::{Engine, ErrorKind},
     rollout::{Hold, Plan, Snapshot, calls::Call},
-    telemetry::{Health, Metrics},
+    telemetry::{Health, Metrics, Traces},
 };
 
 /// Tells the time. The in-memory cluster has a clock of its own.
@@ -97,6 +98,8 @@ pub struct Options {
     pub health: Health,
     /// Counters.
     pub metrics: Metrics,
+    /// Where traces of releases go; `None`: nowhere.
+    pub traces: Option<Traces>,
 }
 
 /// Runs until `stop`; the write in hand is finished. There must be no other controller on the cluster.
@@ -137,8 +140,8 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
     let cache = cache.calling(caller, options.clock.clone());
     let engine = (options.engine)();
     let metrics = options.metrics.clone();
-    engine.observe(move |script, ok, took| {
-        metrics.script_called(&script.name, if ok { "ok" } else { "error" }, took);
+    engine.observe(move |script, used, took| {
+        metrics.script_called(&script.name, used.map_err(ErrorKind::as_str), took);
     });
     let reconciler = Arc::new(Reconciler {
         writer: Writer::new(client.clone(), cache.clone(), options.metrics.clone(), fence, options.guard.clone()),
@@ -155,6 +158,8 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         decide: options.decide.clone(),
         decides_in_place: options.decides_in_place,
         metrics: options.metrics.clone(),
+        traces: options.traces,
+        events: Events::default(),
         client,
         failures: Mutex::default(),
     });
@@ -171,8 +176,8 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
 }
 
 async fn work<S: Subject>(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: CancellationToken) {
-    while let Some(key) = stop.run_until_cancelled(queue.next()).await {
-        S::queued(queue.depth(), &reconciler);
+    while let Some((key, waited)) = stop.run_until_cancelled(queue.next()).await {
+        S::taken(waited, queue.depth(), &reconciler);
         // Not cut short by `stop`: a write that was begun is finished.
         let next = reconciler.reconcile::<S>(&key).instrument(S::span(&key)).await;
         queue.done(&key);

@@ -9,9 +9,9 @@ use std::{
 use jiff::Timestamp;
 use kube::{Client, Resource, core::object::HasStatus};
 use serde::{Serialize, de::DeserializeOwned};
-use tracing::Span;
+use tracing::Span as LogSpan;
 
-use super::{Clock, Decide, events, queue::Key};
+use super::{Clock, Decide, events::Events, queue::Key};
 use crate::{
     analysis::ask::Ask,
     api::object::{self, ObjectRef},
@@ -22,8 +22,9 @@ use crate::{
         Event,
         calls::Call,
         plan::{Plan, Purpose},
+        trace::Span,
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
 
 /// After a conflict the cache is about to learn of the newer object.
@@ -43,6 +44,8 @@ pub struct Reconciler {
     pub(super) decide: Decide,
     pub(super) decides_in_place: bool,
     pub(super) metrics: Metrics,
+    pub(super) traces: Option<Traces>,
+    pub(super) events: Events,
     pub(super) client: Client,
     /// Consecutive failures by kind and object.
     pub(super) failures: Mutex<BTreeMap<(&'static str, Key), u32>>,
@@ -72,7 +75,7 @@ pub(super) trait Subject:
     const KIND: (&'static str, &'static str);
 
     /// What log lines of a pass carry.
-    fn span(key: &Key) -> Span;
+    fn span(key: &Key) -> LogSpan;
 
     /// Everything that a decision may read; `None` while a kind is being read for the first time.
     fn collect(self, reconciler: &Reconciler, now: Timestamp) -> Option<Self::Snapshot>;
@@ -91,14 +94,25 @@ pub(super) trait Subject:
         now: Timestamp,
     ) -> Option<Event>;
 
+    /// Notes in the status to be stored where the release's trace stands. Returns what has ended, to be told once it is
+    /// stored.
+    fn trace(&self, _status: &mut Self::Status, _now: Timestamp) -> Vec<Span> {
+        Vec::new()
+    }
+
+    /// What of the release's trace ends with the object.
+    fn end_of_trace(&self, _now: Timestamp) -> Vec<Span> {
+        Vec::new()
+    }
+
     /// The status that a pass ends with, and whether it was stored now.
     fn decided(&self, status: &Self::Status, is_stored: bool, reconciler: &Reconciler, key: &Key);
 
     /// What is to be asked of metrics servers, and sent to servers of the user's, from now on.
     fn ask(_reconciler: &Reconciler, _key: &Key, _asks: Vec<Ask>, _calls: Vec<Call>) {}
 
-    /// So many wait for a pass.
-    fn queued(_depth: usize, _reconciler: &Reconciler) {}
+    /// One that was due has waited so long for its pass, and so many still do.
+    fn taken(_waited: Duration, _depth: usize, _reconciler: &Reconciler) {}
 
     /// The object does not exist any more.
     fn gone(_reconciler: &Reconciler, _key: &Key) {}
@@ -113,16 +127,24 @@ impl Reconciler {
     pub(super) async fn reconcile<S: Subject>(&self, key: &Key) -> Next {
         let started = tokio::time::Instant::now();
         let result = self.pass::<S>(key).await;
-        self.conclude((S::KIND.1, key.clone()), result, started)
+        self.conclude::<S>(key, result, started)
+    }
+
+    /// The trace of the release that goes on.
+    fn trace_id<S: Subject>(&self, (namespace, name): &Key) -> Option<String> {
+        self.traces.as_ref()?;
+        let object = self.cache.get(&ObjectRef::new(S::KIND.0, S::KIND.1, namespace, name)).ok()?;
+        Some(object::text(&object, &["status", "trace", "traceID"]).to_owned()).filter(|id| !id.is_empty())
     }
 
     /// Counts a pass, and says when to look again.
-    fn conclude(
+    fn conclude<S: Subject>(
         &self,
-        subject: (&'static str, Key),
+        key: &Key,
         result: Result<Next, apply::Error>,
         started: tokio::time::Instant,
     ) -> Next {
+        let subject = (S::KIND.1, key.clone());
         let (label, next) = match result {
             Ok(next) => {
                 self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject);
@@ -138,7 +160,7 @@ impl Reconciler {
                 (class.as_str(), Next::After(self.backoff(subject, class)))
             }
         };
-        self.metrics.reconciled(label, started.elapsed());
+        self.metrics.reconciled(label, started.elapsed(), self.trace_id::<S>(key).as_deref());
         next
     }
 
@@ -198,7 +220,10 @@ impl Reconciler {
             }
             if plan.effects.iter().any(|e| e.purpose() == Purpose::RemoveFinalizer) {
                 // The object is gone, or going as soon as others let it, and its status with it.
-                events::publish(&self.client, &target, subject.meta().uid.as_deref(), events).await;
+                if let Some(traces) = &self.traces {
+                    traces.tell(subject.end_of_trace(now));
+                }
+                self.events.publish(&self.client, &target, subject.meta().uid.as_deref(), events, now).await;
                 return Ok(Next::Change);
             }
             if plan.effects.iter().any(|e| e.is_patch_of(&target))
@@ -216,10 +241,16 @@ impl Reconciler {
         {
             events.extend(S::stall(&mut status, subject.status(), reason, error.to_string(), now));
         }
+        let ended = self.traces.as_ref().map(|_| subject.trace(&mut status, now)).unwrap_or_default();
         let is_stored = self.writer.store(&target, &version, subject.status(), &status).await;
         subject.decided(&status, matches!(is_stored, Ok(true)), self, key);
+        if let (Some(traces), Ok(true)) = (&self.traces, &is_stored) {
+            traces.tell(ended);
+        }
         match &is_stored {
-            Ok(true) => events::publish(&self.client, &target, subject.meta().uid.as_deref(), events).await,
+            Ok(true) => {
+                self.events.publish(&self.client, &target, subject.meta().uid.as_deref(), events, now).await;
+            }
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "status not stored"),
         }
@@ -241,6 +272,13 @@ impl Reconciler {
         if self.decides_in_place {
             return Some(decide(&snapshot));
         }
+        let metrics = self.metrics.clone();
+        let decide = move |snapshot: &S::Snapshot| {
+            let started = std::time::Instant::now();
+            let plan = decide(snapshot);
+            metrics.decided(started.elapsed());
+            plan
+        };
         let planning = tokio::task::spawn_blocking(move || decide(&snapshot)).await;
         planning.inspect_err(|error| tracing::error!(%error, "deciding failed; this is a bug")).ok()
     }

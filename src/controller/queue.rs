@@ -40,13 +40,15 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Keys that wait.
+    /// Keys that are due.
     pub fn depth(&self) -> usize {
-        self.lock().due.len()
+        let now = Instant::now();
+        self.lock().due.values().filter(|at| **at <= now).count()
     }
 
-    /// The next key that is due and not being worked on. The caller says [`Queue::done`] afterwards.
-    pub async fn next(&self) -> Key {
+    /// The next key that is due and not being worked on, and how long it has waited since it was due. The caller says
+    /// [`Queue::done`] afterwards.
+    pub async fn next(&self) -> (Key, Duration) {
         loop {
             let changed = self.changed.notified();
             let next = {
@@ -63,7 +65,7 @@ impl Queue {
                         state.running.insert(key.clone());
                         // Another worker may find more.
                         self.changed.notify_one();
-                        return key;
+                        return (key, at.elapsed());
                     }
                     other => other.map(|(_, at)| at),
                 }
@@ -104,13 +106,16 @@ mod tests {
         queue.add(key("soon"), Duration::from_secs(1));
         queue.add(key("late"), Duration::from_secs(20));
         let start = Instant::now();
-        assert_eq!(queue.next().await, key("soon"));
+        assert_eq!(queue.depth(), 0, "nothing is due");
+        assert_eq!(queue.next().await.0, key("soon"));
         assert_eq!(start.elapsed().as_secs(), 1);
         queue.add(key("soon"), Duration::ZERO);
-        assert_eq!(queue.next().await, key("late"), "`soon` is being worked on");
+        assert_eq!(queue.depth(), 1);
+        assert_eq!(queue.next().await.0, key("late"), "`soon` is being worked on");
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(&key("soon"));
-        assert_eq!(queue.next().await, key("soon"));
+        let (next, waited) = queue.next().await;
+        assert_eq!((next, waited.as_secs()), (key("soon"), 9));
         assert_eq!(queue.depth(), 0);
     }
 }

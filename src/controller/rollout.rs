@@ -1,5 +1,7 @@
 //! Rollouts as objects that are decided about.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tracing::Span;
 
@@ -16,7 +18,7 @@ use crate::{
     },
     apply::Reach,
     gather::collect,
-    rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, plan::stall},
+    rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, plan::stall, trace},
     telemetry::{Standing, logs},
 };
 
@@ -52,6 +54,14 @@ impl Subject for Rollout {
         stall(status, before, reason, &message, now)
     }
 
+    fn trace(&self, status: &mut RolloutStatus, now: Timestamp) -> Vec<trace::Span> {
+        trace::follow(&self.metadata, self.status.as_ref(), status, now)
+    }
+
+    fn end_of_trace(&self, now: Timestamp) -> Vec<trace::Span> {
+        self.status.as_ref().map(|status| trace::close(&self.metadata, status, now)).unwrap_or_default()
+    }
+
     fn decided(&self, status: &RolloutStatus, is_stored: bool, reconciler: &Reconciler, key: &Key) {
         let present = Rollout { status: Some(status.clone()), ..self.clone() };
         if !is_releasing(&present) {
@@ -78,7 +88,8 @@ impl Subject for Rollout {
         reconciler.cache.call(key, calls);
     }
 
-    fn queued(depth: usize, reconciler: &Reconciler) {
+    fn taken(waited: Duration, depth: usize, reconciler: &Reconciler) {
+        reconciler.metrics.taken_from_queue(waited);
         reconciler.metrics.set_queue_depth(depth);
     }
 

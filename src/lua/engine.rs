@@ -42,7 +42,7 @@ const RESULT_BYTES: usize = 32 << 20;
 type Key = [u8; 32];
 type Compiled = Result<Arc<[u8]>, SyntaxError>;
 type Answer = Result<Outcome, ScriptError>;
-type Observer = Box<dyn Fn(&Script, bool, Duration) + Send + Sync>;
+type Observer = Box<dyn Fn(&Script, Result<u64, ErrorKind>, Duration) + Send + Sync>;
 
 /// Runs scripts. A cheap handle to worker threads that end when the last handle is dropped.
 #[derive(Clone)]
@@ -169,9 +169,9 @@ impl Engine {
         &self.shared().limits
     }
 
-    /// Calls a function after every run, with whether the run succeeded and how long its caller waited for it. Results
-    /// that are known from an earlier run are no runs. Only the first observer counts.
-    pub fn observe(&self, observer: impl Fn(&Script, bool, Duration) + Send + Sync + 'static) {
+    /// Calls a function after every run, with the steps that it used or how it failed, and how long its caller waited for
+    /// it. Results that are known from an earlier run are no runs. Only the first observer counts.
+    pub fn observe(&self, observer: impl Fn(&Script, Result<u64, ErrorKind>, Duration) + Send + Sync + 'static) {
         // A second observer would be a second owner of the counters.
         let _ = self.inner.observer.set(Box::new(observer));
     }
@@ -211,8 +211,12 @@ impl Engine {
         let started = Instant::now();
         let event = self.submit(script, digest, Some(obj.clone()));
         if let Some(observer) = self.inner.observer.get() {
-            let is_ok = matches!(&event, Ok(Event::Done((Ok(_), _))));
-            observer(script, is_ok, started.elapsed());
+            let used = match &event {
+                Ok(Event::Done((Ok(outcome), _))) => Ok(outcome.fuel_used),
+                Ok(Event::Done((Err(error), _))) | Err(error) => Err(error.kind),
+                Ok(Event::Compiled(_)) => Err(ErrorKind::Syntax),
+            };
+            observer(script, used, started.elapsed());
         }
         let (answer, weight) = match event? {
             Event::Done(run) => run,

@@ -24,6 +24,19 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// A word for it, such as `fuel`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::Runtime => "runtime",
+            Self::Fuel => "fuel",
+            Self::Time => "time",
+            Self::Memory => "memory",
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
+
     /// Whether the same script and input fail in the same way every time.
     pub fn is_deterministic(self) -> bool {
         self != Self::Time

@@ -140,6 +140,7 @@ impl Processes {
             },
             health: Health::new([CACHES]),
             metrics: Metrics::new(),
+            traces: None,
         }
     }
 

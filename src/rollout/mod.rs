@@ -32,6 +32,7 @@ mod unrouting;
 pub mod plan;
 pub mod release;
 pub mod snapshot;
+pub mod trace;
 pub mod traffic_routing;
 pub mod windows;
 

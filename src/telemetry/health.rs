@@ -198,7 +198,7 @@ mod tests {
         health.clear_warning("hold");
         assert!(!health.report().contains("hold"));
 
-        metrics.reconciled("ok", Duration::from_millis(1));
+        metrics.reconciled("ok", Duration::from_millis(1), None);
         let (status, kind, body) = fetch(addr, "/metrics").await;
         assert_eq!((status, kind.as_str()), (200, CONTENT_TYPE));
         assert!(body.contains("tidegate_reconciles_total{result=\"ok\"} 1\n") && body.ends_with("# EOF\n"), "{body}");

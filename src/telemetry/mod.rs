@@ -1,10 +1,10 @@
-//! Logs, metrics and health.
+//! Logs, metrics, health and traces.
 
 pub mod health;
 pub mod logs;
 pub mod metrics;
-mod releases;
+pub mod traces;
 
 pub use health::Health;
-pub use metrics::Metrics;
-pub use releases::Standing;
+pub use metrics::{Metrics, Standing};
+pub use traces::Traces;

@@ -153,15 +153,17 @@ fn handles_are_shared_between_threads() {
 fn an_observer_sees_every_run_and_no_known_result() {
     let engine = tidegate::lua::Engine::new(1);
     let (sender, runs) = std::sync::mpsc::channel();
-    engine.observe(move |script, is_ok, took| {
+    engine.observe(move |script, used, took| {
         assert!(took > Duration::ZERO);
-        let _ = sender.send((script.name.clone(), is_ok));
+        let _ = sender.send((script.name.clone(), used));
     });
     for source in ["return {}", "return {}", "error('no')", "return ="] {
         let _ = engine.run(&script(source), &json!({}));
     }
-    let runs: Vec<(String, bool)> = runs.try_iter().collect();
-    assert_eq!(runs, [("test.lua".into(), true), ("test.lua".into(), false), ("test.lua".into(), false)]);
+    let runs: Vec<(String, Result<u64, ErrorKind>)> = runs.try_iter().collect();
+    let results: Vec<_> = runs.iter().map(|(name, used)| (name.as_str(), used.map(|fuel| fuel > 0))).collect();
+    let name = "test.lua";
+    assert_eq!(results, [(name, Ok(true)), (name, Err(ErrorKind::Runtime)), (name, Err(ErrorKind::Syntax))]);
 }
 
 #[test]

@@ -5,7 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{BlueGreenStatus, CanaryStatus, WorkloadRef};
-use crate::api::{hooks::HooksStatus, notifications::NotificationsStatus, proof::ProofStatus, windows::WindowOverride};
+use crate::api::{
+    hooks::HooksStatus, notifications::NotificationsStatus, proof::ProofStatus, trace::TraceStatus,
+    windows::WindowOverride,
+};
 
 /// What the controller observed and where the release stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +65,9 @@ pub struct RolloutStatus {
     /// The script that serves each object that routes, during a release; after it, those that served last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<ServingScript>,
+    /// The trace of the release that goes on, where the controller sends traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceStatus>,
 }
 
 /// The script that serves an object that routes.

@@ -58,6 +58,7 @@ pub fn options(cluster: &Cluster) -> Options {
         engine: Arc::new(|| Engine::new(1)),
         health: Health::new([CACHES]),
         metrics: Metrics::new(),
+        traces: None,
     }
 }
 

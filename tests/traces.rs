@@ -1,0 +1,312 @@
+//! Traces of releases: the real controller on the in-memory cluster with a receiver that reads what OTLP says, and the command's
+//! own connection to a receiver that listens.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, clippy::disallowed_methods)]
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clap::Parser;
+use http::{Request, Response};
+use include_dir::{Dir, include_dir};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use opentelemetry_http::{Bytes, HttpClient, HttpError};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{KeyValue, any_value::Value as Any},
+    trace::v1::{Span, status::StatusCode},
+};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tidegate::{
+    api::v1beta1::Rollout,
+    cli::{
+        demo::world::{CONTROLLER, install, manifests, options},
+        rollout::approve::approval_patch,
+        traces::TraceArgs,
+    },
+    controller::{self, Options},
+    rollout::trace,
+    sim::{Cluster, Gvr},
+    telemetry::{Metrics, Traces},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/notifications");
+
+/// Takes what it is sent, or is away.
+#[derive(Clone, Debug, Default)]
+struct Receiver {
+    spans: Arc<Mutex<Vec<Span>>>,
+    services: Arc<Mutex<Vec<String>>>,
+    is_away: Arc<Mutex<bool>>,
+}
+
+fn read(body: &[u8]) -> (Vec<Span>, Vec<String>) {
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    let of = request.resource_spans;
+    let services =
+        of.iter().map(|r| values(&r.resource.as_ref().unwrap().attributes)["service.name"].clone()).collect();
+    (of.into_iter().flat_map(|r| r.scope_spans).flat_map(|s| s.spans).collect(), services)
+}
+
+impl HttpClient for Receiver {
+    fn send_bytes<'a, 'b>(
+        &'a self,
+        request: Request<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            if *self.is_away.lock().unwrap() {
+                return Err("connection refused".into());
+            }
+            assert_eq!(request.uri(), "http://collector:4318/v1/traces");
+            let (spans, services) = read(request.body());
+            self.spans.lock().unwrap().extend(spans);
+            self.services.lock().unwrap().extend(services);
+            Ok(Response::new(Bytes::new()))
+        })
+    }
+}
+
+fn values(attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    let text = |value: &KeyValue| match value.value.clone().unwrap().value.unwrap() {
+        Any::StringValue(text) => text,
+        Any::IntValue(number) => number.to_string(),
+        other => panic!("{other:?}"),
+    };
+    attributes.iter().map(|a| (a.key.clone(), text(a))).collect()
+}
+
+struct Stage {
+    cluster: Cluster,
+    receiver: Receiver,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    async fn new() -> Stage {
+        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
+        for object in manifests(&MANIFESTS).unwrap() {
+            builder = builder.object(object);
+        }
+        let cluster = builder.build().unwrap();
+        let (receiver, metrics) = (Receiver::default(), Metrics::with_exemplars());
+        let mut stage = Stage { cluster, receiver, metrics, stop: CancellationToken::new() };
+        stage.start();
+        stage.until("healthy", |s| s["phase"] == "Healthy").await;
+        stage
+    }
+
+    fn start(&mut self) {
+        self.stop = CancellationToken::new();
+        let builder = SpanExporter::builder().with_http().with_http_client(self.receiver.clone());
+        let exporter = builder.with_endpoint("http://collector:4318/v1/traces").build().unwrap();
+        let (traces, sending) = Traces::start(exporter, self.metrics.clone(), self.stop.clone());
+        tokio::spawn(sending);
+        let options = Options { traces: Some(traces), metrics: self.metrics.clone(), ..options(&self.cluster) };
+        tokio::spawn(controller::run(self.cluster.client(CONTROLLER), options, self.stop.clone()));
+    }
+
+    async fn release(&self, version: &str) {
+        let image = format!("registry.example/shop:{version}");
+        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "shop", "image": image}]}}}});
+        let api: Api<Deployment> = Api::namespaced(self.cluster.client("user"), "default");
+        api.patch("shop", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    }
+
+    async fn approve(&self) {
+        let rollouts: Api<Rollout> = Api::default_namespaced(self.cluster.client("user"));
+        let patch = approval_patch(&rollouts.get("shop").await.unwrap()).unwrap();
+        rollouts.patch_status("shop", &PatchParams::default(), &Patch::<Value>::Json(patch)).await.unwrap();
+    }
+
+    fn status(&self) -> Value {
+        let rollouts = Gvr::new("rollouts.kruise.io", "v1beta1", "rollouts");
+        self.cluster.get(&rollouts, "default", "shop").map(|r| r["status"].clone()).unwrap_or_default()
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
+        for _ in 0..6000 {
+            if is_so(&self.status()) {
+                // What it told is on its way.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never {what}: {:#}", self.status());
+    }
+
+    /// Name and outcome of each span that was sent.
+    fn sent(&self) -> Vec<String> {
+        let spans = self.receiver.spans.lock().unwrap();
+        spans.iter().map(|s| format!("{}: {}", s.name, values(&s.attributes)["tidegate.outcome"])).collect()
+    }
+}
+
+fn play(story: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(story);
+}
+
+fn waits(status: &Value) -> bool {
+    status["currentStepState"] == "StepPaused" && status["phase"] == "Progressing"
+}
+
+#[test]
+fn a_release_is_one_trace_also_across_a_restart() {
+    play(async {
+        let mut stage = Stage::new().await;
+        stage.release("2").await;
+        stage.until("waits", waits).await;
+        assert!(stage.sent().is_empty(), "nothing has ended");
+        let open = stage.status()["trace"].clone();
+        let shown = format!("# {{trace_id={}}}", open["traceID"]);
+        assert!(stage.metrics.encode().contains(&shown), "{open}");
+        stage.stop.cancel();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stage.start();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(stage.status()["trace"], open);
+        stage.approve().await;
+        stage.until("done", |s| s["phase"] == "Healthy").await;
+        assert!(stage.status().get("trace").is_none());
+        assert_eq!(
+            stage.sent(),
+            ["step 1: completed", "step 2: completed", "wind up: completed", "release: completed"]
+        );
+        let spans = stage.receiver.spans.lock().unwrap().clone();
+        let root = spans.last().unwrap();
+        assert_eq!(root.trace_id.iter().map(|b| format!("{b:02x}")).collect::<String>(), open["traceID"]);
+        assert!(root.parent_span_id.is_empty() && root.status.as_ref().unwrap().code() == StatusCode::Ok);
+        // One after the other, and together the whole.
+        let mut end = root.start_time_unix_nano;
+        for span in &spans[..3] {
+            assert_eq!((&span.trace_id, &span.parent_span_id), (&root.trace_id, &root.span_id));
+            assert_eq!(span.start_time_unix_nano, end);
+            end = span.end_time_unix_nano;
+        }
+        assert_eq!(end, root.end_time_unix_nano);
+        assert!(spans[0].end_time_unix_nano - spans[0].start_time_unix_nano > 120_000_000_000);
+        let first = values(&spans[0].attributes);
+        let expected = [("k8s.namespace.name", "default"), ("tidegate.rollout", "shop"), ("tidegate.step", "1")];
+        assert!(expected.iter().all(|(key, value)| first[*key] == *value) && !first["tidegate.revision"].is_empty());
+        assert!(stage.receiver.services.lock().unwrap().iter().all(|name| name == "tidegate"));
+        // The next release is another trace.
+        stage.release("3").await;
+        stage.until("waits", waits).await;
+        assert_ne!(stage.status()["trace"]["traceID"], open["traceID"]);
+    });
+}
+
+#[test]
+fn a_receiver_that_is_away_holds_up_no_release() {
+    play(async {
+        let stage = Stage::new().await;
+        *stage.receiver.is_away.lock().unwrap() = true;
+        stage.release("2").await;
+        stage.until("waits", waits).await;
+        stage.approve().await;
+        stage.until("done", |s| s["phase"] == "Healthy").await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let failed = "tidegate_trace_spans_total{result=\"failed\"} 4\n";
+        assert!(stage.metrics.encode().contains(failed), "{}", stage.metrics.encode());
+        *stage.receiver.is_away.lock().unwrap() = false;
+        stage.release("1").await;
+        stage.until("waits", waits).await;
+        // What is rolled back is an error.
+        stage.release("2").await;
+        stage.until("rolled back", |s| s["phase"] == "Healthy").await;
+        assert_eq!(stage.sent(), ["step 1: rolled-back", "wind up: rolled-back", "release: rolled-back"]);
+        let spans = stage.receiver.spans.lock().unwrap().clone();
+        assert!(spans.iter().all(|span| span.status.as_ref().unwrap().code() == StatusCode::Error));
+    });
+}
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    traces: TraceArgs,
+}
+
+fn command(args: &[&str]) -> TraceArgs {
+    Command::parse_from([&["tidegate"], args].concat()).traces
+}
+
+#[tokio::test]
+async fn the_command_sends_to_a_receiver_that_listens() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut got = Vec::new();
+        loop {
+            let mut part = [0; 4096];
+            let n = stream.read(&mut part).await.unwrap();
+            assert!(n > 0, "the request breaks off");
+            got.extend_from_slice(&part[..n]);
+            let Some(at) = got.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8(got[..at].to_vec()).unwrap().to_ascii_lowercase();
+            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap();
+            if got.len() == at + 4 + length {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                return (head, read(&got[at + 4..]));
+            }
+        }
+    });
+    let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+    let (traces, sending) = command(&["--otlp-endpoint", &endpoint]).start(&metrics, stop.clone()).unwrap().unwrap();
+    let sending = tokio::spawn(sending);
+    let span = trace::Span {
+        trace: 1,
+        id: 2,
+        parent: None,
+        name: "release".to_owned(),
+        from: "2026-11-22T06:10:00Z".parse().unwrap(),
+        to: "2026-11-22T06:20:00Z".parse().unwrap(),
+        attributes: vec![("tidegate.step", "3".to_owned())],
+        error: None,
+        events: Vec::new(),
+    };
+    traces.tell(vec![span]);
+    // What waits when the process stops is sent too.
+    stop.cancel();
+    sending.await.unwrap();
+    let (head, (spans, services)) = served.await.unwrap();
+    assert!(
+        head.starts_with("post /v1/traces http/1.1") && head.contains("content-type: application/x-protobuf"),
+        "{head}"
+    );
+    assert_eq!((spans[0].name.as_str(), services), ("release", vec!["tidegate".to_owned()]));
+    assert!(metrics.encode().contains("tidegate_trace_spans_total{result=\"exported\"} 1\n"));
+}
+
+#[test]
+fn traces_are_opt_in_and_a_wrong_address_is_refused() {
+    let start = |args: &[&str]| command(args).start(&Metrics::new(), CancellationToken::new()).map(|t| t.is_some());
+    assert!(!start(&[]).unwrap());
+    for (args, says) in [
+        (&["--otlp-endpoint", "collector:4318"][..], "write a URL such as http://otel-collector.monitoring:4318"),
+        (
+            &["--otlp-endpoint", "http://c:4318", "--otlp-certificate", "/nowhere.pem"],
+            "--otlp-certificate /nowhere.pem",
+        ),
+    ] {
+        let error = start(args).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
