@@ -10,6 +10,9 @@ fn values() -> Values {
         ("namespace", text("demo")),
         ("workload", text("web")),
         ("canary-service", text("web-canary")),
+        ("stable-service", text("web")),
+        ("stable-pods", Value::Pattern("web-7c6d-x1".into())),
+        ("stable-ips", Value::Pattern("10\\.0\\.0\\.3".into())),
         ("canary-pods", Value::Pattern("web-canary-5d9f-[^-]+".into())),
         ("canary-ips", Value::Pattern("10\\.0\\.0\\.1|10\\.0\\.0\\.2".into())),
     ]
@@ -42,29 +45,63 @@ fn metric(template: &str, arguments: &[(&str, &str)], provider: Option<MetricPro
 fn every_built_in_template_is_read_and_fits() {
     let files: usize = FILES.dirs().map(|d| d.files().count()).sum();
     assert_eq!(built_in().len(), files, "a file cannot be read");
-    let networks = ["apisix", "contour", "envoy", "istio", "linkerd", "nginx", "traefik"];
-    let wanted =
-        networks.iter().flat_map(|n| [format!("{n}/request-duration-p99"), format!("{n}/request-success-rate")]);
+    let networks = ["apisix", "contour", "envoy", "istio", "linkerd", "nginx", "opentelemetry", "traefik"];
+    let kinds = ["compare-errors", "compare-latency", "request-duration-p99", "request-success-rate"];
+    let wanted = networks.iter().flat_map(|network| kinds.map(|kind| format!("{network}/{kind}")));
     let mut wanted: Vec<String> = wanted.chain(["pods/oom-kills".into(), "pods/restarts".into()]).collect();
     wanted.sort();
     assert_eq!(built_in().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), wanted);
     for (name, template) in built_in() {
-        let provider = template.provider.is_none().then(prometheus);
-        let rendered =
-            resolve(&metric(name, &[], provider), &values(), |_| None).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(!template.description.is_empty(), "{name}");
-        let is_of_pods = rendered.provider.pods.is_some();
-        assert!(is_of_pods || rendered.query.contains("[30s]"), "{name}: {}", rendered.query);
-        assert!(is_of_pods || rendered.query.contains("canary") || rendered.query.contains("10"), "{name}");
-        assert_eq!(rendered.query.matches('"').count() % 2, 0, "{name}");
-        for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
-            assert_eq!(rendered.query.matches(open).count(), rendered.query.matches(close).count(), "{name}");
+        let rendered = rendered(name, template);
+        if rendered.provider.pods.is_some() {
+            continue;
+        }
+        assert!(rendered.query.contains("[30s]") && !rendered.query.contains("{{"), "{name}: {}", rendered.query);
+        if let Some(comparison) = &rendered.comparison {
+            // Where nothing failed there is no series, which must not read as no data.
+            let failures = comparison.queries.iter().filter(|(field, _)| field.ends_with(".failures"));
+            assert!(failures.clone().all(|(_, query)| query.contains("or vector(0)")), "{name}");
+            assert_eq!(failures.count(), if name.ends_with("errors") { 2 } else { 0 }, "{name}");
         }
         if name.ends_with("success-rate") {
             // Of requests that all fail there is no series of good ones; that must not read as no data.
             assert!(rendered.query.starts_with("1 -\n") && rendered.query.contains("or vector(0)"), "{name}");
         }
     }
+}
+
+fn rendered(name: &str, template: &MetricTemplateSpec) -> Rendered {
+    let provider = template.provider.is_none().then(prometheus);
+    let mut metric = metric(name, &[], provider);
+    if let (Question::Template { compare, .. }, true) = (&mut metric.question, template.compare.is_some()) {
+        *compare = Some(Box::default());
+    }
+    resolve(&metric, &values(), |_| None).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The queries as recording rules, which `promtool` tries on series in `tests/templates/series.yaml`.
+#[test]
+fn what_is_built_in_is_what_prometheus_is_tried_with() {
+    let mut rules = Vec::new();
+    for (name, template) in built_in() {
+        let rendered = rendered(name, template);
+        let name = name.replace('/', ":").replace('-', "_");
+        match &rendered.comparison {
+            _ if rendered.provider.pods.is_some() => {}
+            None => rules.push(serde_json::json!({"record": name, "expr": rendered.query})),
+            Some(comparison) => rules.extend(comparison.queries.iter().map(|(field, query)| {
+                serde_json::json!({"record": format!("{name}:{}", field.replace('.', "_")), "expr": query})
+            })),
+        }
+    }
+    let rules = serde_json::json!({"groups": [{"name": "templates", "rules": rules}]});
+    let text = crate::yaml::to_string(&rules).unwrap();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates/rules.yaml");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    assert!(std::fs::read_to_string(&file).unwrap_or_default() == text, "run `make bless` and `make e2e-traffic`");
 }
 
 #[test]

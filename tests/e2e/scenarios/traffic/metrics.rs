@@ -142,7 +142,10 @@ pub async fn alerts(rig: Arc<Rig>) -> Result<()> {
         Ok(())
     };
     promtool(&["check", "rules"], &prometheus::alerts())?;
-    promtool(&["test", "rules"], &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/alerts/fired.yaml"))?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    promtool(&["test", "rules"], &tests.join("alerts/fired.yaml"))?;
+    promtool(&["check", "rules"], &tests.join("templates/rules.yaml"))?;
+    promtool(&["test", "rules"], &tests.join("templates/series.yaml"))?;
 
     rig.prometheus().await?;
     let _controller = rig.with_controller().await?;
