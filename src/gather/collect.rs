@@ -1,48 +1,53 @@
 //! From objects to a snapshot. Nothing is fetched here, so that a folder of files can stand in for the cluster.
 
+mod config;
+mod hold;
+mod named;
+mod others;
+mod routes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
+pub(super) use self::routes::routes;
+use self::{
+    config::{receivers, windows_for_all},
+    hold::hold,
+    named::{jobs, templates},
+    others::{is_routed_by_others, line_of, others, rivals},
+};
+pub use self::{
+    hold::hold_of_all,
+    named::{named_cron_jobs, named_templates},
+};
 use super::pods;
 use crate::{
-    analysis::{Sample, templates::is_built_in},
+    analysis::Sample,
     api::{
-        analysis::Metric,
         keys,
-        notifications::{Notifications, Receiver},
         object::{self, ObjectRef},
-        v1beta1::{IngressRef, NetworkRef, Rollout, Step, WorkloadRef},
-        windows::ClusterWindows,
+        v1beta1::Rollout,
     },
-    lua::{Engine, NotFound, Script, library},
+    lua::{Engine, NotFound, Script},
     rollout::{
         Hold, Snapshot, UnknownKind,
-        calls::{Reply, short},
+        calls::Reply,
         history::History,
         is_releasing,
-        jobs::{CRON_JOB, JOB},
-        line::{self, Line, Standing},
-        notifications::config,
-        release::{self, Scope, Traffic},
+        release::{self, Scope},
         windows::ForAll,
     },
     traffic::{
-        ingress::{self, Ingress},
+        ingress,
         memory::Memory,
         routes::{Missing, Network},
     },
-    workload::{
-        Style,
-        canary::canary_name,
-        hold::{Rule, rules},
-    },
-    yaml,
+    workload::{Style, canary::canary_name},
 };
 
 /// Objects by name.
@@ -315,65 +320,6 @@ fn nodes(objects: &impl Objects, pods: &[Arc<Value>]) -> Option<Vec<Arc<Value>>>
     Some(found.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-fn templates(
-    objects: &impl Objects,
-    rollout: &Rollout,
-    namespace: &str,
-    settings: &Settings,
-) -> Option<BTreeMap<String, Arc<Value>>> {
-    let mut found = BTreeMap::new();
-    for name in named_templates(rollout) {
-        for namespace in [namespace, &settings.script_namespace] {
-            let (api_version, kind) = METRIC_TEMPLATE;
-            if let Some(object) = optional(objects.get(&ObjectRef::new(api_version, kind, namespace, name)))? {
-                found.insert(name.to_owned(), object);
-                break;
-            }
-        }
-    }
-    Some(found)
-}
-
-/// The CronJobs that gates of a Rollout name, and the Jobs that were made for it.
-fn jobs(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option<(ByName, Vec<Arc<Value>>)> {
-    let mut templates = BTreeMap::new();
-    for name in named_cron_jobs(rollout) {
-        let object = optional(objects.get(&ObjectRef::new(CRON_JOB.0, CRON_JOB.1, namespace, name)))?;
-        templates.extend(object.map(|object| (name.to_owned(), object)));
-    }
-    if named_cron_jobs(rollout).next().is_none() {
-        return Some((templates, Vec::new()));
-    }
-    let uid = rollout.metadata.uid.as_deref().unwrap_or_default();
-    Some((templates, objects.tied(JOB.0, JOB.1, namespace, uid)?))
-}
-
-/// Names of the CronJobs that gates and metrics of a Rollout name.
-pub fn named_cron_jobs(rollout: &Rollout) -> impl Iterator<Item = &str> {
-    let gates = steps(rollout).flat_map(|step| &step.gates);
-    let of_gates = gates.filter_map(|gate| Some(gate.job.as_ref()?.cron_job.as_str()));
-    let by_job = |metric: &&Metric| metric.provider.as_ref().is_some_and(|provider| provider.job.is_some());
-    of_gates.chain(metrics(rollout).filter(by_job).filter_map(|metric| metric.query.as_deref()))
-}
-
-fn steps(rollout: &Rollout) -> impl Iterator<Item = &Step> {
-    let strategy = &rollout.spec.strategy;
-    let canary = strategy.canary.iter().flat_map(|s| &s.steps);
-    canary.chain(strategy.blue_green.iter().flat_map(|s| &s.steps))
-}
-
-/// All metrics of a Rollout.
-fn metrics(rollout: &Rollout) -> impl Iterator<Item = &Metric> {
-    let analyses = steps(rollout).filter_map(|step| step.analysis.as_ref()).chain(&rollout.spec.strategy.analysis);
-    analyses.flat_map(|analysis| &analysis.metrics)
-}
-
-/// Names of the MetricTemplates that a Rollout names, without built-in ones.
-pub fn named_templates(rollout: &Rollout) -> impl Iterator<Item = &str> {
-    let names = metrics(rollout).filter_map(|m| Some(m.template.as_ref()?.name.as_str()));
-    names.filter(|name| !is_built_in(name))
-}
-
 /// Keeps the texts of the scripts of a release, and finds those that the status says have served in it: a ConfigMap may
 /// have another text by now.
 fn know_working(snapshot: &mut Snapshot, engine: &Engine) {
@@ -407,293 +353,10 @@ fn records(objects: &impl Objects, rollout: &Rollout, namespace: &str) -> Option
     objects.tied(HISTORY.0, HISTORY.1, namespace, uid).map(Ok)
 }
 
-/// The objects that route, with their scripts, and the Ingress beside which a canary stands.
-pub(super) fn routes(
-    objects: &impl Objects,
-    traffic: &Traffic,
-    namespace: &str,
-    settings: &Settings,
-) -> Option<(Vec<Network>, Option<Ingress>)> {
-    let scripts = scripts(objects, settings)?;
-    let mut networks = Vec::new();
-    for reference in &traffic.networks {
-        networks.push(network(objects, reference, namespace, scripts.as_ref(), settings)?);
-    }
-    let Some(reference) = &traffic.ingress else { return Some((networks, None)) };
-    match ingress(objects, reference, namespace, scripts.as_ref())? {
-        Route::InPlace(network) => {
-            networks.push(network);
-            Some((networks, None))
-        }
-        Route::Beside(ingress) => Some((networks, Some(ingress))),
-    }
-}
-
 pub(super) fn optional(found: Result<Arc<Value>, Lookup>) -> Option<Option<Arc<Value>>> {
     match found {
         Ok(object) => Some(Some(object)),
         Err(Lookup::Missing(_)) => Some(None),
         Err(Lookup::Pending) => None,
     }
-}
-
-fn network(
-    objects: &impl Objects,
-    reference: &NetworkRef,
-    namespace: &str,
-    scripts: Option<&BTreeMap<String, String>>,
-    settings: &Settings,
-) -> Option<Network> {
-    let target = ObjectRef::new(&reference.api_version, &reference.kind, namespace, &reference.name);
-    let object = match objects.get(&target) {
-        Err(Lookup::Pending) => return None,
-        Err(Lookup::Missing(missing)) => Err(missing),
-        Ok(object) => Ok(object),
-    };
-    let group = object::group(&reference.api_version);
-    let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
-    let acceptance = library::resolve_accepted(group, &reference.kind, scripts, settings.config_map_wins);
-    Some(Network {
-        reference: reference.clone(),
-        namespace: namespace.to_owned(),
-        object,
-        script,
-        working: None,
-        acceptance,
-    })
-}
-
-/// How an Ingress routes during a release.
-enum Route {
-    /// It is changed itself.
-    InPlace(Network),
-    /// A canary Ingress stands beside it.
-    Beside(Ingress),
-}
-
-fn ingress(
-    objects: &impl Objects,
-    reference: &IngressRef,
-    namespace: &str,
-    scripts: Option<&BTreeMap<String, String>>,
-) -> Option<Route> {
-    let get = |name: &str| match objects.get(&ObjectRef::new(ingress::API_VERSION, ingress::KIND, namespace, name)) {
-        Err(Lookup::Pending) => None,
-        Err(Lookup::Missing(missing)) => Some(Err(missing)),
-        Ok(object) => Some(Ok(object)),
-    };
-    let stable = get(&reference.name)?;
-    let script = library::resolve_ingress(&reference.class_type, scripts);
-    let in_place = Network {
-        reference: NetworkRef {
-            api_version: ingress::API_VERSION.to_owned(),
-            kind: ingress::KIND.to_owned(),
-            name: reference.name.clone(),
-        },
-        namespace: namespace.to_owned(),
-        object: stable.clone(),
-        script: script.clone(),
-        working: None,
-        // What an Ingress reports are addresses.
-        acceptance: None,
-    };
-    // Without its script, what it has changed must still be put back.
-    if in_place.is_changed() || script.as_ref().is_ok_and(ingress::is_in_place) {
-        return Some(Route::InPlace(in_place));
-    }
-    let canary = get(&ingress::canary_name(&reference.name))?;
-    let class = stable.as_ref().map(|s| object::text(s, &["spec", "ingressClassName"])).unwrap_or_default();
-    let controller = match class {
-        "" => None,
-        class => optional(objects.get(&ObjectRef::new(ingress::API_VERSION, ingress::CLASS_KIND, "", class)))?,
-    };
-    let controller = controller.map(|c| object::text(&c, &["spec", "controller"]).to_owned()).filter(|c| !c.is_empty());
-    Some(Route::Beside(Ingress {
-        name: reference.name.clone(),
-        namespace: namespace.to_owned(),
-        stable,
-        canary,
-        script,
-        working: None,
-        controller,
-    }))
-}
-
-/// Who is in flight and who waits; all Rollouts are looked at for one that waits only.
-fn line_of(objects: &impl Objects, rollout: &Rollout, limit: usize) -> Option<Line> {
-    let mut line = Line { limit, in_flight: Vec::new(), waiting: Vec::new() };
-    if !rollout.status.as_ref().is_some_and(line::is_waiting) {
-        return Some(line);
-    }
-    for other in objects.list_all("rollouts.kruise.io/v1beta1", "Rollout")? {
-        if Some(object::uid(&other)) == rollout.metadata.uid.as_deref() {
-            continue;
-        }
-        match line::standing(&other) {
-            Some(Standing::InFlight) => line.in_flight.push(line::place(&other)),
-            Some(Standing::Waiting(since)) => line.waiting.push((since, line::place(&other))),
-            None => {}
-        }
-    }
-    Some(line)
-}
-
-/// The administrator's change windows.
-fn windows_for_all(objects: &impl Objects, settings: &Settings) -> Option<Result<ForAll, String>> {
-    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
-    let map = match objects.get(&target) {
-        Ok(map) => map,
-        Err(Lookup::Pending) => return None,
-        Err(Lookup::Missing(Missing::Forbidden(why))) => return Some(Err(why)),
-        Err(Lookup::Missing(Missing::Object | Missing::Kind)) => return Some(Ok(ForAll::default())),
-    };
-    let text = object::text(&map, &["data", keys::CHANGE_WINDOWS]);
-    if text.is_empty() {
-        return Some(Ok(ForAll::default()));
-    }
-    let read = yaml::from_str::<ClusterWindows>(text).map_err(|e| e.to_string());
-    let read = read.and_then(|windows| ForAll::try_from(&windows).map_err(|e| e.to_string()));
-    let place = format!("ConfigMap {}/{}", settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
-    Some(read.map_err(|why| format!("{place}, key {}: {why}", keys::CHANGE_WINDOWS)))
-}
-
-/// Who is told of a Rollout.
-fn receivers(objects: &impl Objects, rollout: &Rollout, settings: &Settings) -> Option<Result<Vec<Receiver>, String>> {
-    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
-    let Some(map) = optional(objects.get(&target))? else { return Some(Ok(Vec::new())) };
-    let text = object::text(&map, &["data", keys::NOTIFICATIONS]);
-    if text.is_empty() {
-        return Some(Ok(Vec::new()));
-    }
-    let read = yaml::from_str::<Notifications>(text).map_err(|e| e.to_string());
-    let read = read.and_then(|read| config::check(&read).map(|()| read.receivers));
-    let annotation = rollout.metadata.annotations.as_ref().and_then(|a| a.get(keys::NOTIFY)).map(String::as_str);
-    let place = format!("ConfigMap {}/{}, key {}", settings.script_namespace, target.name, keys::NOTIFICATIONS);
-    Some(read.map(|all| config::receivers_of(&all, annotation)).map_err(|why| format!("{place}: {}", short(&why))))
-}
-
-/// The data of the administrator's ConfigMap.
-fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMap<String, String>>> {
-    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
-    Some(optional(objects.get(&target))?.map(|map| {
-        let data = object::at(&map, &["data"]).and_then(Value::as_object).into_iter().flatten();
-        data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-    }))
-}
-
-/// Other Rollouts for the same workload that go before this one: one in the middle of a release before all others, an
-/// enabled one before one that is disabled or being deleted, an older one before a younger; of two equally old ones the
-/// first by name.
-fn rivals(objects: &impl Objects, rollout: &Rollout, scope: &Scope, namespace: &str) -> Option<Vec<String>> {
-    let mine = rank(rollout);
-    let others = others(objects, rollout, &scope.workload, namespace)?.into_iter();
-    let before = others.filter(|other| rank(other) < mine);
-    let mut rivals: Vec<String> = before.filter_map(|other| other.metadata.name).collect();
-    rivals.sort();
-    Some(rivals)
-}
-
-/// Other Rollouts that name a workload and are not letting go of it.
-fn others(objects: &impl Objects, rollout: &Rollout, workload: &WorkloadRef, namespace: &str) -> Option<Vec<Rollout>> {
-    let namesakes = objects.tied("rollouts.kruise.io/v1beta1", "Rollout", namespace, &workload.name)?;
-    let own = rollout.metadata.name.as_deref();
-    Some(
-        namesakes
-            .iter()
-            .filter(|other| Some(object::name(other)) != own)
-            .filter_map(|other| Rollout::deserialize(&**other).ok())
-            .filter(|other| rank(other).0 < IDLE)
-            .filter(|other| {
-                let scope_of = if is_releasing(other) { release::bare_scope } else { release::scope };
-                scope_of(other).is_ok_and(|other| {
-                    object::group(&other.workload.api_version) == object::group(&workload.api_version)
-                        && (&other.workload.kind, &other.workload.name) == (&workload.kind, &workload.name)
-                })
-            })
-            .collect(),
-    )
-}
-
-/// Whether another Rollout, or a TrafficRouting, may have changed one of these networkRefs.
-fn is_routed_by_others(objects: &impl Objects, rollout: &Rollout, traffic: &Traffic, namespace: &str) -> Option<bool> {
-    let is_same = |a: &NetworkRef, b: &NetworkRef| {
-        object::group(&a.api_version) == object::group(&b.api_version) && (&a.kind, &a.name) == (&b.kind, &b.name)
-    };
-    let shares = |other: Option<Traffic>| {
-        other.is_some_and(|other| other.networks.iter().any(|a| traffic.networks.iter().any(|b| is_same(a, b))))
-    };
-    let rollouts = objects.list("rollouts.kruise.io/v1beta1", "Rollout", namespace)?;
-    let mut others = rollouts
-        .iter()
-        .filter_map(|other| serde_json::from_value::<Rollout>((**other).clone()).ok())
-        .filter(|other| other.metadata.name != rollout.metadata.name && is_releasing(other));
-    // Of a spec that is wrong nobody knows what it named before.
-    if others.any(|other| release::scope(&other).map_or(true, |scope| shares(scope.traffic))) {
-        return Some(true);
-    }
-    let (api_version, kind) = TRAFFIC_ROUTING;
-    let routings = objects.list(api_version, kind, namespace)?;
-    let mut routings = routings.iter().filter_map(|r| serde_json::from_value((**r).clone()).ok());
-    Some(routings.any(|routing| shares(release::routing_traffic(&routing).ok())))
-}
-
-const IDLE: u8 = 2;
-
-/// The lowest goes first.
-fn rank(rollout: &Rollout) -> (u8, Option<Timestamp>, Option<&str>) {
-    let metadata = &rollout.metadata;
-    let tier = if is_releasing(rollout) {
-        0
-    } else if !rollout.spec.disabled && metadata.deletion_timestamp.is_none() {
-        1
-    } else {
-        IDLE
-    };
-    (tier, metadata.creation_timestamp.as_ref().map(|t| t.0), metadata.name.as_deref())
-}
-
-/// Whether the API server holds changed workloads of any kind; `None` while that is being read.
-pub fn hold_of_all(objects: &impl Objects) -> Option<Hold> {
-    let all = rules().map(|rule| hold(objects, Some(rule))).collect::<Option<Vec<Hold>>>()?;
-    Some(all.into_iter().find(|hold| *hold != Hold::InForce).unwrap_or(Hold::InForce))
-}
-
-/// Whether the API server holds changed workloads of a kind, by a policy or by our webhook; `None` while that is being
-/// read.
-fn hold(objects: &impl Objects, rule: Option<&Rule>) -> Option<Hold> {
-    let Some(rule) = rule else { return Some(Hold::InForce) };
-    let Some(lack) = policy_lack(objects, rule)? else { return Some(Hold::InForce) };
-    let webhooks = optional(objects.get(&ObjectRef::new(WEBHOOKS.0, WEBHOOKS.1, "", crate::workload::hold::WEBHOOKS)))?;
-    Some(if webhooks.is_some_and(|w| is_served(&w, rule)) { Hold::InForce } else { Hold::Unavailable(lack) })
-}
-
-/// Our webhook for the kind is configured, and trusted: without a CA the API server reaches nobody.
-fn is_served(configuration: &Value, rule: &Rule) -> bool {
-    let webhooks = object::at(configuration, &["webhooks"]).and_then(Value::as_array).into_iter().flatten();
-    webhooks
-        .filter(|w| object::text(w, &["name"]) == rule.webhook)
-        .any(|w| !object::text(w, &["clientConfig", "caBundle"]).is_empty())
-}
-
-/// What is missing for the policy of a rule to be in force.
-fn policy_lack(objects: &impl Objects, rule: &Rule) -> Option<Option<String>> {
-    const LOST: &str = "a template changed while the controller is down is not held and rolls out at once";
-    let policy = rule.policy;
-    for (api_version, kind) in [POLICY, BINDING] {
-        return Some(Some(match objects.get(&ObjectRef::new(api_version, kind, "", policy)) {
-            Ok(_) => continue,
-            Err(Lookup::Pending) => return None,
-            Err(Lookup::Missing(Missing::Object)) => format!(
-                "{kind} {policy} is not installed, so {LOST}; install it with `tidegate policy | kubectl apply -f -`"
-            ),
-            Err(Lookup::Missing(Missing::Kind)) => format!(
-                "this API server does not serve {api_version} {kind} (Kubernetes 1.36 and later do), so {LOST}; install \
-                 the webhooks: `tidegate webhooks`"
-            ),
-            Err(Lookup::Missing(Missing::Forbidden(why))) => {
-                format!("the controller may not read {kind} ({why}), so perhaps {LOST}")
-            }
-        }));
-    }
-    Some(None)
 }
