@@ -9,8 +9,9 @@
 //!
 //! - [`gather`] reads the cluster into a [`rollout::Snapshot`]: plain data, and the only thing a decision may read.
 //! - [`rollout::decide`] turns a snapshot into a [`rollout::Plan`]. It is pure: no client, clock or randomness.
-//! - [`apply`] is the only writer, and [`apply::guard`] judges each write before it is sent. It executes the plan's effects in order and stops at the first failure; the next
-//!   reconcile starts from what the cluster says. Status is written last, with optimistic concurrency.
+//! - [`apply`] is the only writer, and [`apply::guard`] judges each write before it is sent. It executes the plan's
+//!   effects in order and stops at the first failure; the next reconcile starts from what the cluster says. Status is
+//!   written last, with optimistic concurrency.
 //!
 //! # Code map
 //!

@@ -10,11 +10,10 @@ use kube::{
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     screen::Screen,
-    world::{CONTROLLER, install, manifests, start_controller},
+    world::{install, manifests, perform},
 };
 use crate::{
     api::{
@@ -41,17 +40,7 @@ pub async fn play(screen: Screen) -> anyhow::Result<()> {
     {
         builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
     }
-    for object in others {
-        builder = builder.object(object);
-    }
-    let cluster = builder.build().map_err(|status| anyhow::anyhow!(status.message))?;
-    let stop = CancellationToken::new();
-    let controller = start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
-    let story = Story { cluster, screen };
-    story.tell(rollout).await?;
-    stop.cancel();
-    controller.await?;
-    Ok(())
+    perform(builder, others, |_, options| options, async |cluster| Story { cluster, screen }.tell(rollout).await).await
 }
 
 struct Story {

@@ -12,11 +12,10 @@ use kube::{
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     screen::Screen,
-    world::{CONTROLLER, install, manifests, start_controller},
+    world::{install, manifests, perform},
 };
 use crate::{
     api::{
@@ -72,17 +71,13 @@ pub async fn play(example: &Example, screen: Screen) -> anyhow::Result<()> {
     for definition in manifests(&DEFINITIONS)? {
         builder = builder.definition(definition);
     }
-    for object in others {
-        builder = builder.object(object);
-    }
-    let cluster = builder.build().map_err(|status| anyhow::anyhow!(status.message))?;
-    let stop = CancellationToken::new();
-    let controller = start_controller(&cluster, cluster.client(CONTROLLER), stop.clone());
-    let story = Story::of(cluster, screen, example.name, &rollout)?;
-    story.tell(rollout).await?;
-    stop.cancel();
-    controller.await?;
-    Ok(())
+    perform(
+        builder,
+        others,
+        |_, options| options,
+        async |cluster| Story::of(cluster, screen, example.name, &rollout)?.tell(rollout).await,
+    )
+    .await
 }
 
 struct Story {

@@ -12,15 +12,14 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     screen::Screen,
-    world::{CONTROLLER, install, manifests, options},
+    world::{install, manifests, perform},
 };
 use crate::{
     api::{conditions::phases, object, object::at},
-    controller::{self, Options},
+    controller::Options,
     gather::measures::{
         http::{Failure, Http},
         servers::Servers,
@@ -87,19 +86,12 @@ pub async fn play(screen: Screen) -> anyhow::Result<()> {
     let objects = manifests(&MANIFESTS)?;
     let mut builder = install(Cluster::builder())?.namespace("kruise-rollout");
     builder = builder.kind("networking.istio.io", &["v1"], "virtualservices", "VirtualService", true);
-    for object in objects {
-        builder = builder.object(object);
-    }
-    let cluster = builder.build().map_err(|status| anyhow::anyhow!(status.message))?;
-    let stop = CancellationToken::new();
-    let http = Arc::new(Prometheus { cluster: cluster.clone() });
-    let provider = Arc::new(Servers { http, logins: None, allowed: Vec::new() });
-    let options = Options { provider: Arc::new(move |_| provider.clone()), ..options(&cluster) };
-    let controller = tokio::spawn(controller::run(cluster.client(CONTROLLER), options, stop.clone()));
-    Story { cluster, screen }.tell().await?;
-    stop.cancel();
-    controller.await?;
-    Ok(())
+    let equip = |cluster: &Cluster, options: Options| {
+        let http = Arc::new(Prometheus { cluster: cluster.clone() });
+        let provider = Arc::new(Servers { http, logins: None, allowed: Vec::new() });
+        Options { provider: Arc::new(move |_| provider.clone()), ..options }
+    };
+    perform(builder, objects, equip, async |cluster| Story { cluster, screen }.tell().await).await
 }
 
 struct Story {

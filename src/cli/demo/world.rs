@@ -39,6 +39,26 @@ pub fn start_controller(cluster: &Cluster, client: kube::Client, stop: Cancellat
     tokio::spawn(controller::run(client, options(cluster), stop))
 }
 
+/// Plays a story on a cluster of its own that begins with `objects`, beside the real controller.
+pub async fn perform(
+    mut builder: Builder,
+    objects: Vec<Value>,
+    equip: impl FnOnce(&Cluster, Options) -> Options,
+    story: impl AsyncFnOnce(Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for object in objects {
+        builder = builder.object(object);
+    }
+    let cluster = builder.build().map_err(|status| anyhow::anyhow!(status.message))?;
+    let stop = CancellationToken::new();
+    let options = equip(&cluster, options(&cluster));
+    let controller = tokio::spawn(controller::run(cluster.client(CONTROLLER), options, stop.clone()));
+    story(cluster).await?;
+    stop.cancel();
+    controller.await?;
+    Ok(())
+}
+
 /// How a controller on a cluster in memory is set up.
 pub fn options(cluster: &Cluster) -> Options {
     let clock = cluster.clock();
