@@ -14,7 +14,7 @@ use crate::{
         conditions::{StepState, phases, reasons, types},
         object::{self, ObjectRef},
     },
-    workload::{Move, Workload},
+    workload::{Move, Style, Workload},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -144,6 +144,7 @@ impl Machine<'_> {
                 Part::RestoreStableService if self.keeps_pin(ending, workload) => {}
                 Part::RestoreStableService => self.restore_stable_service(scope)?,
                 Part::RouteTrafficToStable => {
+                    self.make_room_in_stable(ending, scope, workload)?;
                     self.leave_shared(scope)?;
                     self.restore_routes(scope)?;
                 }
@@ -165,6 +166,26 @@ impl Machine<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Where the canary's requests come back to pods that are too few, as after scaling up from zero, the workload is
+    /// rolled to its template first: its own pods may be of a version that never becomes ready.
+    fn make_room_in_stable(&mut self, ending: Ending, scope: &Scope, workload: Option<&Workload>) -> Turn {
+        let goes_on = matches!(ending, Ending::Success | Ending::Disabled | Ending::Deleted);
+        let is_served = self.canary.as_ref().is_some_and(|canary| canary.ready > 0);
+        let Some(workload) = workload.filter(|_| scope.style == Style::Canary && goes_on && is_served) else {
+            return Ok(());
+        };
+        // The Deployment's own count may be older than those of its ReplicaSets.
+        let is_ready = workload.replicas == 0 || workload.revisions.iter().any(|r| r.ready > 0);
+        if scope.traffic.is_none() || (workload.has_enough() && is_ready) {
+            return Ok(());
+        }
+        self.resume_workload(ending, workload)?;
+        Err(Wait::on(format!(
+            "waiting for pods of {} to be available before requests go back to them",
+            workload.title()
+        )))
     }
 
     /// The extra Deployment is that of the newer template already: the status that says so could not be stored.
