@@ -77,6 +77,10 @@ upgrade: compiler ## A rolling upgrade of the controller during 200 releases, in
 idle-process: compiler ## Memory and requests of the real process with 1,000 Rollouts at rest (ROLLOUTS=, HISTORY=, SECONDS=)
 	$(CARGO) bench --locked --profile simulation --bench idle
 
+.PHONY: pods-process
+pods-process: compiler ## What 50,000 pods cost a controller at rest, and during the release of four: memory and requests
+	$(CARGO) bench --locked --profile simulation --bench pods
+
 .PHONY: webhook-process
 webhook-process: compiler ## Latency of the real process's webhooks at 500 reviews a second, and its memory amid bad input (RATE=, SECONDS=)
 	$(CARGO) bench --locked --profile simulation --bench webhook

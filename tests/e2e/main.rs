@@ -21,8 +21,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    adopt, cases, chart, crash, generated, hooks, in_memory, kinds, leaders, mistakes, operator, plane, policy, schema,
-    script, story, styles, traffic, workloads,
+    adopt, cases, chart, crash, examples, generated, hooks, in_memory, kinds, leaders, mistakes, operator, plane,
+    policy, schema, script, story, styles, traffic, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -97,7 +97,10 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
     let of_kinds = kinds::ROWS
         .iter()
         .map(|row| trial(handle, rig, &format!("release_{}", row.1.name), move |rig| kinds::play(rig, row)));
-    scenarios.into_iter().chain(rows).chain(of_kinds).chain(through_gateways(handle, rig)).collect()
+    let of_examples = examples::STORIES
+        .iter()
+        .map(|name| trial(handle, rig, &format!("example_{name}"), move |rig| examples::play(rig, name)));
+    scenarios.into_iter().chain(rows).chain(of_kinds).chain(of_examples).chain(through_gateways(handle, rig)).collect()
 }
 
 /// The scenarios of `make e2e-traffic`.

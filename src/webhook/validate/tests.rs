@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::rollout::release;
 
 fn rollout(text: &str) -> Value {
     let mut rollout = json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
@@ -91,6 +92,54 @@ fn a_style_that_the_kind_cannot_be_released_in_is_refused() {
         "spec.workloadRef.apiVersion: Invalid value: \"apps.kruise.io/v1\": a CloneSet is not known in this version: choose \
          apps.kruise.io/v1beta1 or apps.kruise.io/v1alpha1"
     );
+}
+
+/// What admission says, and what the condition says where admission is off: the fields that are named. A kind without an
+/// extra workload that is stored with one is released in place.
+#[test]
+fn what_a_kind_cannot_do_is_refused_here_and_by_the_condition() {
+    const IN_PLACE: &str = "canary: {enableExtraWorkloadForCanary: false, steps: [{replicas: 100%}]}";
+    const BESIDE: &str = "canary: {enableExtraWorkloadForCanary: true, steps: [{replicas: 100%}]}";
+    const BLUE_GREEN: &str = "blueGreen: {steps: [{replicas: 100%}]}";
+    let (extra, full) = ("spec.strategy.canary.enableExtraWorkloadForCanary", "spec.strategy.blueGreen");
+    let (reference, version) = ("spec.workloadRef", "spec.workloadRef.apiVersion");
+    // In place, with an extra workload, with a full new set: by admission, and by the condition.
+    let all = [("", ""); 3];
+    let in_place = [("", ""), (extra, ""), (full, full)];
+    let two_styles = [("", ""), (extra, ""), ("", "")];
+    let unknown = |field: &'static str| [(field, field); 3];
+    for (api_version, kind, expected) in [
+        ("apps/v1", "Deployment", all),
+        ("apps/v1", "StatefulSet", in_place),
+        ("apps/v1", "DaemonSet", in_place),
+        ("apps.kruise.io/v1beta1", "CloneSet", two_styles),
+        ("apps.kruise.io/v1alpha1", "CloneSet", two_styles),
+        ("apps.kruise.io/v1beta1", "StatefulSet", in_place),
+        ("apps.kruise.io/v1alpha1", "StatefulSet", in_place),
+        ("apps.kruise.io/v1beta1", "DaemonSet", in_place),
+        ("apps.kruise.io/v1alpha1", "DaemonSet", in_place),
+        ("games.example.com/v1", "GameServerSet", in_place),
+        ("apps/v1", "ReplicaSet", unknown(reference)),
+        ("batch/v1", "Job", unknown(reference)),
+        ("v1", "Pod", unknown(reference)),
+        ("apps/v2", "DaemonSet", unknown(version)),
+        ("apps.kruise.io/v1", "CloneSet", unknown(version)),
+    ] {
+        for (strategy, (here, there)) in [IN_PLACE, BESIDE, BLUE_GREEN].into_iter().zip(expected) {
+            let told = format!("{api_version} {kind} {strategy}");
+            let text = format!(
+                "spec:\n  workloadRef: {{apiVersion: {api_version}, kind: {kind}, name: web}}\n  strategy: {{{strategy}}}\n"
+            );
+            let said = judged(&text, None).errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            assert_eq!(said.split(": ").next(), Some(here), "{told}: {said}");
+            let stored: crate::api::v1beta1::Rollout = serde_json::from_value(rollout(&text)).unwrap();
+            let condition = release::scope(&stored).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(
+                if there.is_empty() { condition.is_empty() } else { condition.contains(there) },
+                "{told}: {condition}"
+            );
+        }
+    }
 }
 
 #[test]

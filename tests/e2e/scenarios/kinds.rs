@@ -143,6 +143,34 @@ fn back_in_batches() -> Vec<styles::Deed> {
     ]
 }
 
+/// Pods do not come back; requests do.
+fn jumps() -> Vec<styles::Deed> {
+    vec![
+        Mount(CANARY),
+        Paused(1),
+        Approve,
+        Paused(2),
+        Answers(CANARY, 0.5),
+        Jump(1),
+        Paused(1),
+        Has(&[(BASE, 2), (CANARY, 2)]),
+        Answers(CANARY, 0.2),
+        Jump(3),
+        End(CANARY),
+    ]
+}
+
+fn scaled_beside_the_old_set() -> Vec<styles::Deed> {
+    let mut deeds = vec![Mount(CANARY), Paused(1), Has(BOTH), Deployment(json!({"replicas": 6})), Approve];
+    deeds.extend([Says("a CloneSet makes no more"), Deployment(json!({"replicas": 4})), Paused(2)]);
+    deeds.extend([Answers(CANARY, 0.5), Approve, Paused(3), Approve, End(CANARY)]);
+    deeds
+}
+
+fn deleted_beside_the_old_set() -> Vec<styles::Deed> {
+    vec![Mount(CANARY), Paused(1), Has(BOTH), Approve, Paused(2), Answers(CANARY, 0.5), Delete, Left(CANARY)]
+}
+
 const BOTH: &[(&str, usize)] = &[(BASE, 4), (CANARY, 4)];
 
 fn switch_and_back() -> Vec<styles::Deed> {
@@ -160,10 +188,14 @@ pub const ROWS: &[(On, Row)] = &[
     (STATEFUL_SET, row("stateful_set_back_in_batches", without_traffic, back_in_batches)),
     (STATEFUL_SET, row("stateful_set_scaled_edited_and_paused", three_steps, || scaled_edited_and_paused(NUMBERED))),
     (STATEFUL_SET, row("stateful_set_disabled_midway", without_traffic, disabled_midway)),
+    (STATEFUL_SET, row("stateful_set_jumps", in_place, jumps)),
+    (STATEFUL_SET, row("stateful_set_by_header", styles::by_header, styles::asked_by_header)),
+    (STATEFUL_SET, row("stateful_set_named_anew", styles::by_header, styles::named_anew)),
     (DAEMON_SET, row("daemon_set_step_by_step", in_place, to_the_end)),
     (DAEMON_SET, row("daemon_set_third_version_and_back", in_place, third_and_back)),
     (DAEMON_SET, row("daemon_set_deleted_midway", without_traffic, deleted_midway)),
     (DAEMON_SET, row("daemon_set_edited_and_paused", three_steps, on_nodes_edited_and_paused)),
+    (DAEMON_SET, row("daemon_set_jumps", in_place, jumps)),
     (CLONE_SET, row("clone_set_step_by_step", in_place, to_the_end)),
     (CLONE_SET, row("clone_set_third_version_and_back", in_place, third_and_back)),
     (
@@ -174,6 +206,12 @@ pub const ROWS: &[(On, Row)] = &[
     (CLONE_SET, row("clone_set_deleted_midway", without_traffic, deleted_midway)),
     (CLONE_SET, row("clone_set_blue_green_switch", blue_green, || styles::switch(BOTH))),
     (CLONE_SET, row("clone_set_blue_green_and_back", blue_green, switch_and_back)),
+    (CLONE_SET, row("clone_set_jumps", in_place, jumps)),
+    (CLONE_SET, row("clone_set_by_header", styles::by_header, styles::asked_by_header)),
+    (CLONE_SET, row("clone_set_named_anew", styles::by_header, styles::named_anew)),
+    (CLONE_SET, row("clone_set_blue_green_scaled", blue_green, scaled_beside_the_old_set)),
+    (CLONE_SET, row("clone_set_blue_green_deleted_midway", blue_green, deleted_beside_the_old_set)),
+    (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_jumps", in_place, jumps)),
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_step_by_step", in_place, to_the_end)),
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_third_version_and_back", in_place, third_and_back)),
     (
@@ -183,6 +221,7 @@ pub const ROWS: &[(On, Row)] = &[
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_back_in_batches", without_traffic, back_in_batches)),
     (ADVANCED_STATEFUL_SET, row("advanced_stateful_set_deleted_midway", without_traffic, deleted_midway)),
     (ADVANCED_DAEMON_SET, row("advanced_daemon_set_step_by_step", in_place, to_the_end)),
+    (ADVANCED_DAEMON_SET, row("advanced_daemon_set_jumps", in_place, jumps)),
     (ADVANCED_DAEMON_SET, row("advanced_daemon_set_third_version_and_back", in_place, third_and_back)),
     (ADVANCED_DAEMON_SET, row("advanced_daemon_set_edited_and_paused", three_steps, on_nodes_edited_and_paused)),
     (ADVANCED_DAEMON_SET, row("advanced_daemon_set_disabled_midway", without_traffic, disabled_midway)),

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod cases;
 pub mod chart;
 pub mod crash;
+pub mod examples;
 pub mod generated;
 pub mod hooks;
 pub mod in_memory;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidegate::api::keys::{IN_PROGRESSING, MANAGED, WORKLOAD_TYPE};
+use tidegate::api::keys::{IN_PROGRESSING, MANAGED, ROLLOUT_ID, WORKLOAD_TYPE};
 
 use super::story::{BASE, CANARY};
 use crate::rig::{
@@ -222,6 +222,22 @@ impl Play {
             Jump(step) => self.patch_release("nextStepIndex", json!(step)).await?,
             Has(pods) => self.has(pods).await?,
             Answers(version, share) => self.answers(version, share).await?,
+            Asked((header, value), version) => {
+                let target = self.space.gateway().with(header, value);
+                target.settles(&format!("{version} answers {header}: {value}"), |tally| tally.only(version)).await?;
+            }
+            Id(id) => {
+                let labels = json!({"metadata": {"labels": {ROLLOUT_ID: id}}});
+                self.space.merge(self.on.api_version, self.on.kind, NAME, labels).await?;
+            }
+            Labelled(id, wanted) => {
+                until(&format!("{wanted} pods carry {id}"), SOON, async || {
+                    let found = self.space.pods(&format!("{ROLLOUT_ID}={id}")).await?.len();
+                    ensure!(found == wanted, "{found} do");
+                    Ok(())
+                })
+                .await?;
+            }
             Deployment(spec) => {
                 self.space.merge(self.on.api_version, self.on.kind, NAME, json!({"spec": spec})).await?;
             }
@@ -341,6 +357,12 @@ pub enum Deed {
     Has(&'static [(&'static str, usize)]),
     /// The share of requests that a version answers.
     Answers(&'static str, f64),
+    /// Who answers all requests with this header.
+    Asked((&'static str, &'static str), &'static str),
+    /// The id of the release, on the workload.
+    Id(&'static str),
+    /// So many pods carry this id.
+    Labelled(&'static str, usize),
     /// A merge patch of the Deployment's spec.
     Deployment(Value),
     /// A JSON patch of the Rollout.
@@ -394,6 +416,50 @@ fn canary() -> Value {
 fn blue_green() -> Value {
     routing(json!({"blueGreen": {"steps": [
         {"replicas": "100%", "traffic": "0%"}, {"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%"}]}}))
+}
+
+/// Who a user is says which version answers him.
+pub fn by_header() -> Value {
+    let header = json!({"type": "Exact", "name": USER.0, "value": USER.1});
+    let beta = json!([{"headers": [header]}]);
+    routing(json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": [
+        {"replicas": 1, "matches": beta}, {"replicas": "50%", "traffic": "50%"}, {"replicas": "100%"}]}}))
+}
+
+const USER: (&str, &str) = ("x-user", "beta");
+
+/// Its deeds, on a workload of so many pods.
+pub fn asked_by_header() -> Vec<Deed> {
+    vec![
+        Mount(CANARY),
+        Paused(1),
+        Asked(USER, CANARY),
+        Asked(("x-user", "other"), BASE),
+        Answers(BASE, 1.0),
+        Approve,
+        Paused(2),
+        Answers(CANARY, 0.5),
+        Approve,
+        End(CANARY),
+    ]
+}
+
+/// Another id and nothing else: the pods of the step are labelled anew, and none is made anew.
+pub fn named_anew() -> Vec<Deed> {
+    vec![
+        Id("first"),
+        Mount(CANARY),
+        Paused(1),
+        Labelled("first", 1),
+        Id("second"),
+        Labelled("second", 1),
+        Labelled("first", 0),
+        Paused(1),
+        Approve,
+        Paused(2),
+        Approve,
+        End(CANARY),
+    ]
 }
 
 fn five_steps() -> Value {
@@ -606,6 +672,8 @@ pub const ROWS: &[Row] = &[
             ]
         },
     },
+    Row { name: "in_place_by_header", strategy: by_header, deeds: asked_by_header },
+    Row { name: "in_place_named_anew", strategy: by_header, deeds: named_anew },
     Row {
         name: "in_place_deleted_midway",
         strategy: in_place,

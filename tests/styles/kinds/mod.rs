@@ -1,5 +1,6 @@
 //! Every kind but Deployment goes through the same stories.
 
+mod audit;
 mod blue_green;
 mod definitions;
 mod endings;

@@ -154,3 +154,31 @@ fn d_28_a_third_version_is_held_at_once_and_starts_again() {
         assert_restored(&stage, &before);
     }));
 }
+
+#[test]
+fn a_headless_service_stays_headless() {
+    play(async {
+        let kind = KINDS.iter().find(|kind| kind.row.kind == "StatefulSet").unwrap();
+        let steps = json!([{"replicas": "20%", "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}]);
+        let stage = kind.stage(&with_traffic(partition(steps), "canary")).await;
+        let service = |name: &str| stage.view.get(&gvr("", "services"), NAMESPACE, name).unwrap_or_default();
+        let mut headless = (*service("nginx-service")).clone();
+        stage.api("", "v1", "Service").delete("nginx-service", &Default::default()).await.unwrap();
+        headless["metadata"] = json!({"name": "nginx-service", "namespace": NAMESPACE});
+        json_patch::merge(&mut headless["spec"], &json!({"clusterIP": "None", "clusterIPs": ["None"]}));
+        stage.cluster.create(headless).unwrap();
+        let before = service("nginx-service")["spec"].clone();
+        assert_eq!(before["clusterIP"], "None");
+        stage.release("canary").await;
+        for step in [1, 2] {
+            stage.paused_at(step).await;
+            for name in ["nginx-service", "nginx-service-canary"] {
+                assert_eq!(service(name)["spec"]["clusterIP"], "None", "{name} at step {step}");
+            }
+            assert_eq!(stage.route()[1]["weight"], if step == 1 { 20 } else { 50 });
+            stage.approve().await;
+        }
+        stage.ends_with("10 canary").await;
+        assert_eq!(service("nginx-service")["spec"], before);
+    });
+}
