@@ -1,6 +1,10 @@
 //! `tidegate lua lint`: mistakes that a script shows without being run.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde_json::{Value, json};
 
@@ -12,9 +16,12 @@ use super::{
 use crate::lua::{Engine, Script, testcase::load_script};
 use host::Host;
 use rules::{Finding, Level, check};
+use schema::{SCHEMAS, Schemas};
 
+mod flow;
 mod host;
 mod rules;
+mod schema;
 mod scopes;
 mod walk;
 
@@ -28,7 +35,12 @@ Warnings:
   leaked-global     a variable without `local`
   changed-global    a function or table of the host is replaced
   pairs-order       a list or text grows in a loop over pairs, and nothing sorts it
+  unknown-field     a field that the schema of the object's spec does not have
+  shared-input      a table that more than one rule is made from is changed, or put into a list twice
   unreadable        it runs, but has statements that only gopher-lua knows
+
+Values are followed through locals, loops and the script's own functions; of what is not clear nothing is said. Schemas are
+those of --schemas for the group and kind that a script's folders name.
 
 A comment `-- lint: allow RULE` on the line, or on the one before, silences a rule.
 
@@ -41,6 +53,10 @@ pub struct Args {
     /// Scripts, and folders of them.
     #[arg(default_value = SCRIPTS, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// CustomResourceDefinitions, such as of `kubectl get crd NAME -o yaml`, or a folder of them [default:
+    /// testcases/schemas, if it is there].
+    #[arg(long, value_name = "PATH")]
+    schemas: Option<PathBuf>,
     /// Fail on warnings too.
     #[arg(long)]
     strict: bool,
@@ -71,9 +87,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if scripts.is_empty() {
         return Ok(usage("no script in the folders given"));
     }
+    let schemas = match &args.schemas {
+        Some(path) => Schemas::read(path),
+        None if Path::new(SCHEMAS).is_dir() => Schemas::read(Path::new(SCHEMAS)),
+        None => Ok(Schemas::default()),
+    };
+    let schemas = match schemas {
+        Ok(schemas) => schemas,
+        Err(message) => return Ok(usage(&message)),
+    };
     let engine = Engine::new(1);
     let host = Host::of(&engine).map_err(anyhow::Error::msg)?;
-    let found: Vec<(&Script, Vec<Finding>)> = scripts.iter().map(|s| (s, check(&engine, &host, s))).collect();
+    let found: Vec<(&Script, Vec<Finding>)> = scripts.iter().map(|s| (s, check(&engine, &host, &schemas, s))).collect();
     let count = |level| found.iter().flat_map(|(_, f)| f).filter(|f| f.level == level).count();
     let (errors, warnings) = (count(Level::Error), count(Level::Warning));
     print(&match args.output {

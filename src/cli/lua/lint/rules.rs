@@ -1,10 +1,12 @@
 //! What is looked for in a script.
 
+use std::path::Path;
+
 use full_moon::tokenizer::Position;
 use serde::Serialize;
 
-use super::{host::Host, walk::Walk};
-use crate::lua::{Caps, Engine, Script};
+use super::{flow::Flow, host::Host, schema::Schemas, walk::Walk};
+use crate::lua::{Caps, Engine, Script, testcase::ACCEPTED};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,7 +31,7 @@ pub(super) struct Finding {
 }
 
 /// Everything found in a script, in the order of its lines.
-pub(super) fn check(engine: &Engine, host: &Host, script: &Script) -> Vec<Finding> {
+pub(super) fn check(engine: &Engine, host: &Host, schemas: &Schemas, script: &Script) -> Vec<Finding> {
     let host = &host.seen_by(script);
     let mut found: Vec<Finding> = Vec::new();
     if let Err(message) = Caps::parse(&script.source) {
@@ -37,7 +39,15 @@ pub(super) fn check(engine: &Engine, host: &Host, script: &Script) -> Vec<Findin
     }
     let refused = engine.check(script).err();
     match (full_moon::parse(&script.source), refused) {
-        (Ok(ast), None) => walk(&Walk::of(&ast), host, &mut found),
+        (Ok(ast), None) => {
+            walk(&Walk::of(&ast), host, &mut found);
+            let reads_status = Path::new(&script.name).file_name().is_some_and(|name| name == ACCEPTED);
+            let mistakes = Flow::mistakes(&ast, schemas.of(script), reads_status);
+            found.extend(mistakes.into_iter().map(|mistake| {
+                let ((line, column), message) = (mistake.at, mistake.message);
+                Finding { line, column: Some(column), level: Level::Warning, rule: mistake.rule, message }
+            }));
+        }
         (parsed, Some(refused)) => {
             let line = refused.line.map_or(1, |line| line as usize);
             let places = parsed.err().into_iter().flatten().map(|e| e.range().0);
@@ -118,7 +128,9 @@ mod tests {
     fn findings(source: &str) -> Vec<String> {
         let engine = Engine::new(1);
         let host = Host::of(&engine).unwrap();
-        let found = check(&engine, &host, &Script::new("s.lua", source, Origin::BuiltIn));
+        let schemas = Schemas::read(Path::new("testcases/schemas")).unwrap();
+        let script = Script::new("lua-scripts/projectcontour.io/HTTPProxy/trafficRouting.lua", source, Origin::BuiltIn);
+        let found = check(&engine, &host, &schemas, &script);
         let place = |f: &Finding| f.column.map_or_else(|| f.line.to_string(), |c| format!("{}:{c}", f.line));
         found.iter().map(|f| format!("{} {}", place(f), f.rule)).collect()
     }
@@ -167,11 +179,53 @@ mod tests {
     }
 
     #[test]
+    fn values_are_followed_to_the_schema_and_to_the_step() {
+        let table: [(&str, &[&str]); 28] = [
+            ("return obj.data.spec.rotes", &["1:22 unknown-field"]),
+            ("return obj.data.spec['rotes']", &["1:22 unknown-field"]),
+            ("local spec = obj.data.spec\nreturn spec.routes[1].servces", &["2:23 unknown-field"]),
+            (
+                "local spec = obj.data.spec\nfor _, r in ipairs(spec.routes or {}) do\n  r.wieght = 1\nend",
+                &["3:5 unknown-field"],
+            ),
+            ("for _, s in ipairs(obj.data.spec.routes[1].services) do s.wieght = 1 end", &["1:59 unknown-field"]),
+            ("local function f(s) s.wieght = 1 end\nf(obj.data.spec.routes[1].services[1])", &["1:23 unknown-field"]),
+            ("local function f() return obj.data.spec.routes[1] end\nreturn f().servces", &["2:12 unknown-field"]),
+            ("local r = tidegate.copy(obj.data.spec.routes[1])\nr.servces = {}", &["2:3 unknown-field"]),
+            ("table.insert(obj.data.spec.routes, { servces = {} })", &["1:38 unknown-field"]),
+            ("local l = obj.data.spec.routes\nl[#l + 1] = { services = { { wieght = 1 } } }", &["2:30 unknown-field"]),
+            ("local new = { servces = {} }\ntable.insert(obj.data.spec.routes, new)", &["1:15 unknown-field"]),
+            ("obj.data.spec.routes[1].services[1] = { name = 'a', port = 1, wieght = 2 }", &["1:63 unknown-field"]),
+            ("return { spec = { rotes = {} }, labels = {} }", &["1:19 unknown-field"]),
+            // What a part keeps as it is may be anything, and so may what is not known.
+            ("return obj.data.spec.virtualhost.anything", &[]),
+            ("return obj.data.metadata.anything, obj.data.labels.anything", &[]),
+            ("local function f(s) s.wieght = 1 end\nf(obj.data.spec.routes[1])\nf({})", &[]),
+            ("local s = obj.data.spec\nif s.routes then s = { rotes = 1 } end\nreturn s.rotes", &[]),
+            ("local spec = obj.data.spec\nspec.routes = spec.routes or {}\nspec.routes[1].services = {}", &[]),
+            ("obj.matches[1].headers = nil", &["1:1 shared-input"]),
+            ("for _, m in ipairs(obj.matches) do m.path = nil end", &["1:36 shared-input"]),
+            ("for _, m in ipairs(tidegate.matches()) do table.remove(m.headers, 1) end", &["1:56 shared-input"]),
+            ("local insert = table.insert\ninsert(obj.requestHeaderModifier.set, {})", &["2:8 shared-input"]),
+            ("local m = tidegate.copy(obj.matches[1])\nm.headers = nil", &[]),
+            ("obj.matches = nil", &[]),
+            ("local rule = {}\nrule.headers = obj.matches[1].headers", &[]),
+            ("local l = obj.data.spec.routes\nfor _, r in ipairs(l) do table.insert(l, r) end", &["2:42 shared-input"]),
+            ("local l = obj.data.spec.routes\ntable.insert(l, tidegate.copy(l[1]))", &[]),
+            ("local l, o = obj.data.spec.routes, {}\nfor _, r in ipairs(l) do table.insert(o, r) end", &[]),
+        ];
+        for (source, expected) in table {
+            assert_eq!(findings(source), expected, "{source}");
+        }
+    }
+
+    #[test]
     fn built_in_scripts_are_clean() {
         let engine = Engine::new(1);
         let host = Host::of(&engine).unwrap();
+        let schemas = Schemas::read(Path::new("testcases/schemas")).unwrap();
         for script in Library::list().iter().chain(&Library::shared()) {
-            assert_eq!(check(&engine, &host, script), [], "{}", script.name);
+            assert_eq!(check(&engine, &host, &schemas, script), [], "{}", script.name);
         }
     }
 }

@@ -351,7 +351,7 @@ impl Walk {
     }
 }
 
-fn text(token: &TokenReference) -> String {
+pub(super) fn text(token: &TokenReference) -> String {
     token.token().to_string()
 }
 
@@ -361,7 +361,7 @@ fn plain(node: &dyn Node) -> String {
 }
 
 /// The name in `.name`, `["name"]` or `:name()`.
-fn field(suffix: &Suffix) -> Option<String> {
+pub(super) fn field(suffix: &Suffix) -> Option<String> {
     match suffix {
         Suffix::Index(Index::Dot { name, .. }) => Some(text(name)),
         Suffix::Index(Index::Brackets { expression, .. }) => match expression.as_ref() {
