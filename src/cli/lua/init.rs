@@ -337,9 +337,12 @@ fn case(original: &Original, object: &Value, backends: &Backends, text: &str) ->
         }
         expected.push(result);
     }
-    expected.push(json!({"error": "cannot express matches"}));
+    let refused = ["matches; give the step a share", "requestHeaderModifier"];
+    expected.extend(refused.map(|field| json!({"error": format!("{} cannot express {field}", original.kind)})));
     let mut steps: Vec<Value> = SHARES.iter().map(|w| json!({"traffic": format!("{w}%"), "replicas": 1})).collect();
     steps.push(json!({"replicas": 1, "matches": [{"headers": [{"name": "x-canary", "value": "1"}]}]}));
+    let modifier = json!({"set": [{"name": "x-version", "value": "next"}]});
+    steps.push(json!({"traffic": "50%", "replicas": 1, "requestHeaderModifier": modifier}));
     let reference = json!({"apiVersion": original.api_version, "kind": original.kind, "name": original.name});
     let rollout = json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout", "metadata": {"name": "demo"}, "spec": {
         "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": backends.service},

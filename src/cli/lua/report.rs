@@ -46,8 +46,11 @@ pub(super) fn text(report: &Report, passed_over: &[PathBuf], colour: bool, verbo
     let style = if failed + unusable == 0 { paint.good(&summary) } else { paint.bad(&summary) };
     let _ = writeln!(out, "{style}; {} in {}", counted(report.steps(), "step"), duration(report.elapsed));
     if !passed_over.is_empty() {
-        let folders = passed_over.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(out, "not looked at, for lack of a script's layout: {folders}");
+        const SHOWN: usize = 3;
+        let folders = passed_over.iter().take(SHOWN).map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+        let more = passed_over.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let _ = writeln!(out, "not looked at, for lack of a script's layout: {folders}{more}");
     }
     out
 }

@@ -185,7 +185,7 @@ mod tests {
             ("return obj.data.spec['rotes']", &["1:22 unknown-field"]),
             ("local spec = obj.data.spec\nreturn spec.routes[1].servces", &["2:23 unknown-field"]),
             (
-                "local spec = obj.data.spec\nfor _, r in ipairs(spec.routes or {}) do\n  r.wieght = 1\nend",
+                "local spec = obj.data.spec\nfor _, r in ipairs(spec.routes or {}) do\n  r.servces = 1\nend",
                 &["3:5 unknown-field"],
             ),
             ("for _, s in ipairs(obj.data.spec.routes[1].services) do s.wieght = 1 end", &["1:59 unknown-field"]),

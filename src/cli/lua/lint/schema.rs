@@ -120,5 +120,47 @@ fn is_near(a: &str, b: &str) -> bool {
         a.len() == b.len() && differs == 2 && a.get(head) == b.get(head + 1) && a.get(head + 1) == b.get(head);
     let longer = if a.len() > b.len() { &a } else { &b };
     let is_plural = a.len() != b.len() && head + 1 == longest && longer.last() == Some(&'s');
-    longest > 2 && !is_plural && (differs <= 1 || is_swapped)
+    // Short names are often like each other.
+    !is_plural && ((longest > 4 && differs <= 1) || (longest > 3 && is_swapped))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::lua::Origin;
+
+    #[test]
+    fn the_stored_version_of_a_definition_counts() {
+        let version = |name: &str, storage: bool, field: &str| json!({"name": name, "storage": storage, "schema": {"openAPIV3Schema": {"properties": {"spec": {"properties": {field: {}}}}}}});
+        let definition = json!({"kind": "CustomResourceDefinition", "spec": {"group": "mesh.example.com",
+            "names": {"kind": "SharedRoute"}, "versions": [version("v1beta1", false, "old"), version("v1", true, "rules")]}});
+        let mut schemas = Schemas::default();
+        schemas.take(&json!({"kind": "List", "items": [definition]}));
+        let script = |name: &str| Script::new(name, "", Origin::BuiltIn);
+        assert!(schemas.of(&script("mesh.example.com/Other/trafficRouting.lua")).is_none());
+        assert!(schemas.of(&script("s.lua")).is_none());
+        let spec = schemas.of(&script("lua-scripts/mesh.example.com/SharedRoute/trafficRouting.lua")).unwrap();
+        assert!(matches!(field(spec, "rules"), Known::As(_)));
+        assert!(field(spec, "old") == Known::Not, "no field of the stored version");
+    }
+
+    #[test]
+    fn almost_the_same_name() {
+        for (a, b, is_one) in [
+            ("weight", "wieght", true),
+            ("weight", "wight", true),
+            ("weight", "weigth", true),
+            ("services", "servces", true),
+            ("services", "service", false),
+            ("service", "services", false),
+            ("port", "path", false),
+            ("host", "most", false),
+            ("to", "so", false),
+            ("headers", "weight", false),
+        ] {
+            assert_eq!(is_near(a, b), is_one, "{a} {b}");
+        }
+    }
 }
