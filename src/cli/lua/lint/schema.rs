@@ -53,9 +53,10 @@ impl Schemas {
             let spec = &document["spec"];
             let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
             let stored = versions.iter().find(|version| version["storage"] == true).or(versions.first());
-            let schema = stored.map(|version| &version["schema"]["openAPIV3Schema"]["properties"]["spec"]);
+            let schema = stored.and_then(|version| version.pointer("/schema/openAPIV3Schema/properties/spec"));
             if let Some(schema) = schema.filter(|schema| schema.is_object()) {
-                self.0.insert((text(&spec["group"]), text(&spec["names"]["kind"])), schema.clone());
+                let kind = spec.pointer("/names/kind").map(text).unwrap_or_default();
+                self.0.insert((text(&spec["group"]), kind), schema.clone());
             }
         } else if document["spec"].is_object() && document["group"].is_string() {
             self.0.insert((text(&document["group"]), text(&document["kind"])), document["spec"].clone());
