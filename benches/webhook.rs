@@ -51,6 +51,7 @@ const MEMORY: u64 = 100 << 10;
 /// As many as an API server keeps open at this rate.
 const CONNECTIONS: usize = 16;
 const HOLD: &str = "/mutate-apps-v1-deployment";
+const CONVERT: &str = "/convert";
 const VALIDATE: &str = "/validate-rollouts-kruise-io-rollout";
 const APPROVER: &str = "/mutate-rollouts-kruise-io-rollout-status";
 
@@ -247,11 +248,18 @@ fn misuse(server: &Server) -> Vec<JoinHandle<()>> {
     let keys: Vec<String> = (0..700_000).map(|i| format!("\"{i:x}\":0")).collect();
     let keyed =
         format!(r#"{{"apiVersion":"admission.k8s.io/v1","request":{{"object":{{{}}}}}}}"#, keys.join(",")).into_bytes();
+    let list = |objects: String| {
+        format!(
+            r#"{{"apiVersion":"apiextensions.k8s.io/v1","request":{{"uid":"1","desiredAPIVersion":"rollouts.kruise.io/v1alpha1","objects":{objects}}}}}"#
+        )
+    };
+    let dense_list = list(dense(r#"{"a":[]}"#, 90_000)).into_bytes();
     let bad: Vec<(&str, Vec<u8>)> = vec![
         (HOLD, padded.clone()),
         (VALIDATE, padded),
         (HOLD, dense_body),
         (HOLD, keyed),
+        (CONVERT, dense_list),
         (HOLD, b"{".to_vec()),
         (HOLD, "[".repeat(1 << 20).into_bytes()),
         (VALIDATE, vec![0xff; 1 << 20]),

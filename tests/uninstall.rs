@@ -69,7 +69,7 @@ async fn midway(cluster: &Cluster) -> (CancellationToken, JoinHandle<()>) {
     let healthy = || ["web", "api"].iter().all(|name| rollout(cluster, name)["status"]["phase"] == "Healthy");
     until("both are healthy", healthy).await;
     let client = cluster.client("person");
-    let done = leave(&client, OnRelease::Refuse, SECOND).await.unwrap();
+    let done = leave(&client, &[], OnRelease::Refuse, SECOND).await.unwrap();
     assert!(done.contains("the controller may go"), "{done}");
     let api = kube::Api::<k8s_openapi::api::apps::v1::Deployment>::namespaced(client, "shop");
     let change = json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "main:2"}]}}}});
@@ -83,7 +83,7 @@ async fn a_release_that_goes_on_is_a_reason_to_refuse() {
     let cluster = cluster();
     let (stop, controller) = midway(&cluster).await;
     let before = cluster.writes();
-    let error = leave(&cluster.client("person"), OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
+    let error = leave(&cluster.client("person"), &[], OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
     for part in [
         "Rollout shop/web: Progressing at step 1, StepPaused",
         "deployments.apps shop/web is held",
@@ -97,7 +97,7 @@ async fn a_release_that_goes_on_is_a_reason_to_refuse() {
     controller.await.unwrap();
     // Nobody lets go: it is not said that it was done, and the Rollout is as its author wrote it.
     let spec = rollout(&cluster, "web")["spec"].clone();
-    let error = leave(&cluster.client("person"), OnRelease::Finish, 30 * SECOND).await.unwrap_err().to_string();
+    let error = leave(&cluster.client("person"), &[], OnRelease::Finish, 30 * SECOND).await.unwrap_err().to_string();
     assert!(error.contains("within 30 s the controller has not let go") && error.contains("shop/web"), "{error}");
     assert_eq!(rollout(&cluster, "web")["spec"], spec);
 }
@@ -107,7 +107,7 @@ async fn releases_are_let_go_and_nothing_stays_held() {
     let cluster = cluster();
     let (stop, _controller) = midway(&cluster).await;
     let spec = rollout(&cluster, "web")["spec"].clone();
-    let done = leave(&cluster.client("person"), OnRelease::Finish, 240 * SECOND).await.unwrap();
+    let done = leave(&cluster.client("person"), &[], OnRelease::Finish, 240 * SECOND).await.unwrap();
     assert!(done.starts_with("1 releases were let go"), "{done}");
     stop.cancel();
     assert_eq!(rollout(&cluster, "web")["spec"], spec, "as its author wrote it");
@@ -141,9 +141,9 @@ async fn held_workloads_of_kinds_that_only_a_rollout_names_are_found() {
     // One of a kind that is not served stands in nobody's way.
     cluster.create(named("gone", "NotServed")).unwrap();
     let client = cluster.client("person");
-    let done = leave(&client, OnRelease::Refuse, SECOND).await.unwrap();
+    let done = leave(&client, &[], OnRelease::Refuse, SECOND).await.unwrap();
     assert!(done.contains("the controller may go"), "nobody names its kind: {done}");
     cluster.create(named("arena", "GameServerSet")).unwrap();
-    let error = leave(&client, OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
+    let error = leave(&client, &[], OnRelease::Refuse, SECOND).await.unwrap_err().to_string();
     assert!(error.contains("gameserversets.games.example.com shop/arena is held"), "{error}");
 }

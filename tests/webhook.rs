@@ -235,6 +235,10 @@ async fn a_rollout_is_judged_with_its_neighbours() {
     server.post(path, &review("UPDATE", &rollout("second", "web"), &rollout("second", "web"))).await;
     server.post(path, &review("DELETE", &Value::Null, &rollout("second", "web"))).await;
     assert_eq!(cluster.requests(), before);
+    // One that has too much to do is asked once more.
+    cluster.add_fault(Rule::new("webhook", Fault::TooManyRequests).times(2));
+    let answer = server.post(path, &review("CREATE", &rollout("busy", "other"), &Value::Null)).await;
+    assert_eq!(answer["response"]["allowed"], true, "{answer}");
     // A server that is away is a reason to try again, not a yes.
     cluster.add_fault(Rule::new("webhook", Fault::InternalError));
     let body = review("CREATE", &rollout("fourth", "web"), &Value::Null).to_string();
@@ -266,6 +270,33 @@ async fn rollouts_are_converted_in_order_and_strangers_are_refused() {
         assert_eq!(answer["response"]["result"]["status"], "Failure");
         let message = answer["response"]["result"]["message"].as_str().unwrap();
         assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_list_is_converted_and_a_heavy_one_refused() {
+    let server = server(Limits { list: 2 << 20, ..Limits::default() }, None).await;
+    let ask = |objects: &str| {
+        format!(
+            r#"{{"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "request": {{"uid": "c-1",
+               "desiredAPIVersion": "rollouts.kruise.io/v1alpha1", "objects": [{objects}]}}}}"#
+        )
+    };
+    let one = rollout("a", "x").to_string();
+    let many = |text: &str, n: usize| vec![text; n].join(",");
+    let body = ask(&many(&one, (1 << 20) / one.len()));
+    let (status, text) = send(&mut server.connect().await, "/convert", body.as_bytes()).await.unwrap();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &answer["response"]["result"]["status"]), (200, &json!("Success")));
+    assert_eq!(answer["response"]["convertedObjects"].as_array().unwrap().len(), (1 << 20) / one.len());
+    for (why, body, status, part) in [
+        ("large", ask(&many(&one, (3 << 20) / one.len())), 413, "larger than 2097152 bytes"),
+        ("many", ask(&many("3", 100_001)), 400, "at most 100000 objects"),
+        ("heavy", ask(&format!(r#"{{"kind":"Rollout","spec":[{}]}}"#, many("[]", 500_000))), 413, "MB in memory"),
+        ("no list", ask("").replace("[]", "7"), 400, "cannot be read"),
+    ] {
+        let (answered, text) = send(&mut server.connect().await, "/convert", body.as_bytes()).await.unwrap();
+        assert!(answered == status && text.contains(part), "{why}: {answered} {text:.200}");
     }
 }
 

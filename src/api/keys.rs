@@ -108,6 +108,8 @@ pub const NOTIFY: &str = "rollouts.kruise.io/notify";
 
 /// Annotation on a Rollout: why the release that is going on may begin steps outside its change windows.
 pub const OVERRIDE_WINDOWS: &str = "rollouts.kruise.io/change-window-override";
+/// On a Rollout: who wrote that reason. Ours: the webhook writes it, and takes away what anybody else wrote.
+pub const OVERRIDE_WINDOWS_BY: &str = "rollouts.kruise.io/change-window-override-by";
 /// Annotation of OpenKruise Rollouts on a workload whose release it has begun. Nobody else touches it until `tidegate
 /// adopt` has taken the release over.
 pub const CONTROL_INFO: &str = "batchrelease.rollouts.kruise.io/control-info";

@@ -83,6 +83,9 @@ pub struct ClusterWindows {
 pub struct WindowOverride {
     /// The person's reason: the text of the annotation.
     pub reason: String,
+    /// Who wrote it, by the API server's name for them; empty when no webhook says so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
     /// Revision of the release that it was for. For another release another reason must be written.
     pub revision: String,
     /// When it was first needed.

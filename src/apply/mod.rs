@@ -4,6 +4,7 @@
 mod error;
 mod fence;
 pub mod guard;
+pub mod hold;
 
 use std::{sync::Arc, time::Duration};
 

@@ -147,12 +147,31 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// All objects of a kind in all namespaces, with what items of a list leave out; none where the kind is not served.
+/// All objects of a kind in these namespaces, or in all if none is given: with what items of a list leave out; none where
+/// the kind is not served.
+///
+/// # Errors
+/// What the API server answers otherwise.
+pub async fn list_in(client: &Client, resource: &ApiResource, namespaces: &[String]) -> kube::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for namespace in namespaces {
+        found.extend(list_of(Api::namespaced_with(client.clone(), namespace, resource), resource).await?);
+    }
+    if namespaces.is_empty() {
+        found = list_all(client, resource).await?;
+    }
+    Ok(found)
+}
+
+/// All objects of a kind in all namespaces, as [`list_in`].
 ///
 /// # Errors
 /// What the API server answers otherwise.
 pub async fn list_all(client: &Client, resource: &ApiResource) -> kube::Result<Vec<Value>> {
-    let api = Api::<DynamicObject>::all_with(client.clone(), resource);
+    list_of(Api::all_with(client.clone(), resource), resource).await
+}
+
+async fn list_of(api: Api<DynamicObject>, resource: &ApiResource) -> kube::Result<Vec<Value>> {
     let items = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),

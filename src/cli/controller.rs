@@ -16,6 +16,7 @@ use crate::{
     api::keys::LEASE,
     controller::{
         self, CACHES, Options,
+        hold::{KeepHold, Wish},
         lease::{ELECTION, Election},
     },
     gather::{
@@ -42,6 +43,9 @@ pub struct Args {
     /// Namespace of the ConfigMap kruise-rollout-configuration with scripts
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kruise-rollout")]
     pod_namespace: String,
+    /// Namespaces of the Rollouts that are worked on; no other is looked into [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    namespaces: Vec<String>,
     /// Let the ConfigMap's scripts replace built-in ones
     #[arg(long)]
     config_map_scripts_first: bool,
@@ -65,6 +69,8 @@ pub struct Args {
     /// controller's own machine and link]
     #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
     hook_hosts: Vec<String>,
+    #[command(flatten)]
+    hold: HoldArgs,
     #[command(flatten)]
     leader: LeaderArgs,
     #[command(flatten)]
@@ -117,6 +123,38 @@ impl LeaderArgs {
         };
         election.check().map_err(anyhow::Error::msg)?;
         Ok(Some(election))
+    }
+}
+
+/// What holds changed workloads.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Hold")]
+struct HoldArgs {
+    /// What holds changed workloads, kept in place by the leader: admission policies, webhooks, or (auto) policies where the
+    /// API server serves them [default: whatever was installed]
+    #[arg(long, value_name = "WHAT")]
+    hold: Option<HoldWith>,
+    /// How long the new one must have been seen to act before the old one is taken away: all API servers of the cluster
+    /// must have been upgraded by then
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    hold_settle: Duration,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum HoldWith {
+    Auto,
+    Policy,
+    Webhook,
+}
+
+impl HoldArgs {
+    fn options(&self, has_webhooks: bool) -> Option<KeepHold> {
+        let wish = match self.hold? {
+            HoldWith::Auto => Wish::Auto,
+            HoldWith::Policy => Wish::Policy,
+            HoldWith::Webhook => Wish::Webhook,
+        };
+        Some(super::policy::keep(wish, self.hold_settle, has_webhooks))
     }
 }
 
@@ -226,9 +264,11 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         guard: crate::apply::guard::guard(),
         decides_in_place: false,
         namespace: args.pod_namespace,
+        namespaces: args.namespaces,
         config_map_wins: args.config_map_scripts_first,
         max_in_flight: args.max_releases_in_flight.map(usize::from),
         history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
+        hold: args.hold.options(webhooks.is_some()),
         names_people: webhooks.is_some(),
         workers: args.workers,
         engine: Arc::new(|| Engine::new(2)),

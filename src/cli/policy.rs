@@ -2,13 +2,18 @@
 //! version, so that nothing depends on the controller being up. Needs `admissionregistration.k8s.io/v1`
 //! `MutatingAdmissionPolicy` (Kubernetes 1.36).
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
     api::keys::{IN_PROGRESSING, WANTED_FIELDS},
-    cli::generated::{self, File},
+    cli::{
+        generated::{self, File},
+        webhooks,
+    },
+    controller::hold::{KeepHold, Wish},
+    webhook::VALIDATING,
     workload::hold::{
         ANY, By, Field, HELD_READY, MARK, OPEN, RELEASED, Rule, WAS,
         field::{BOUNDS, Scalar},
@@ -38,8 +43,14 @@ pub fn chart_file() -> anyhow::Result<File> {
     Ok(File { name, text: format!("{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n") })
 }
 
+/// How a controller keeps these policies in place, or the webhooks if it serves them, after `settle` without the other.
+pub fn keep(wish: Wish, settle: Duration, serves: bool) -> KeepHold {
+    let holding = || Arc::new(webhooks::holding) as Arc<dyn Fn() -> Value + Send + Sync>;
+    KeepHold { wish, policies: Arc::new(all), webhooks: serves.then(holding), sibling: VALIDATING, settle }
+}
+
 /// Every policy with its binding.
-pub(crate) fn all() -> Vec<Value> {
+pub fn all() -> Vec<Value> {
     rules().flat_map(|rule| [policy(rule), binding(rule)]).collect()
 }
 

@@ -16,10 +16,17 @@ use crate::{
     },
     lua::Library,
     webhook::{APPROVERS, MUTATING, VALIDATING},
+    workload::hold::{self, PROBE},
 };
 
 /// Name of the controller's account, role and bindings.
 pub const NAME: &str = "tidegate";
+/// Name of the role for objects that are in no namespace, and of its binding.
+pub const CLUSTER: &str = "tidegate-cluster";
+/// Name of the binding of the role [`NAME`] in a namespace with Rollouts.
+const ROLLOUTS: &str = "tidegate-rollouts";
+/// Name of the role for MetricTemplates of the controller's own namespace, where it has no other rights on Rollouts.
+const TEMPLATES: &str = "tidegate-templates";
 /// Name of the role for further kinds that route, and of its binding. It is made of all ClusterRoles with
 /// [`AGGREGATE`], so that nothing has to be bound.
 pub const GATEWAYS: &str = "tidegate-gateways";
@@ -32,6 +39,9 @@ pub struct Args {
     /// Namespace that the controller runs in.
     #[arg(long, short, value_name = "NAMESPACE", default_value = "tidegate")]
     namespace: String,
+    /// Namespaces of the Rollouts that are worked on: rights in these alone, but for what is in no namespace
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "dir")]
+    namespaces: Vec<String>,
     /// Print only what another kind needs beside the rest: one that routes, such as example.io/Mesh, or a workload
     #[arg(long = "for", value_name = "GROUP/KIND", conflicts_with = "dir")]
     kinds: Vec<String>,
@@ -48,7 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     match &args.dir {
         Some(_) => generated::emit(&[roles_file()?], args.dir.as_deref()),
-        None => generated::emit(&[File::of("rbac.yaml", &all(&args.namespace))?], None),
+        None => generated::emit(&[File::of("rbac.yaml", &all(&args.namespace, &args.namespaces))?], None),
     }
 }
 
@@ -56,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub fn roles_file() -> anyhow::Result<File> {
     let mut role = role();
     set_namespace(&mut role, "{{ .Release.Namespace }}");
-    File::of("clusterrole.yaml", &[cluster_role(), gateways(), role])
+    File::of("clusterrole.yaml", &[workload_role(), cluster_role(), gateways(), role])
 }
 
 /// Verbs on resources of a group; on all objects where no name is given.
@@ -76,8 +86,8 @@ const READ_PATCH: &[&str] = &["get", "list", "watch", "patch"];
 /// For what is created, owned and removed again; server-side apply is a patch.
 const OWN: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
-/// Rights in all namespaces: Rollouts, and what they name, are anywhere.
-const EVERYWHERE: &[Right] = &[
+/// Rights in the namespaces of Rollouts: on these, and on what they name.
+const WITH_ROLLOUTS: &[Right] = &[
     // Finalizer and hash are metadata; status is a right of its own.
     right(GROUP, &["rollouts", "trafficroutings"], READ_PATCH),
     right(GROUP, &["rollouts/status", "trafficroutings/status"], &["patch"]),
@@ -96,8 +106,6 @@ const EVERYWHERE: &[Right] = &[
     right("apps.kruise.io", &["clonesets", "statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
-    // Taints, during the release of a DaemonSet: no pod is deleted where none would come in its place.
-    right("", &["nodes"], READ),
     // Jobs of gates, from the templates of CronJobs; they go by their time to live, or with their Rollout.
     right("batch", &["cronjobs"], READ),
     right("batch", &["jobs"], &["get", "list", "watch", "create", "patch"]),
@@ -106,13 +114,19 @@ const EVERYWHERE: &[Right] = &[
     right("events.k8s.io", &["events"], &["create", "patch"]),
     // A canary Ingress is ours.
     right("networking.k8s.io", &["ingresses"], OWN),
+    // What to warn of when a Rollout is written.
+    right("autoscaling", &["horizontalpodautoscalers"], &["list"]),
+    right("policy", &["poddisruptionbudgets"], &["list"]),
+];
+
+/// Rights on what is in no namespace.
+const IN_NO_NAMESPACE: &[Right] = &[
+    // Taints, during the release of a DaemonSet: no pod is deleted where none would come in its place.
+    right("", &["nodes"], READ),
     right("networking.k8s.io", &["ingressclasses"], READ),
     // Whether hold and definitions are there, to say so when they are not.
     right("admissionregistration.k8s.io", &["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"], READ),
     right("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
-    // What to warn of when a Rollout is written.
-    right("autoscaling", &["horizontalpodautoscalers"], &["list"]),
-    right("policy", &["poddisruptionbudgets"], &["list"]),
     // Whether the author of a Rollout may himself do what it asks for.
     right("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
     // The CA of our own webhooks.
@@ -121,6 +135,13 @@ const EVERYWHERE: &[Right] = &[
         resources: &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
         names: &[MUTATING, APPROVERS, VALIDATING],
         verbs: READ_PATCH,
+    },
+    // The hold is put in place anew when the server changes.
+    Right {
+        group: "admissionregistration.k8s.io",
+        resources: &["mutatingwebhookconfigurations"],
+        names: &[MUTATING],
+        verbs: &["create", "delete"],
     },
     Right {
         group: "apiextensions.k8s.io",
@@ -137,6 +158,8 @@ const AT_HOME: &[Right] = &[
     right("coordination.k8s.io", &["leases"], &["create"]),
     Right { group: "coordination.k8s.io", resources: &["leases"], names: &[LEASE], verbs: &["get", "watch", "update"] },
     right("", &["secrets"], &["create"]),
+    // On which it is tried whether the server's policies hold.
+    Right { group: "apps", resources: &["deployments"], names: &[PROBE], verbs: &["create", "patch", "delete"] },
     Right { group: "", resources: &["secrets"], names: &[NOTIFICATION_SECRET], verbs: &["get"] },
     Right { group: "", resources: &["secrets"], names: &[SECRET], verbs: &["get", "list", "watch", "update"] },
 ];
@@ -163,24 +186,31 @@ fn routes() -> Vec<Value> {
     groups.into_iter().map(rule).collect()
 }
 
-fn cluster_role() -> Value {
-    let mut all = rules(EVERYWHERE);
+fn role_of(kind: &str, name: &str, rules: Vec<Value>) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "rules": rules})
+}
+
+/// Bound everywhere, or in some namespaces.
+fn workload_role() -> Value {
+    let mut all = rules(WITH_ROLLOUTS);
     all.extend(routes());
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": NAME},
-        "rules": all,
-    })
+    role_of("ClusterRole", NAME, all)
+}
+
+fn cluster_role() -> Value {
+    let mut all = rules(IN_NO_NAMESPACE);
+    let policies: Vec<&str> = hold::rules().map(|rule| rule.policy).collect();
+    all.push(json!({
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+        "resourceNames": policies,
+        "verbs": ["create", "patch", "delete"],
+    }));
+    role_of("ClusterRole", CLUSTER, all)
 }
 
 fn role() -> Value {
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": NAME},
-        "rules": rules(AT_HOME),
-    })
+    role_of("Role", NAME, rules(AT_HOME))
 }
 
 /// The role for further kinds; the API server fills it.
@@ -213,22 +243,40 @@ fn set_namespace(object: &mut Value, namespace: &str) {
     }
 }
 
-/// Roles, account and bindings for a controller in `namespace`.
-fn all(namespace: &str) -> Vec<Value> {
-    let binding = |kind: &str, name: &str| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": format!("{kind}Binding"),
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
-        })
-    };
+/// The binding of a role to the account of a controller in `home`; in `namespace`, or everywhere.
+fn binding(home: &str, namespace: Option<&str>, kind: &str, name: &str) -> Value {
+    // The controller's own namespace may be one of those with Rollouts, and has a Role of the name.
+    let is_shared = namespace.is_some() && (kind, name) == ("ClusterRole", NAME);
+    let mut binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" },
+        "metadata": {"name": if is_shared { ROLLOUTS } else { name }},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": home}],
+    });
+    if let Some(namespace) = namespace {
+        set_namespace(&mut binding, namespace);
+    }
+    binding
+}
+
+/// Roles, account and bindings for a controller in `home` that works on the Rollouts of `namespaces`, or of all.
+fn all(home: &str, namespaces: &[String]) -> Vec<Value> {
+    let mut all = vec![workload_role(), cluster_role(), gateways(), binding(home, None, "ClusterRole", CLUSTER)];
+    let places: Vec<Option<&str>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.iter().map(|n| Some(n.as_str())).collect() };
+    for place in places {
+        all.extend([NAME, GATEWAYS].map(|name| binding(home, place, "ClusterRole", name)));
+    }
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
-    let mut namespaced = [account, role(), binding("Role", NAME)];
-    namespaced.iter_mut().for_each(|object| set_namespace(object, namespace));
-    let everywhere = [cluster_role(), binding("ClusterRole", NAME), gateways(), binding("ClusterRole", GATEWAYS)];
-    everywhere.into_iter().chain(namespaced).collect()
+    let mut at_home = vec![account, role(), binding(home, Some(home), "Role", NAME)];
+    if !namespaces.is_empty() && !namespaces.iter().any(|namespace| namespace == home) {
+        let templates = rules(&[right(GROUP, &["metrictemplates"], READ)]);
+        at_home.extend([role_of("Role", TEMPLATES, templates), binding(home, Some(home), "Role", TEMPLATES)]);
+    }
+    at_home.iter_mut().for_each(|object| set_namespace(object, home));
+    all.extend(at_home);
+    all
 }
 
 #[cfg(test)]
@@ -242,8 +290,48 @@ mod tests {
         assert_eq!(role["rules"], json!([{"apiGroups": ["example.io"], "resources": ["meshes"], "verbs": READ_PATCH}]));
         let selected = &gateways()["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"];
         assert_eq!(selected, &role["metadata"]["labels"]);
-        assert!(all("ops").iter().any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS));
+        assert!(all("ops", &[]).iter().any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS));
         assert!(for_kind("Mesh").unwrap_err().to_string().contains("write GROUP/KIND"));
+    }
+
+    #[test]
+    fn in_some_namespaces_nothing_is_granted_beyond_them_but_what_is_in_none() {
+        let bindings = |namespaces: &[&str]| -> Vec<String> {
+            let namespaces: Vec<String> = namespaces.iter().map(|n| (*n).to_owned()).collect();
+            let text = |o: &Value, pointer: &str| o.pointer(pointer).and_then(Value::as_str).unwrap_or("*").to_owned();
+            let objects = all("ops", &namespaces);
+            let bound = objects.iter().filter(|o| text(o, "/kind").ends_with("Binding"));
+            let [place, name, kind, role] = ["/metadata/namespace", "/metadata/name", "/roleRef/kind", "/roleRef/name"];
+            bound
+                .map(|o| format!("{} {}: {} {}", text(o, place), text(o, name), text(o, kind), text(o, role)))
+                .collect()
+        };
+        let home = "ops tidegate: Role tidegate";
+        let cluster = "* tidegate-cluster: ClusterRole tidegate-cluster";
+        assert_eq!(
+            bindings(&[]),
+            [cluster, "* tidegate: ClusterRole tidegate", "* tidegate-gateways: ClusterRole tidegate-gateways", home]
+        );
+        assert_eq!(
+            bindings(&["shop"]),
+            [
+                cluster,
+                "shop tidegate-rollouts: ClusterRole tidegate",
+                "shop tidegate-gateways: ClusterRole tidegate-gateways",
+                home,
+                "ops tidegate-templates: Role tidegate-templates"
+            ]
+        );
+        let own = bindings(&["ops", "shop"]);
+        assert!(
+            own.contains(&"ops tidegate-rollouts: ClusterRole tidegate".to_owned())
+                && !own.join("").contains("templates")
+        );
+        assert_eq!(own.iter().collect::<std::collections::BTreeSet<_>>().len(), own.len(), "{own:?}");
+        // What is bound everywhere is of kinds without a namespace.
+        let namespaced = ["rollouts", "deployments", "services", "pods", "secrets", "configmaps", "virtualservices"];
+        let text = cluster_role().to_string();
+        assert!(namespaced.iter().all(|kind| !text.contains(&format!("\"{kind}\""))), "{text}");
     }
 
     #[test]
@@ -258,7 +346,7 @@ mod tests {
             let kind = kind.to_lowercase();
             let plural = kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
             let has = |list: &Value, word: &str| list.as_array().is_some_and(|l| l.iter().any(|w| w == word));
-            let role = cluster_role();
+            let role = workload_role();
             let may = role["rules"].as_array().into_iter().flatten().any(|rule| {
                 has(&rule["apiGroups"], group) && has(&rule["resources"], &plural) && has(&rule["verbs"], "patch")
             });

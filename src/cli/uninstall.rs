@@ -13,7 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    client::{self, KubeArgs, explain, list_all},
+    client::{self, KubeArgs, explain, list_in},
     duration,
 };
 use crate::{
@@ -48,6 +48,9 @@ pub struct Args {
     /// How long to wait until the controller has let them go
     #[arg(long, value_name = "DURATION", default_value = "4m", value_parser = duration::parse)]
     timeout: Duration,
+    /// Namespaces of the Rollouts that the controller works on [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    namespaces: Vec<String>,
     #[command(flatten)]
     kube: KubeArgs,
 }
@@ -59,7 +62,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (client, _) = client::connect(&args.kube).await?;
-        println!("{}", leave(&client, args.on_release, args.timeout).await?);
+        println!("{}", leave(&client, &args.namespaces, args.on_release, args.timeout).await?);
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -98,12 +101,17 @@ impl Unfinished {
     }
 }
 
-/// Looks, lets go if that is asked for, and says what was done.
+/// Looks in these namespaces, or in all if none is given, lets go if that is asked for, and says what was done.
 ///
 /// # Errors
 /// When something would be left half done, or the API server gives no answer.
-pub async fn leave(client: &Client, on_release: OnRelease, timeout: Duration) -> anyhow::Result<String> {
-    let mut left = unfinished(client).await?;
+pub async fn leave(
+    client: &Client,
+    namespaces: &[String],
+    on_release: OnRelease,
+    timeout: Duration,
+) -> anyhow::Result<String> {
+    let mut left = unfinished(client, namespaces).await?;
     if left.is_empty() {
         return Ok("no release is going on and no workload is held: the controller may go".to_owned());
     }
@@ -122,7 +130,7 @@ pub async fn leave(client: &Client, on_release: OnRelease, timeout: Duration) ->
     let begin = tokio::time::Instant::now();
     while !left.is_empty() && begin.elapsed() < timeout {
         tokio::time::sleep(PAUSE).await;
-        left = unfinished(client).await?;
+        left = unfinished(client, namespaces).await?;
     }
     // Whoever installs a controller again must find them as they were.
     for rollout in &disabled {
@@ -155,9 +163,9 @@ async fn disable(client: &Client, rollout: &Value, disabled: Value) -> anyhow::R
     }
 }
 
-async fn unfinished(client: &Client) -> anyhow::Result<Unfinished> {
+async fn unfinished(client: &Client, namespaces: &[String]) -> anyhow::Result<Unfinished> {
     let list = async |resource: &ApiResource| {
-        let found = list_all(client, resource).await;
+        let found = list_in(client, resource, namespaces).await;
         found.map_err(|e| anyhow::anyhow!("{} of {}: {}", resource.plural, resource.api_version, explain(&e)))
     };
     let mut left = Unfinished { rollouts: list(&rollouts()).await?, ..Unfinished::default() };

@@ -9,9 +9,12 @@ use super::{
     policy,
 };
 use crate::{
-    api::GROUP,
-    webhook::{APPROVER_PATH, APPROVERS, MUTATING, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
-    workload::hold::rules,
+    api::{
+        GROUP,
+        keys::{OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY},
+    },
+    webhook::{APPROVER_PATH, APPROVERS, MUTATING, OVERRIDER_PATH, VALIDATE_PATH, VALIDATE_ROUTING_PATH, VALIDATING},
+    workload::hold::{CONDITION, rules},
 };
 
 /// The Service in front of the webhooks.
@@ -31,6 +34,9 @@ pub struct Args {
     /// Where the API server reaches the webhooks without a Service, such as https://10.0.0.1:9876.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Namespaces of the Rollouts that are worked on: for others the API server does not ask [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "dir")]
+    namespaces: Vec<String>,
     /// Leave out the holds: the server has the admission policies of `tidegate policy`.
     #[arg(long)]
     no_hold: bool,
@@ -52,7 +58,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !args.no_hold {
         documents.push(mutating(&place));
     }
+    documents.iter_mut().for_each(|document| limit(document, &args.namespaces));
     generated::emit(&[File::of("webhooks.yaml", &documents)?], None)
+}
+
+/// Lets the webhooks of a configuration be asked for objects of these namespaces alone, if any is given.
+fn limit(configuration: &mut Value, namespaces: &[String]) {
+    let webhooks = configuration.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten();
+    for webhook in webhooks.filter_map(Value::as_object_mut).filter(|_| !namespaces.is_empty()) {
+        let names = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces});
+        webhook.insert("namespaceSelector".to_owned(), json!({"matchExpressions": [names]}));
+    }
 }
 
 /// Where the webhooks are.
@@ -91,12 +107,17 @@ fn configuration(kind: &str, name: &str, webhooks: Vec<Value>) -> Value {
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": webhooks})
 }
 
+/// The configuration of the webhooks that hold, with their paths.
+pub fn holding() -> Value {
+    mutating(&Place::Service { namespace: String::new(), name: String::new() })
+}
+
 fn mutating(place: &Place) -> Value {
     let webhooks = rules().map(|held| {
         let mut more = json!({
             "rules": rule((held.group, &[held.version], held.resource), &["UPDATE"]),
             // Only for what would be held, so that no other write waits for us.
-            "matchConditions": [{"name": "held", "expression": policy::is_held(held)}],
+            "matchConditions": [{"name": CONDITION, "expression": policy::is_held(held)}],
             // The server looks for the label on the old and on the new object.
             "objectSelector": {"matchExpressions": [{"key": held.switch, "operator": "Exists"}]},
             // Another webhook may change the template after ours.
@@ -112,7 +133,7 @@ fn mutating(place: &Place) -> Value {
     configuration("MutatingWebhookConfiguration", MUTATING, webhooks.collect())
 }
 
-/// Notes who approves and jumps. A release does not wait for that: without an answer it goes on, and nobody is named.
+/// Notes who approves, jumps, and passes over change windows. A release does not wait for that: without an answer it goes on, and nobody is named.
 fn approvers(place: &Place) -> Value {
     let one = |field: &str| {
         let [old, new] = ["oldObject", "object"].map(|o| format!("{o}.status.?{field}"));
@@ -136,10 +157,25 @@ fn approvers(place: &Place) -> Value {
         "failurePolicy": "Ignore",
         "timeoutSeconds": 3,
     });
+    let annotation = |object: &str, key: &str| format!("{object}.metadata.?annotations[?'{key}'].orValue('')");
+    let of = |object: &str| [OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY].map(|key| annotation(object, key));
+    let ([reason, by], [old_reason, old_by]) = (of("object"), of("oldObject"));
+    let overrides = json!({
+        "rules": rule((GROUP, &["v1alpha1", "v1beta1"], "rollouts"), &["CREATE", "UPDATE"]),
+        "matchConditions": [{"name": "override", "expression": format!(
+            "request.operation == 'CREATE'\n    ? {reason} != '' || {by} != ''\n    \
+             : {reason} != {old_reason} || {by} != {old_by}"
+        )}],
+        "failurePolicy": "Ignore",
+        "timeoutSeconds": 3,
+    });
     configuration(
         "MutatingWebhookConfiguration",
         APPROVERS,
-        vec![webhook("mapprover.kb.io", APPROVER_PATH, place, more)],
+        vec![
+            webhook("mapprover.kb.io", APPROVER_PATH, place, more),
+            webhook("moverrider.kb.io", OVERRIDER_PATH, place, overrides),
+        ],
     )
 }
 
@@ -197,6 +233,11 @@ fn templated(text: &str, condition: &str) -> String {
             out += &format!(
                 "{line}\n{indent}{{{{- include \"tidegate.clientConfig\" (list . \"{path}\") | nindent {} }}}}\n",
                 indent.len()
+            );
+            let fields = indent.len() - 2;
+            out += &format!(
+                "{}{{{{- with include \"tidegate.namespaceSelector\" . }}}}{{{{ . | nindent {fields} }}}}{{{{ end }}}}\n",
+                " ".repeat(fields)
             );
             continue;
         }

@@ -1,6 +1,7 @@
 //! Wiring: watches, queue, backoff and shutdown around gather → decide → apply.
 
 mod events;
+pub mod hold;
 mod interests;
 pub mod lease;
 mod line;
@@ -16,12 +17,16 @@ use std::{
 
 use jiff::Timestamp;
 use kube::Client;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use self::{
     events::Events,
+    hold::{KeepHold, Keeper},
     interests::Interests,
     line::LineWatch,
     pass::{Next, Reconciler, Subject, read},
@@ -33,9 +38,9 @@ use crate::{
         v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
-    apply::{Fence, Guard, Writer},
+    apply::{Fence, Guard, Writer, hold::Holds},
     gather::{
-        Cache, Objects, Settings,
+        Cache, Namespaces, Objects, Settings,
         cache::Change,
         collect::{TRAFFIC_ROUTING, hold_of_all},
         desk::Answerer,
@@ -82,12 +87,16 @@ pub struct Options {
     pub decides_in_place: bool,
     /// Namespace of the ConfigMap with scripts: the controller's own.
     pub namespace: String,
+    /// The namespaces of the Rollouts that are worked on; none: all.
+    pub namespaces: Vec<String>,
     /// The ConfigMap's scripts replace built-in ones.
     pub config_map_wins: bool,
     /// How many releases of each Rollout are recorded as RolloutHistory; `None`: none.
     pub history_limit: Option<usize>,
     /// How many releases may be in flight in the cluster; `None`: any number.
     pub max_in_flight: Option<usize>,
+    /// What holds changed workloads is kept in place; `None`: by whoever installed it.
+    pub hold: Option<KeepHold>,
     /// The webhooks are served, so they say who approves and jumps.
     pub names_people: bool,
     /// Rollouts that are worked on at the same time.
@@ -130,7 +139,8 @@ pub async fn run_elected(client: Client, options: Options, election: lease::Elec
 }
 
 async fn lead(client: Client, options: Options, fence: Fence, stop: CancellationToken) {
-    let (cache, changes) = Cache::start(client.clone(), &options.namespace, stop.clone());
+    let namespaces = Namespaces::new(&options.namespace, options.namespaces.iter().cloned());
+    let (cache, changes) = Cache::start(client.clone(), namespaces, stop.clone());
     let cache = cache.measuring(Means {
         provider: (options.provider)(client.clone()),
         clock: options.clock.clone(),
@@ -138,6 +148,14 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
     });
     let caller = (options.caller)(client.clone(), options.metrics.clone());
     let cache = cache.calling(caller, options.clock.clone());
+    let holds_changed = Arc::new(Notify::new());
+    let keeper = options.hold.clone().map(|hold| Keeper {
+        cache: cache.clone(),
+        holds: Holds::new(client.clone(), fence.clone(), &options.namespace),
+        options: hold,
+        health: options.health.clone(),
+        changed: holds_changed.clone(),
+    });
     let engine = (options.engine)();
     let metrics = options.metrics.clone();
     engine.observe(move |script, used, took| {
@@ -171,7 +189,10 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         tasks.spawn(work::<Rollout>(reconciler.clone(), queue.clone(), stop.clone()));
     }
     tasks.spawn(work::<TrafficRouting>(reconciler.clone(), routings.clone(), stop.clone()));
-    tasks.spawn(listen(reconciler, (queue, routings), options.health, changes, stop));
+    if let Some(keeper) = keeper {
+        tasks.spawn(keeper.run(stop.clone()));
+    }
+    tasks.spawn(listen(reconciler, (queue, routings), holds_changed, options.health, changes, stop));
     while tasks.join_next().await.is_some() {}
 }
 
@@ -191,6 +212,7 @@ async fn work<S: Subject>(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: 
 async fn listen(
     reconciler: Arc<Reconciler>,
     (queue, routings): (Arc<Queue>, Arc<Queue>),
+    holds_changed: Arc<Notify>,
     health: Health,
     mut changes: mpsc::UnboundedReceiver<Change>,
     stop: CancellationToken,
@@ -234,6 +256,9 @@ async fn listen(
         for kind in unnamed.iter().filter(|kind| !interests.names(kind) && !of_routings.names(kind)) {
             reconciler.cache.stop_watching(kind);
         }
+        if is_about_hold(&change) {
+            holds_changed.notify_one();
+        }
         if is_ready && !matches!(change, Change::Kind(..)) && !is_about_hold(&change) {
             continue;
         }
@@ -252,7 +277,11 @@ async fn listen(
 }
 
 fn is_about_hold(change: &Change) -> bool {
-    matches!(change, Change::Object(target, _) if target.kind.starts_with("Mutating"))
+    match change {
+        Change::Object(target, _) => target.kind.starts_with("Mutating"),
+        Change::Kind(_, kind) => kind.starts_with("Mutating"),
+        Change::Pods(_) | Change::Answered(_) => false,
+    }
 }
 
 fn note_rollout(interests: &mut Interests, cache: &Cache, target: &ObjectRef, object: &Arc<serde_json::Value>) {

@@ -7,48 +7,27 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use futures::{TryStreamExt, pin_mut};
-use kube::{
-    Api, Client,
-    api::ApiResource,
-    core::{GroupVersionKind, Status},
-    discovery,
-    runtime::{
-        WatchStreamExt,
-        utils::{Backoff, ResetTimerBackoff},
-        watcher,
-    },
-};
+use kube::{Client, api::ApiResource};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    collect::{BASE_KINDS, Lookup, NODE, Objects, WEBHOOKS},
+    collect::{BASE_KINDS, Lookup, Objects},
     desk::{Answerer, Clock, Desk},
     measures::{Means, Measures, measures},
     pods::{self, Pods},
-    raw::Raw,
     shelf::{Name, Shelf, name_of},
+    watches::{Namespaces, Place, is_in},
 };
 use crate::{
     analysis::{Sample, ask::Ask},
-    api::{
-        keys,
-        object::{self, ObjectRef},
-    },
-    rollout::{
-        calls::{Call, Reply},
-        jobs::JOB,
-    },
-    traffic::{ingress, routes::Missing},
+    api::object::{self, ObjectRef},
+    rollout::calls::{Call, Reply},
+    traffic::routes::Missing,
 };
-
-/// How long until a kind that is not served, or not readable, is tried again.
-const RETRY: Duration = Duration::from_secs(15);
 
 /// Something changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +42,15 @@ pub enum Change {
     Answered(pods::Key),
 }
 
-type Kind = (String, String);
+pub(super) type Kind = (String, String);
 
 /// Watch caches. Cloning shares them.
 #[derive(Clone)]
 pub struct Cache {
-    client: Client,
+    pub(super) client: Client,
+    pub(super) namespaces: Namespaces,
     shelves: Arc<Mutex<BTreeMap<Kind, Shelf>>>,
     changes: mpsc::UnboundedSender<Change>,
-    script_namespace: String,
     stop: CancellationToken,
     tasks: TaskTracker,
     pods: Pods,
@@ -83,7 +62,7 @@ impl Cache {
     /// Starts watching the kinds that are always needed. Changes arrive at the receiver until `stop`.
     pub fn start(
         client: Client,
-        script_namespace: &str,
+        namespaces: Namespaces,
         stop: CancellationToken,
     ) -> (Cache, mpsc::UnboundedReceiver<Change>) {
         let (changes, receiver) = mpsc::unbounded_channel();
@@ -91,9 +70,9 @@ impl Cache {
         let cache = Cache {
             pods: Pods::new(client.clone(), changes.clone(), stop.clone(), tasks.clone()),
             client,
+            namespaces,
             shelves: Arc::default(),
             changes,
-            script_namespace: script_namespace.to_owned(),
             stop,
             tasks,
             measures: None,
@@ -131,7 +110,7 @@ impl Cache {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Shelf>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Kind, Shelf>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,123 +159,8 @@ impl Cache {
     }
 
     /// The shelf that a watch fills; `None` once it was stopped, when another may stand in its place.
-    fn filled<'a>(&self, shelves: &'a mut BTreeMap<Kind, Shelf>, key: &Kind) -> Option<&'a mut Shelf> {
+    pub(super) fn filled<'a>(&self, shelves: &'a mut BTreeMap<Kind, Shelf>, key: &Kind) -> Option<&'a mut Shelf> {
         shelves.get_mut(key).filter(|_| !self.stop.is_cancelled())
-    }
-
-    async fn watch(self, key: Kind) {
-        loop {
-            match self.resolve(&key).await {
-                Ok(resource) => {
-                    if let Some(shelf) = self.filled(&mut self.lock(), &key) {
-                        shelf.resource = Some(resource.clone());
-                    }
-                    self.follow(&key, &resource).await;
-                }
-                Err(missing) => {
-                    tracing::warn!(api_version = key.0, kind = key.1, ?missing, "kind cannot be watched");
-                    self.set_missing(&key, missing);
-                }
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn resolve(&self, (api_version, kind): &Kind) -> Result<ApiResource, Missing> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let gvk = GroupVersionKind::gvk(group, version, kind);
-        loop {
-            match discovery::pinned_kind(&self.client, &gvk).await {
-                Ok((resource, _)) => return Ok(resource),
-                Err(kube::Error::Api(status)) if is_unknown(&status) => return Err(Missing::Kind),
-                Err(kube::Error::Api(status)) if status.code == 403 => {
-                    return Err(Missing::Forbidden(status.message));
-                }
-                Err(kube::Error::Discovery(_)) => return Err(Missing::Kind),
-                Err(error) => {
-                    tracing::warn!(kind, %error, "discovery failed; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    }
-
-    /// Follows a kind until it is no longer served or readable.
-    async fn follow(&self, key: &Kind, resource: &ApiResource) {
-        let (api, config) = if key.1 == "ConfigMap" {
-            let api: Api<Raw> = Api::namespaced_with(self.client.clone(), &self.script_namespace, resource);
-            (api, config().fields(&format!("metadata.name={}", keys::SCRIPT_CONFIG_MAP)))
-        } else {
-            // Of the cluster's webhooks only our own configuration may be read.
-            let own = (key.1 == WEBHOOKS.1).then(|| format!("metadata.name={}", crate::workload::hold::WEBHOOKS));
-            let config = own.map_or_else(config, |own| config().fields(&own));
-            // A cluster has many; ours alone are read.
-            let config = if key.1 == JOB.1 { config.labels(keys::JOB_OF) } else { config };
-            (Api::all_with(self.client.clone(), resource), config)
-        };
-        let events = watcher(api, config).backoff(backoff());
-        pin_mut!(events);
-        let mut listed: BTreeSet<Name> = BTreeSet::new();
-        loop {
-            match events.try_next().await {
-                Ok(Some(watcher::Event::Init)) => {
-                    listed.clear();
-                    if let Some(shelf) = self.filled(&mut self.lock(), key) {
-                        shelf.written.clear();
-                    }
-                }
-                Ok(Some(watcher::Event::InitApply(object))) => {
-                    if let Some(object) = self.raw(key, object) {
-                        listed.insert(name_of(&object));
-                        self.put(object);
-                    }
-                }
-                Ok(Some(watcher::Event::InitDone)) => self.end_of_list(key, &listed),
-                Ok(Some(watcher::Event::Apply(object))) => {
-                    if let Some(object) = self.raw(key, object) {
-                        self.put(object);
-                    }
-                }
-                Ok(Some(watcher::Event::Delete(object))) => {
-                    if let Some(object) = self.raw(key, object) {
-                        self.remove(&object);
-                    }
-                }
-                Ok(None) => return,
-                Err(
-                    watcher::Error::InitialListFailed(kube::Error::Api(status))
-                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-                ) if is_unknown(&status) => {
-                    self.set_missing(key, Missing::Kind);
-                    return;
-                }
-                Err(
-                    watcher::Error::InitialListFailed(kube::Error::Api(status))
-                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-                ) if status.code == 403 => {
-                    self.set_missing(key, Missing::Forbidden(status.message));
-                    return;
-                }
-                Err(error) => tracing::warn!(kind = key.1, %error, "watch failed; it goes on from where it was"),
-            }
-        }
-    }
-
-    /// The object as JSON, without what no decision reads.
-    fn raw(&self, key: &Kind, Raw { object: mut value, .. }: Raw) -> Option<Arc<Value>> {
-        // Items of a list carry neither.
-        let map = value.as_object_mut()?;
-        if key.1 == ingress::KIND {
-            // Addresses of load balancers, on every Ingress of the cluster.
-            map.remove("status");
-        }
-        if key.1 == NODE.1 {
-            // Heartbeats, and every image that is on it.
-            map.retain(|field, _| field == "metadata" || field == "spec");
-        }
-        map.insert("apiVersion".to_owned(), key.0.clone().into());
-        map.insert("kind".to_owned(), key.1.clone().into());
-        Some(Arc::new(value))
     }
 
     /// Puts in the answer to a write of ours.
@@ -310,7 +174,7 @@ impl Cache {
         self.put(object);
     }
 
-    fn put(&self, object: Arc<Value>) {
+    pub(super) fn put(&self, object: Arc<Value>) {
         let key = kind_of(&object);
         let changed = {
             let mut shelves = self.lock();
@@ -346,7 +210,7 @@ impl Cache {
         self.lock().get(&(api_version.to_owned(), kind.to_owned()))?.resource.clone()
     }
 
-    fn remove(&self, object: &Arc<Value>) {
+    pub(super) fn remove(&self, object: &Arc<Value>) {
         {
             let mut shelves = self.lock();
             let Some(shelf) = self.filled(&mut shelves, &kind_of(object)) else { return };
@@ -355,19 +219,26 @@ impl Cache {
         self.tell(object);
     }
 
-    fn end_of_list(&self, key: &Kind, listed: &BTreeSet<Name>) {
-        let gone: Vec<Arc<Value>> = {
+    /// A list of a place is over: what it lacks is gone.
+    pub(super) fn end_of_list(&self, key: &Kind, place: &Place, listed: &BTreeSet<Name>) {
+        let (gone, is_whole) = {
             let mut shelves = self.lock();
             let Some(shelf) = self.filled(&mut shelves, key) else { return };
-            shelf.is_synced = true;
-            shelf.missing = None;
-            shelf.retain(listed)
+            shelf.awaited.remove(place);
+            if shelf.awaited.is_empty() {
+                shelf.is_synced = true;
+                shelf.missing = None;
+            }
+            (shelf.retain(|name| !is_in(place, name) || listed.contains(name)), shelf.awaited.is_empty())
         };
         gone.iter().for_each(|object| self.tell(object));
+        if !is_whole {
+            return;
+        }
         let _ = self.changes.send(Change::Kind(key.0.clone(), key.1.clone()));
     }
 
-    fn set_missing(&self, key: &Kind, missing: Missing) {
+    pub(super) fn set_missing(&self, key: &Kind, missing: Missing) {
         let changed = {
             let mut shelves = self.lock();
             let Some(shelf) = self.filled(&mut shelves, key) else { return };
@@ -443,46 +314,6 @@ impl Objects for Cache {
     fn tied(&self, api_version: &str, kind: &str, namespace: &str, tie: &str) -> Option<Vec<Arc<Value>>> {
         self.synced(api_version, kind, |shelf| shelf.tied(namespace, tie))
     }
-}
-
-/// Objects of a page of a list. A page is in memory as a whole, several times over, and all kinds are read at once.
-const PAGE: u32 = 50;
-
-/// How a kind is watched.
-pub(super) fn config() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE)
-}
-
-/// When a failed watch is tried again: as kube's own, without its jitter. One process does not storm a server, and a
-/// run in virtual time repeats exactly.
-#[derive(Default)]
-pub(super) struct WatchBackoff {
-    failures: u32,
-}
-
-impl Iterator for WatchBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let delay = Duration::from_millis(800).saturating_mul(1 << self.failures.min(10));
-        self.failures = self.failures.saturating_add(1);
-        Some(delay.min(Duration::from_secs(30)))
-    }
-}
-
-impl Backoff for WatchBackoff {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-/// By the code: a group that is not served is answered in plain text, without a reason.
-fn is_unknown(status: &Status) -> bool {
-    status.code == 404
-}
-
-pub(super) fn backoff() -> ResetTimerBackoff<WatchBackoff> {
-    ResetTimerBackoff::new(WatchBackoff::default(), Duration::from_secs(120))
 }
 
 fn kind_of(object: &Value) -> Kind {

@@ -141,10 +141,12 @@ pub const NODE: (&str, &str) = ("v1", "Node");
 /// API version and kind of kept queries.
 pub const METRIC_TEMPLATE: (&str, &str) = ("rollouts.kruise.io/v1beta1", "MetricTemplate");
 
-const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
+/// API version and kind of the policies that hold.
+pub const POLICY: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy");
 /// Where the webhooks that hold on older servers are configured.
-pub(super) const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
-const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
+pub const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
+/// API version and kind of what puts these policies in force.
+pub const BINDING: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding");
 
 type ByName = BTreeMap<String, Arc<Value>>;
 
@@ -156,11 +158,14 @@ pub fn collect(
     engine: &Engine,
     settings: &Settings,
 ) -> Option<Snapshot> {
-    if !settings.names_people
-        && let Some(status) = &mut rollout.status
-    {
-        status.canary_status.iter_mut().for_each(|sub| sub.said_by = None);
-        status.blue_green_status.iter_mut().for_each(|sub| sub.said_by = None);
+    if !settings.names_people {
+        if let Some(status) = &mut rollout.status {
+            status.canary_status.iter_mut().for_each(|sub| sub.said_by = None);
+            status.blue_green_status.iter_mut().for_each(|sub| sub.said_by = None);
+        }
+        if let Some(annotations) = &mut rollout.metadata.annotations {
+            annotations.remove(keys::OVERRIDE_WINDOWS_BY);
+        }
     }
     let namespace = rollout.metadata.namespace.clone().unwrap_or_default();
     let mut snapshot = Snapshot {

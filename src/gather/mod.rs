@@ -9,7 +9,9 @@ pub mod pods;
 pub mod raw;
 mod routing;
 mod shelf;
+mod watches;
 
 pub use cache::Cache;
 pub use collect::{Lookup, Objects, Settings, collect};
 pub use routing::collect_routing;
+pub use watches::Namespaces;

@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    cache::{Change, backoff, config, version},
+    cache::{Change, version},
     raw::Raw,
+    watches::{backoff, config},
 };
 use crate::api::{
     keys,

@@ -10,7 +10,7 @@ use kube::api::ApiResource;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{cache::version, collect::tie};
+use super::{cache::version, collect::tie, watches::Place};
 use crate::{api::object, traffic::routes::Missing};
 
 /// Namespace and name.
@@ -34,6 +34,8 @@ pub(super) struct Shelf {
     pub stop: CancellationToken,
     pub missing: Option<Missing>,
     pub is_synced: bool,
+    /// Places whose first list is not there yet.
+    pub awaited: BTreeSet<Place>,
 }
 
 struct Kept {
@@ -116,8 +118,8 @@ impl Shelf {
     }
 
     /// Takes out what a list did not name, and returns it.
-    pub fn retain(&mut self, listed: &BTreeSet<Name>) -> Vec<Arc<Value>> {
-        let is_gone = |name: &&Name| !listed.contains(*name) && !self.written.contains(*name);
+    pub fn retain(&mut self, is_listed: impl Fn(&Name) -> bool) -> Vec<Arc<Value>> {
+        let is_gone = |name: &&Name| !is_listed(name) && !self.written.contains(*name);
         let gone: Vec<Name> = self.objects.keys().filter(is_gone).cloned().collect();
         gone.iter().filter_map(|name| self.take(name)?.form.parse()).collect()
     }
@@ -238,7 +240,7 @@ mod tests {
         shelf.remove(&named("b"), "b");
         assert!(names(&mut shelf, "x").is_empty() && shelf.get(&named("b")).is_none());
         shelf.written.insert(named("c"));
-        let gone = shelf.retain(&BTreeSet::new());
+        let gone = shelf.retain(|_| false);
         assert_eq!(gone.iter().map(|o| object::name(o)).collect::<Vec<_>>(), ["a"]);
         assert_eq!(names(&mut shelf, "y"), ["c"]);
         shelf.clear();

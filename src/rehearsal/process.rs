@@ -132,6 +132,8 @@ impl Processes {
             config_map_wins: false,
             max_in_flight: self.max_in_flight,
             history_limit: self.history_limit,
+            namespaces: Vec::new(),
+            hold: None,
             names_people: false,
             workers: 2,
             engine: {

@@ -302,9 +302,12 @@ impl Machine<'_> {
     fn note_override(&mut self, what: &str, reason: &str, revision: String) {
         // Somebody else's text: an event takes no more.
         let shown: String = reason.chars().take(500).collect();
-        self.warn(reasons::CHANGE_WINDOW_OVERRIDDEN, format!("{what} begins outside the change windows: {shown}"));
+        let annotations = self.snap.rollout.metadata.annotations.as_ref();
+        let by = annotations.and_then(|a| a.get(keys::OVERRIDE_WINDOWS_BY)).cloned().unwrap_or_default();
+        let who = if by.is_empty() { String::new() } else { format!(", says {by}") };
+        self.warn(reasons::CHANGE_WINDOW_OVERRIDDEN, format!("{what} begins outside the change windows{who}: {shown}"));
         let time = Some(MetaTime(whole_second_after(self.snap.now)));
-        self.status.change_window_override = Some(WindowOverride { reason: reason.to_owned(), revision, time });
+        self.status.change_window_override = Some(WindowOverride { reason: reason.to_owned(), by, revision, time });
     }
 }
 

@@ -1,11 +1,12 @@
-//! Who approves a step, or jumps: the user's name goes into the status, where the controller finds it. Pure.
+//! Who approves a step, jumps, or passes over change windows: the user's name goes where the controller finds it. Pure.
 
 use serde_json::{Value, json};
 
 use super::review::AdmissionRequest;
 use crate::api::{
     conditions::StepState,
-    object::{int, text},
+    keys::{OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY},
+    object::{annotation, int, text},
     v1beta1::Word,
 };
 
@@ -35,6 +36,28 @@ pub fn note(request: &AdmissionRequest) -> Option<Value> {
             None => sub.remove(SAID_BY),
         };
     }
+    (stored != *new).then_some(stored)
+}
+
+/// The Rollout with the name of whoever passes over its change windows by this write, instead of whatever the writer put
+/// there himself; `None` when it is right as it is.
+pub fn note_override(request: &AdmissionRequest) -> Option<Value> {
+    let new = request.object.as_ref()?;
+    let [before, after] = [request.old_object.as_ref(), Some(new)].map(|object| {
+        let object = object?;
+        Some((annotation(object, OVERRIDE_WINDOWS)?, annotation(object, OVERRIDE_WINDOWS_BY)))
+    });
+    let by = match (before, after) {
+        (_, None) => None,
+        (Some((old, by)), Some((reason, _))) if old == reason => by.map(str::to_owned),
+        _ => Some(request.user_info.username.clone().unwrap_or_default()),
+    };
+    let mut stored = new.clone();
+    let annotations = stored.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)?;
+    match by {
+        Some(by) => annotations.insert(OVERRIDE_WINDOWS_BY.to_owned(), by.into()),
+        None => annotations.remove(OVERRIDE_WINDOWS_BY),
+    };
     (stored != *new).then_some(stored)
 }
 
@@ -110,5 +133,38 @@ mod tests {
             noted(&jane, "canaryStatus: {currentStepIndex: 2, nextStepIndex: 3, currentStepState: StepReady}"),
             None
         );
+    }
+
+    #[test]
+    fn whoever_passes_over_the_windows_is_named_and_nobody_else() {
+        const REASON: &str = "rollouts.kruise.io/change-window-override";
+        const BY: &str = "rollouts.kruise.io/change-window-override-by";
+        let object = |reason: Option<&str>, by: Option<&str>| {
+            let pairs = [(REASON, reason), (BY, by)].into_iter().filter_map(|(k, v)| Some((k.to_owned(), json!(v?))));
+            json!({"metadata": {"annotations": pairs.collect::<serde_json::Map<_, _>>()}})
+        };
+        let jane = object(Some("INC-1"), Some("jane"));
+        for (why, old, new, expected) in [
+            ("a reason", Some(object(None, None)), object(Some("INC-1"), None), Some(jane.clone())),
+            ("created with one", None, object(Some("INC-1"), None), Some(jane.clone())),
+            ("a lie", Some(object(None, None)), object(Some("INC-1"), Some("boss")), Some(jane.clone())),
+            (
+                "another reason",
+                Some(object(Some("INC-0"), Some("boss"))),
+                object(Some("INC-1"), Some("boss")),
+                Some(jane.clone()),
+            ),
+            ("said by another", Some(object(Some("INC-1"), Some("boss"))), object(Some("INC-1"), Some("boss")), None),
+            ("a lie later", Some(jane.clone()), object(Some("INC-1"), Some("boss")), Some(jane.clone())),
+            ("an apply without it", Some(jane.clone()), object(Some("INC-1"), None), Some(jane.clone())),
+            ("taken back", Some(jane), object(None, Some("jane")), Some(object(None, None))),
+            ("nothing", Some(object(None, None)), object(None, None), None),
+            ("without annotations", None, json!({"metadata": {}}), None),
+        ] {
+            let user_info = UserInfo { username: Some("jane".to_owned()), ..UserInfo::default() };
+            let request =
+                AdmissionRequest { user_info, object: Some(new), old_object: old, ..AdmissionRequest::default() };
+            assert_eq!(note_override(&request), expected, "{why}");
+        }
     }
 }

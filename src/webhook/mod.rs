@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `/mutate-apps-v1-deployment` … | the hold of [`crate::workload::hold`], on servers without admission policies |
 //! | `/mutate-rollouts-kruise-io-rollout-status` | who approves a step, or jumps: [`approver`] |
+//! | `/mutate-rollouts-kruise-io-rollout` | who passes over change windows: [`approver`] |
 //! | `/validate-rollouts-kruise-io-rollout` | what the schema of a Rollout cannot say: [`validate`], [`authority`] |
 //! | `/validate-rollouts-kruise-io-trafficrouting` | whether its author may change what it names: [`authority`] |
 //! | `/convert` | a Rollout in the words of the other version: [`crate::api::convert`] |
@@ -44,6 +45,8 @@ pub const WEBHOOKS: &str = "webhooks";
 pub const CONVERT_PATH: &str = "/convert";
 /// Path of the webhook that notes who approves and jumps.
 pub const APPROVER_PATH: &str = "/mutate-rollouts-kruise-io-rollout-status";
+/// Path of the webhook that notes who passes over change windows.
+pub const OVERRIDER_PATH: &str = "/mutate-rollouts-kruise-io-rollout";
 /// Path of the validation of Rollouts.
 pub const VALIDATE_PATH: &str = "/validate-rollouts-kruise-io-rollout";
 /// Path of the validation of TrafficRoutings.

@@ -2,9 +2,14 @@
 //!
 //! Objects stay raw: a typed object would drop the fields that it does not know.
 
+use std::fmt;
+
 use k8s_openapi::{ByteString, api::authentication::v1::UserInfo};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
 
 /// `admission.k8s.io/v1`; `v1beta1` has the same fields.
 #[derive(Debug, Deserialize)]
@@ -30,6 +35,8 @@ pub struct AdmissionRequest {
     pub namespace: String,
     /// Name of the object; may be absent on creation.
     pub name: String,
+    /// Nothing is stored.
+    pub dry_run: Option<bool>,
     /// Who writes.
     pub user_info: UserInfo,
     /// The new object.
@@ -86,24 +93,54 @@ pub struct Refusal {
 /// `apiextensions.k8s.io/v1`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ConversionReview {
+pub struct ConversionReview<'a> {
     /// Its version is that of the answer.
     pub api_version: String,
     /// The question.
-    pub request: ConversionRequest,
+    #[serde(borrow)]
+    pub request: ConversionRequest<'a>,
 }
 
 /// Objects that are wanted in another version.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ConversionRequest {
+pub struct ConversionRequest<'a> {
     /// Copied into the answer.
     pub uid: String,
     /// Such as `rollouts.kruise.io/v1beta1`.
     #[serde(rename = "desiredAPIVersion")]
     pub desired_api_version: String,
-    /// Objects of any version.
-    pub objects: Vec<Value>,
+    /// Objects of any version, as they came: a list of many is never in memory as a whole.
+    #[serde(borrow, deserialize_with = "at_most")]
+    pub objects: Vec<&'a RawValue>,
+}
+
+/// More than any API server has of one kind.
+const MOST: usize = 100_000;
+
+fn at_most<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    struct Objects;
+
+    impl<'de> Visitor<'de> for Objects {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST} objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut objects = Vec::new();
+            while let Some(object) = list.next_element()? {
+                if objects.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                objects.push(object);
+            }
+            Ok(objects)
+        }
+    }
+
+    deserializer.deserialize_seq(Objects)
 }
 
 /// The answer to a [`ConversionReview`].
@@ -125,7 +162,7 @@ pub struct ConversionResponse {
     /// As asked.
     pub uid: String,
     /// In the order of the question.
-    pub converted_objects: Vec<Value>,
+    pub converted_objects: Vec<Box<RawValue>>,
     /// `status: Success`, or `Failed` with a message.
     pub result: Value,
 }

@@ -39,7 +39,14 @@ impl Room {
         body: Body,
         heaviest: usize,
     ) -> Result<Question<'_, T>, Refused> {
-        let most = self.limits.body;
+        let body = self.body(length, body, self.limits.body).await?;
+        let room = self.parsed(weighed(&body.asked, heaviest)?).await?;
+        let asked = serde_json::from_slice(&body.asked).or_else(|error| unreadable(&error))?;
+        Ok(Question { asked, _room: room })
+    }
+
+    /// A body of this length, which is at most `most`, as it is.
+    pub async fn body(&self, length: usize, body: Body, most: usize) -> Result<Question<'_, Bytes>, Refused> {
         let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"));
         if length > most {
             return Err(too_large());
@@ -47,23 +54,21 @@ impl Room {
         let Ok(read) = tokio::time::timeout(self.limits.time, self.collect(length, body)).await else {
             return refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
         };
-        let (body, _held) = read.map_err(|error| match error.downcast::<LengthLimitError>() {
+        let (asked, room) = read.map_err(|error| match error.downcast::<LengthLimitError>() {
             Ok(_) => too_large(),
             Err(error) => (StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")),
         })?;
-        let weight = weight(&body);
-        if weight > heaviest {
-            let why = format!("the review takes some {} MB in memory; at most {} do", weight >> 20, heaviest >> 20);
-            return refused(StatusCode::PAYLOAD_TOO_LARGE, why);
-        }
+        Ok(Question { asked, _room: room })
+    }
+
+    /// Room for so many bytes beside the body.
+    pub async fn parsed(&self, weight: usize) -> Result<Option<SemaphorePermit<'_>>, Refused> {
         // What takes more than all the room is worked on alone.
         let room = self.parsed.acquire_many(kibibytes(weight.min(self.limits.parsed)));
-        let Ok(room) = tokio::time::timeout(self.limits.time, room).await else {
-            return refused(StatusCode::SERVICE_UNAVAILABLE, "too much is asked at the same time; try again");
-        };
-        let asked = serde_json::from_slice(&body)
-            .or_else(|e| refused(StatusCode::BAD_REQUEST, format!("the review cannot be read: {e}")))?;
-        Ok(Question { asked, _room: room.ok() })
+        match tokio::time::timeout(self.limits.time, room).await {
+            Ok(room) => Ok(room.ok()),
+            Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "too much is asked at the same time; try again"),
+        }
     }
 
     /// The first bytes are free, so that who announces much and sends nothing keeps nobody waiting.
@@ -84,6 +89,21 @@ impl Room {
         }
         Ok((bytes.into(), held))
     }
+}
+
+/// How much memory JSON takes once it is parsed, if that is no more than `heaviest`.
+pub(super) fn weighed(text: &[u8], heaviest: usize) -> Result<usize, Refused> {
+    let weight = weight(text);
+    if weight > heaviest {
+        let why = format!("the review takes some {} MB in memory; at most {} do", weight >> 20, heaviest >> 20);
+        return refused(StatusCode::PAYLOAD_TOO_LARGE, why);
+    }
+    Ok(weight)
+}
+
+/// What is said of a body that is no review.
+pub(super) fn unreadable<T>(error: &serde_json::Error) -> Result<T, Refused> {
+    refused(StatusCode::BAD_REQUEST, format!("the review cannot be read: {error}"))
 }
 
 fn kibibytes(bytes: usize) -> u32 {

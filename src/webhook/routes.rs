@@ -13,29 +13,34 @@ use axum::{
 use k8s_openapi::ByteString;
 use kube::{Api, Client};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
 use tokio::time::Instant;
 
 use super::{
-    APPROVER_PATH, CONVERT_PATH, Limits, VALIDATE_PATH, VALIDATE_ROUTING_PATH, approver,
+    APPROVER_PATH, CONVERT_PATH, Limits, OVERRIDER_PATH, VALIDATE_PATH, VALIDATE_ROUTING_PATH, approver,
     authority::Authority,
     declared,
     review::{
-        AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionResponse,
-        ConversionReview, Refusal,
+        AdmissionAnswer, AdmissionRequest, AdmissionResponse, AdmissionReview, ConversionAnswer, ConversionRequest,
+        ConversionResponse, ConversionReview, Refusal,
     },
-    room::{Question, Room},
+    room::{Question, Room, unreadable, weighed},
     surroundings,
     validate::{self, Rules},
 };
 use crate::{
     api::{GROUP, convert, v1beta1::Rollout},
     telemetry::Metrics,
-    workload::hold::{Rule, rules as workload_rules},
+    workload::hold::{PROBE, Rule, rules as workload_rules},
 };
 
 /// The API server gives up after ten seconds.
 const LIST_LIMIT: Duration = Duration::from_secs(5);
+/// After the API server has asked to be asked later.
+const LIST_AGAIN: Duration = Duration::from_millis(250);
 
 struct Shared {
     client: Option<Client>,
@@ -43,13 +48,15 @@ struct Shared {
     rules: Rules,
     metrics: Metrics,
     room: Room,
+    /// Largest body of a conversion.
+    list: usize,
 }
 
 /// The webhooks. Without a client neither other Rollouts nor anybody's rights are looked at.
 pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Metrics) -> Router {
     let room = Room::new(limits);
     let authority = client.clone().filter(|_| rules.check_authority).map(Authority::new);
-    let shared = Arc::new(Shared { client, authority, rules, metrics, room });
+    let shared = Arc::new(Shared { client, authority, rules, metrics, room, list: limits.list });
     let mut router =
         Router::new()
             .route(
@@ -68,6 +75,12 @@ pub fn router(client: Option<Client>, rules: Rules, limits: Limits, metrics: Met
                 APPROVER_PATH,
                 post(|State(shared): State<Arc<Shared>>, request| async move {
                     shared.admission(request, Asked::Word).await
+                }),
+            )
+            .route(
+                OVERRIDER_PATH,
+                post(|State(shared): State<Arc<Shared>>, request| async move {
+                    shared.admission(request, Asked::Override).await
                 }),
             )
             .route(
@@ -94,6 +107,8 @@ enum Asked {
     Routing,
     /// Who approves a step, or jumps.
     Word,
+    /// Who passes over change windows.
+    Override,
 }
 
 /// Most memory that one object and its former state may take: of those that can be stored, even the largest take less.
@@ -107,36 +122,21 @@ pub(super) fn refused<T>(status: StatusCode, message: impl Into<String>) -> Resu
 }
 
 impl Shared {
-    /// The body as JSON, within all limits, of which at most `heaviest` bytes of memory are made.
-    async fn read<T: DeserializeOwned>(
-        &self,
-        request: Request<Body>,
-        heaviest: usize,
-    ) -> Result<Question<'_, T>, Refused> {
-        let (parts, body) = request.into_parts();
-        let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
-        let kind = header(header::CONTENT_TYPE).unwrap_or_default();
-        if kind.split(';').next().unwrap_or_default().trim() != "application/json" {
-            return refused(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                format!("content type {kind:?}: send application/json"),
-            );
-        }
-        let Some(length) = header(header::CONTENT_LENGTH).and_then(|l| l.parse::<usize>().ok()) else {
-            return refused(StatusCode::LENGTH_REQUIRED, "say the length of the body in Content-Length");
-        };
-        self.room.read(length, body, heaviest).await
+    /// The body as JSON, within all limits.
+    async fn read<T: DeserializeOwned>(&self, request: Request<Body>) -> Result<Question<'_, T>, Refused> {
+        let (length, body) = announced(request)?;
+        self.room.read(length, body, HEAVIEST).await
     }
 
     /// Holds a workload, or validates a Rollout or TrafficRouting.
     async fn admission(&self, request: Request<Body>, asked: Asked) -> Response {
         let name = match asked {
             Asked::Hold(_) => "hold",
-            Asked::Word => "approver",
+            Asked::Word | Asked::Override => "approver",
             Asked::Rollout | Asked::Routing => "validate",
         };
         self.timed(name, async {
-            let question = self.read::<AdmissionReview>(request, HEAVIEST).await?;
+            let question = self.read::<AdmissionReview>(request).await?;
             let AdmissionReview { api_version, request } = question.asked;
             if !["admission.k8s.io/v1", "admission.k8s.io/v1beta1"].contains(&api_version.as_str()) {
                 return refused(
@@ -149,6 +149,7 @@ impl Shared {
                 Asked::Hold(held) => hold(held, &request),
                 Asked::Rollout => self.validate(request).await?,
                 Asked::Word => patched(request.object.as_ref(), approver::note(&request)),
+                Asked::Override => patched(request.object.as_ref(), approver::note_override(&request)),
                 Asked::Routing => self.permit(&request, AdmissionResponse::default()).await,
             };
             let response = AdmissionResponse { uid, ..response };
@@ -232,7 +233,16 @@ impl Shared {
         let api = Api::<Rollout>::namespaced(client.clone(), namespace);
         let params = Default::default();
         let wrong = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("other Rollouts cannot be listed: {why}"));
-        match tokio::time::timeout(LIST_LIMIT, api.list(&params)).await {
+        let list = async {
+            loop {
+                match api.list(&params).await {
+                    // Too busy, or it has just learnt of a change of the definition.
+                    Err(kube::Error::Api(status)) if status.code == 429 => tokio::time::sleep(LIST_AGAIN).await,
+                    answer => return answer,
+                }
+            }
+        };
+        match tokio::time::timeout(LIST_LIMIT, list).await {
             Ok(Ok(list)) => Ok(list.items.iter().filter_map(|r| serde_json::to_value(r).ok()).collect()),
             Ok(Err(error)) => Err(wrong(error.to_string())),
             Err(_) => Err(wrong("no answer in time".to_owned())),
@@ -241,35 +251,64 @@ impl Shared {
 
     async fn conversion(&self, request: Request<Body>) -> Response {
         self.timed("convert", async {
-            // Of a list the API server sends all objects at once, however many they are.
-            let question = self.read(request, usize::MAX).await?;
-            Ok(converted(question.asked))
+            let (length, body) = announced(request)?;
+            let body = self.room.body(length, body, self.list).await?;
+            let review: ConversionReview<'_> =
+                serde_json::from_slice(&body.asked).or_else(|error| unreadable(&error))?;
+            let weights = review.request.objects.iter().map(|object| weighed(object.get().as_bytes(), HEAVIEST));
+            let heaviest = weights.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
+            // The answer is about as long as the question, and one object at a time is parsed.
+            let _room = self.room.parsed(length + heaviest).await?;
+            Ok(converted(review).await)
         })
         .await
     }
 }
 
-fn converted(ConversionReview { api_version, request }: ConversionReview) -> (bool, ConversionAnswer) {
-    let wanted = request.desired_api_version.as_str();
-    let convert: Option<fn(&Value) -> Value> = match wanted.strip_prefix(GROUP).and_then(|w| w.strip_prefix('/')) {
-        Some("v1beta1") => Some(convert::to_v1beta1),
-        Some("v1alpha1") => Some(convert::to_v1alpha1),
-        _ => None,
+/// The body, and the length that it is said to have.
+fn announced(request: Request<Body>) -> Result<(usize, Body), Refused> {
+    let (parts, body) = request.into_parts();
+    let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+    let kind = header(header::CONTENT_TYPE).unwrap_or_default();
+    if kind.split(';').next().unwrap_or_default().trim() != "application/json" {
+        return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("content type {kind:?}: send application/json"));
+    }
+    match header(header::CONTENT_LENGTH).and_then(|l| l.parse::<usize>().ok()) {
+        Some(length) => Ok((length, body)),
+        None => refused(StatusCode::LENGTH_REQUIRED, "say the length of the body in Content-Length"),
+    }
+}
+
+async fn converted(ConversionReview { api_version, request }: ConversionReview<'_>) -> (bool, ConversionAnswer) {
+    let answer = all_converted(&request).await;
+    let is_done = answer.is_ok();
+    let (converted_objects, result) = match answer {
+        Ok(objects) => (objects, json!({"status": "Success"})),
+        Err(why) => (Vec::new(), failed(&why)),
     };
-    let stranger = request.objects.iter().find(|o| o.get("kind").is_none_or(|k| k != "Rollout"));
-    let (converted_objects, result) = match (convert, stranger) {
-        (Some(convert), None) => (request.objects.iter().map(convert).collect(), json!({"status": "Success"})),
-        (None, _) => {
-            (Vec::new(), failed(&format!("there is no {wanted}: ask for {GROUP}/v1beta1 or {GROUP}/v1alpha1")))
-        }
-        (_, Some(other)) => {
-            let kind = other.get("kind").unwrap_or(&Value::Null);
-            (Vec::new(), failed(&format!("kind {kind} cannot be converted: only Rollout has two versions")))
-        }
-    };
-    let is_done = convert.is_some() && stranger.is_none();
     let response = ConversionResponse { uid: request.uid, converted_objects, result };
     (is_done, ConversionAnswer { api_version, kind: "ConversionReview", response })
+}
+
+async fn all_converted(request: &ConversionRequest<'_>) -> Result<Vec<Box<RawValue>>, String> {
+    let wanted = request.desired_api_version.as_str();
+    let convert: fn(&Value) -> Value = match wanted.strip_prefix(GROUP).and_then(|w| w.strip_prefix('/')) {
+        Some("v1beta1") => convert::to_v1beta1,
+        Some("v1alpha1") => convert::to_v1alpha1,
+        _ => return Err(format!("there is no {wanted}: ask for {GROUP}/v1beta1 or {GROUP}/v1alpha1")),
+    };
+    let mut converted = Vec::new();
+    for object in &request.objects {
+        let object: Value = serde_json::from_str(object.get()).map_err(|error| error.to_string())?;
+        if object.get("kind").is_none_or(|kind| kind != "Rollout") {
+            let kind = object.get("kind").unwrap_or(&Value::Null);
+            return Err(format!("kind {kind} cannot be converted: only Rollout has two versions"));
+        }
+        converted.push(to_raw_value(&convert(&object)).map_err(|error| error.to_string())?);
+        // Others are answered between two of a long list.
+        tokio::task::yield_now().await;
+    }
+    Ok(converted)
 }
 
 fn failed(message: &str) -> Value {
@@ -284,7 +323,9 @@ fn is_free(request: &AdmissionRequest) -> bool {
 /// The hold refuses nothing, also not what it cannot read.
 fn hold(held: &Rule, request: &AdmissionRequest) -> AdmissionResponse {
     let is_object = request.sub_resource.as_deref().is_none_or(str::is_empty);
-    let stored = match (is_object, request.operation.as_str(), &request.old_object, &request.object) {
+    // The controller tries whether the API server's policies act.
+    let is_trial = request.dry_run == Some(true) && request.name == PROBE;
+    let stored = match (is_object && !is_trial, request.operation.as_str(), &request.old_object, &request.object) {
         (true, "UPDATE", Some(old), Some(new)) => held.hold(old, new),
         _ => None,
     };

@@ -28,6 +28,8 @@ use tower::ServiceExt as _;
 pub struct Limits {
     /// Largest body in bytes. A review holds an object of at most 3 MiB twice.
     pub body: usize,
+    /// Largest body of a conversion in bytes: of a list the API server sends all objects at once.
+    pub list: usize,
     /// All bodies that are in memory at a time, in bytes; others wait.
     pub bodies: usize,
     /// Bytes of each body that count as nothing: an ordinary review never waits for a large one.
@@ -46,6 +48,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body: 8 << 20,
+            list: 16 << 20,
             bodies: 12 << 20,
             free: 64 << 10,
             parsed: 24 << 20,

@@ -4,6 +4,8 @@
 //! metadata, finalizers and deletion always pass. Otherwise an object that a stricter release refuses could not even be
 //! deleted.
 
+mod warnings;
+
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -11,7 +13,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     api::{convert::to_v1beta1, keys, object},
-    lua::{Caps, Feature, Library, Script},
     rollout::{hooks, release::SpecError, windows::Windows},
     workload::{self, Style},
 };
@@ -307,83 +308,6 @@ impl<'a> Subject<'a> {
     fn routes(&self) -> bool {
         let has = |key: &str| self.strategy.get(key).and_then(Value::as_array).is_some_and(|a| !a.is_empty());
         has("trafficRoutings") || self.strategy.get("trafficRoutingRef").is_some_and(|r| r != "")
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let path = format!("spec.strategy.{}", self.name);
-        let mut warnings = Vec::new();
-        for (i, step) in self.steps.iter().enumerate() {
-            let asks: Vec<&str> =
-                ["traffic", "matches", "requestHeaderModifier"].into_iter().filter(|k| step.contains_key(*k)).collect();
-            if !asks.is_empty() && !self.routes() {
-                // A v1alpha1 weight means pods as well.
-                let by_weight = self.spelled(i, "weight") && asks == ["traffic"];
-                if !by_weight {
-                    warnings.push(format!(
-                        "{path}.steps[{i}]: {} routes nothing without {path}.trafficRoutings",
-                        asks.join(" and ")
-                    ));
-                }
-            }
-            if step.contains_key("traffic") && step.contains_key("matches") && !self.can_both() {
-                warnings.push(format!(
-                    "{path}.steps[{i}]: matches win over the share: all matching requests go to the new version, no others"
-                ));
-            }
-        }
-        if let (Some(last), true) = (self.steps.last(), self.style != Style::BlueGreen) {
-            let is_all = |key: &str| last.get(key).is_some_and(|v| v == "100%");
-            if !is_all("replicas") && !is_all("traffic") {
-                warnings.push(format!(
-                    "{path}.steps[{}]: the last step is not 100%: after it everything else rolls at once",
-                    self.steps.len() - 1
-                ));
-            }
-        }
-        let patch = self.strategy.get("patchPodTemplateMetadata").and_then(Value::as_object);
-        if self.style != Style::Canary && patch.is_some_and(|p| !p.is_empty()) {
-            warnings.push(format!("{path}.patchPodTemplateMetadata has an effect in canary style only"));
-        }
-        let no_service = self.strategy.get("disableGenerateCanaryService") == Some(&Value::Bool(true));
-        let routings = self.strategy.get("trafficRoutings").and_then(Value::as_array).into_iter().flatten();
-        for (i, routing) in routings.enumerate() {
-            let by_service = ["ingress", "gateway"].into_iter().find(|k| routing.get(*k).is_some());
-            if let (true, Some(kind)) = (no_service, by_service) {
-                warnings.push(format!(
-                    "{path}.trafficRoutings[{i}].{kind} tells versions apart by Service: without a canary Service it cannot"
-                ));
-            }
-        }
-        warnings
-    }
-
-    /// Whether all that routes can send a share of the requests beside those that match.
-    fn can_both(&self) -> bool {
-        let routings = self.strategy.get("trafficRoutings").and_then(Value::as_array).into_iter().flatten();
-        let mut scripts: Vec<Option<Script>> = Vec::new();
-        for routing in routings {
-            if routing.get("gateway").is_some() {
-                scripts.push(Library::builtin("gateway.networking.k8s.io", "HTTPRoute"));
-            }
-            if let Some(ingress) = routing.get("ingress") {
-                let class = object::text(ingress, &["classType"]);
-                scripts.push(Library::ingress(if class.is_empty() { "nginx" } else { class }));
-            }
-            let lists = ["customNetworkRefs", "networkRefs"].into_iter().filter_map(|key| routing.get(key)?.as_array());
-            scripts.extend(lists.flatten().map(|one| {
-                Library::builtin(object::group(object::text(one, &["apiVersion"])), object::text(one, &["kind"]))
-            }));
-        }
-        let can = |script: &Option<Script>| {
-            let caps = script.as_ref().and_then(|script| Caps::parse(&script.source).ok().flatten());
-            caps.is_some_and(|caps| caps.features.contains(&Feature::Both))
-        };
-        !scripts.is_empty() && scripts.iter().all(can)
-    }
-
-    /// Whether the author wrote this key in a step.
-    fn spelled(&self, step: usize, key: &str) -> bool {
-        self.rollout.pointer(&format!("/spec/strategy/{}/steps/{step}/{key}", self.name)).is_some()
     }
 }
 

@@ -81,6 +81,31 @@ pub enum By {
 /// Name of the configuration of the webhooks that hold on servers without such policies.
 pub const WEBHOOKS: &str = "kruise-rollout-mutating-webhook-configuration";
 
+/// Name of a Deployment on which the controller tries whether the policies act; our webhook leaves it alone.
+pub const PROBE: &str = "tidegate-hold-probe";
+
+/// Name of the match condition of each of our webhooks that hold. OpenKruise's, whose configuration has the same name,
+/// have none.
+pub const CONDITION: &str = "held";
+
+/// Whether a configuration of webhooks is ours.
+pub fn is_ours(configuration: &Value) -> bool {
+    let conditions = |webhook: &Value| webhook.pointer("/matchConditions/0/name").is_some_and(|name| name == CONDITION);
+    webhooks(configuration).next().is_some() && webhooks(configuration).all(conditions)
+}
+
+/// Whether the webhook for a kind is configured, and trusted: without a CA the API server reaches nobody.
+pub fn is_served(configuration: &Value, rule: &Rule) -> bool {
+    let is_its = |webhook: &&Value| webhook.get("name").is_some_and(|name| name == rule.webhook);
+    let mut bundles =
+        webhooks(configuration).filter(is_its).filter_map(|w| w.pointer("/clientConfig/caBundle")?.as_str());
+    bundles.any(|bundle| !bundle.is_empty())
+}
+
+fn webhooks(configuration: &Value) -> impl Iterator<Item = &Value> {
+    configuration.get("webhooks").and_then(Value::as_array).into_iter().flatten()
+}
+
 /// The rules of all kinds.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     KINDS.iter().chain([&like::KIND]).flat_map(|kind| kind.holds)

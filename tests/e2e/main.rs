@@ -91,6 +91,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
         trial(handle, rig, "operator", operator::operator),
+        trial(handle, rig, "some_namespaces", operator::some_namespaces),
         trial(handle, rig, "taken_over_midway", adopt::taken_over_midway),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
     ];
@@ -141,8 +142,18 @@ fn main() -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let rig: Shared = Arc::new(runtime.block_on(Rig::start(&tools)));
     let conclusion = libtest_mimic::run(&args, trials(runtime.handle(), &rig));
-    if let Ok(rig) = rig.as_ref() {
-        rig.forget_data();
+    let rights = match rig.as_ref() {
+        Ok(rig) => {
+            rig.forget_data();
+            let is_whole =
+                args.filter.is_none() && !conclusion.has_failed() && args.skip.iter().all(|s| *s == traffic::PREFIX);
+            rig::audit::judge(&rig.dir, is_whole)
+        }
+        Err(_) => Ok(()),
+    };
+    if let Err(error) = rights {
+        eprintln!("e2e: {error:#}");
+        std::process::exit(101);
     }
     conclusion.exit();
 }

@@ -34,7 +34,7 @@ use tidegate::{
         self, CACHES, Options,
         lease::{self, Election},
     },
-    gather::Cache,
+    gather::{Cache, Namespaces},
     rollout::{Effect, plan::Purpose},
     sim::{Cluster, Fault, Gvr, Rng, Rule, View, Write},
     telemetry::{Health, Metrics},
@@ -166,7 +166,7 @@ impl<F: Future> Future for Process<F> {
 async fn writer(cluster: Cluster, who: String, skew: i64, stop: CancellationToken) {
     let client = cluster.client(&who);
     // Its watches are not what is looked at.
-    let (cache, _changes) = Cache::start(cluster.client("cache"), NAMESPACE, stop.clone());
+    let (cache, _changes) = Cache::start(cluster.client("cache"), Namespaces::all(NAMESPACE), stop.clone());
     let clock = skewed(&cluster, skew);
     let tell = (Health::default(), Metrics::new());
     let mut n = 0;
@@ -292,7 +292,7 @@ fn the_judge_sees_a_leader_without_a_fence() {
                 kept.lock().unwrap().push((write.identity.to_string(), holder(&view)));
             }
         }));
-        let (cache, _changes) = Cache::start(cluster.client("cache"), NAMESPACE, stop.clone());
+        let (cache, _changes) = Cache::start(cluster.client("cache"), Namespaces::all(NAMESPACE), stop.clone());
         let unfenced =
             Writer::new(cluster.client("a"), cache, Metrics::new(), Fence::none(), Arc::new(|_, _, _| Ok(())));
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "written", "namespace": "default"},

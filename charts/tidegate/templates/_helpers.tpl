@@ -17,6 +17,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Values.serviceAccount.name | default "tidegate" }}
 {{- end }}
 
+{{- /* Who has the controller's rights. */ -}}
+{{- define "tidegate.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "tidegate.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
 {{- define "tidegate.image" -}}
 {{- $tag := .Values.image.tag | default .Chart.AppVersion -}}
 {{- if .Values.image.digest -}}
@@ -26,19 +33,35 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- /* Not empty when the API server itself holds changed workloads. */ -}}
-{{- define "tidegate.holdByPolicy" -}}
+{{- /* What is to hold changed workloads: policy or webhook. */ -}}
+{{- define "tidegate.hold" -}}
 {{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
-{{- if or (eq .Values.hold.mode "policy") (and (eq .Values.hold.mode "auto") $served) }}true{{ end -}}
+{{- if or (eq .Values.hold.mode "policy") (and (eq .Values.hold.mode "auto") $served) -}}
+policy
+{{- else if not .Values.webhooks.enabled -}}
+{{- fail "nothing would hold changed workloads: this API server has no MutatingAdmissionPolicy (Kubernetes 1.36 and later do), so webhooks.enabled must be true" -}}
+{{- else -}}
+webhook
+{{- end -}}
 {{- end }}
 
-{{- /* Not empty when a webhook of ours holds them. */ -}}
-{{- define "tidegate.holdByWebhook" -}}
-{{- if not (include "tidegate.holdByPolicy" .) -}}
-{{- if not .Values.webhooks.enabled -}}
-{{- fail "nothing would hold changed workloads: this API server has no MutatingAdmissionPolicy (Kubernetes 1.36 and later do), so webhooks.enabled must be true" -}}
-{{- end -}}
+{{- /* Not empty when the policies are to be there. While they still hold, the controller takes them away. */ -}}
+{{- define "tidegate.holdByPolicy" -}}
+{{- if eq (include "tidegate.hold" .) "policy" -}}
 true
+{{- else if lookup "admissionregistration.k8s.io/v1" "MutatingAdmissionPolicy" "" "tidegate-hold-deployments" -}}
+true
+{{- end -}}
+{{- end }}
+
+{{- /* Not empty when our webhooks that hold are to be there. While they still hold, the controller takes them away: the
+policies need some seconds to act. OpenKruise's, of the same name, have no match conditions. */ -}}
+{{- define "tidegate.holdByWebhook" -}}
+{{- if eq (include "tidegate.hold" .) "webhook" -}}
+true
+{{- else if .Values.webhooks.enabled -}}
+{{- $there := lookup "admissionregistration.k8s.io/v1" "MutatingWebhookConfiguration" "" "kruise-rollout-mutating-webhook-configuration" -}}
+{{- if $there -}}{{- with (index $there.webhooks 0).matchConditions -}}true{{- end -}}{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -58,6 +81,17 @@ service:
   namespace: {{ $top.Release.Namespace }}
   path: {{ $path }}
   port: {{ $top.Values.service.port }}
+{{- end -}}
+{{- end }}
+
+{{- /* Of which namespaces the API server asks a webhook. */ -}}
+{{- define "tidegate.namespaceSelector" -}}
+{{- with .Values.namespaces -}}
+namespaceSelector:
+  matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: In
+    values: {{ toJson . }}
 {{- end -}}
 {{- end }}
 

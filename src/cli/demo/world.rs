@@ -73,6 +73,8 @@ pub fn options(cluster: &Cluster) -> Options {
         config_map_wins: false,
         history_limit: None,
         max_in_flight: None,
+        namespaces: Vec::new(),
+        hold: None,
         names_people: false,
         workers: 4,
         engine: Arc::new(|| Engine::new(1)),

@@ -1,10 +1,8 @@
 //! Whether the API server holds changed workloads.
 
-use serde_json::Value;
-
 use super::{BINDING, Lookup, Objects, POLICY, WEBHOOKS, optional};
 use crate::{
-    api::object::{self, ObjectRef},
+    api::object::ObjectRef,
     rollout::Hold,
     traffic::routes::Missing,
     workload::hold::{self, Rule, rules},
@@ -22,15 +20,7 @@ pub(super) fn hold(objects: &impl Objects, rule: Option<&Rule>) -> Option<Hold> 
     let Some(rule) = rule else { return Some(Hold::InForce) };
     let Some(lack) = policy_lack(objects, rule)? else { return Some(Hold::InForce) };
     let webhooks = optional(objects.get(&ObjectRef::new(WEBHOOKS.0, WEBHOOKS.1, "", hold::WEBHOOKS)))?;
-    Some(if webhooks.is_some_and(|w| is_served(&w, rule)) { Hold::InForce } else { Hold::Unavailable(lack) })
-}
-
-/// Our webhook for the kind is configured, and trusted: without a CA the API server reaches nobody.
-fn is_served(configuration: &Value, rule: &Rule) -> bool {
-    let webhooks = object::at(configuration, &["webhooks"]).and_then(Value::as_array).into_iter().flatten();
-    webhooks
-        .filter(|w| object::text(w, &["name"]) == rule.webhook)
-        .any(|w| !object::text(w, &["clientConfig", "caBundle"]).is_empty())
+    Some(if webhooks.is_some_and(|w| hold::is_served(&w, rule)) { Hold::InForce } else { Hold::Unavailable(lack) })
 }
 
 /// What is missing for the policy of a rule to be in force.

@@ -249,11 +249,11 @@ fn warnings_tell_what_is_probably_not_meant() {
     let routed = ", trafficRoutings: [{service: web, ingress: {name: web}}]";
     let one_cannot = ", trafficRoutings: [{service: web, ingress: {name: web}, gateway: {httpRouteName: web}}]";
     for (text, expected) in [
-        (steps("{replicas: 1, traffic: 10%}, {replicas: 100%}", ""), Some("steps[0]: traffic routes nothing without")),
+        (steps("{replicas: 1, traffic: 10%}, {replicas: 100%}", ""), Some("steps[0]: traffic (\"10%\") routes nothing without spec.strategy.canary.trafficRoutings: name the Service")),
         (steps("{replicas: 1, traffic: 10%}, {replicas: 40%, traffic: 100%}", routed), None),
         (steps("{replicas: 1, traffic: 10%, matches: [{headers: []}]}, {replicas: 100%}", routed), None),
-        (steps("{replicas: 1, traffic: 10%, matches: [{headers: []}]}, {replicas: 100%}", one_cannot), Some("steps[0]: matches win")),
-        (steps("{replicas: 20%}", ""), Some("steps[0]: the last step is not 100%")),
+        (steps("{replicas: 1, traffic: 10%, matches: [{headers: []}]}, {replicas: 100%}", one_cannot), Some("steps[0]: matches win over the share (\"10%\")")),
+        (steps("{replicas: 20%}", ""), Some("steps[0].replicas: \"20%\": the last step is not 100%: after it everything else rolls at once; end with replicas: 100%")),
         (steps("{replicas: 100%}", ", patchPodTemplateMetadata: {labels: {a: b}}"), Some("in canary style only")),
         (
             steps("{replicas: 100%}", ", enableExtraWorkloadForCanary: true, patchPodTemplateMetadata: {labels: {a: b}}"),

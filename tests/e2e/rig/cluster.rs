@@ -12,6 +12,7 @@ use kube::{Client, Config, config::Kubeconfig};
 use serde_json::{Value, json};
 
 use super::{
+    audit,
     netns::Tools,
     objects::Objects,
     pki::Pki,
@@ -47,10 +48,18 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
 }
 
-/// How kube-apiserver is started, but for what a second one needs.
-pub fn api_server_arguments(pki: &Pki, port: u16) -> Vec<String> {
+/// The same under a name of its own in the audit log.
+pub async fn client_as(kubeconfig: &Path, agent: &'static str) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
+    Ok(Client::try_from(config)?)
+}
+
+/// How kube-apiserver is started, but for what a second one needs. What the controller asks is noted under `name`.
+pub fn api_server_arguments(pki: &Pki, port: u16, dir: &Path, name: &str) -> Result<Vec<String>> {
     let file = |name: &str| pki.file(name).display().to_string();
-    vec![
+    let mut arguments = vec![
         "--etcd-servers=http://127.0.0.1:12379".into(),
         format!("--secure-port={port}"),
         "--bind-address=0.0.0.0".into(),
@@ -67,7 +76,9 @@ pub fn api_server_arguments(pki: &Pki, port: u16) -> Vec<String> {
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         // The taint would stay: only the node lifecycle controller, which does not run, takes it away.
         "--disable-admission-plugins=TaintNodesByCondition".into(),
-    ]
+    ];
+    arguments.extend(audit::arguments(dir, name)?);
+    Ok(arguments)
 }
 
 pub async fn start(tools: &Tools, dir: &Path) -> Result<Cluster> {
@@ -89,7 +100,7 @@ pub async fn start(tools: &Tools, dir: &Path) -> Result<Cluster> {
             "--log-level=warn".into(),
         ],
     )?;
-    let api = run("kube-apiserver", &api_server_arguments(&pki, 16443))?;
+    let api = run("kube-apiserver", &api_server_arguments(&pki, 16443, dir, "main")?)?;
     let admin = client(&pki.kubeconfig("admin")).await?;
     until("kube-apiserver is ready", SOON, async || {
         etcd.alive()?;

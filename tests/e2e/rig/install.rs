@@ -23,15 +23,20 @@ pub async fn install(rig: &Rig) -> Result<()> {
     holds(rig).await
 }
 
-/// The chart's roles, for the controller's user.
-pub async fn roles(objects: &Objects) -> Result<()> {
-    objects.namespace(NAMESPACE).await?;
+/// The chart's roles, as it has them.
+pub fn chart_roles() -> Result<Vec<Value>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/tidegate/templates");
     let role = fs::read_to_string(dir.join("clusterrole.yaml")).context("the chart's role")?;
     let documents = tidegate::yaml::from_str_multi(&role)
         .context("charts/tidegate/templates/clusterrole.yaml must be plain YAML")?;
     ensure!(!documents.is_empty(), "the chart's role is empty");
-    for mut role in documents {
+    Ok(documents)
+}
+
+/// The chart's roles, for the controller's user.
+pub async fn roles(objects: &Objects) -> Result<()> {
+    objects.namespace(NAMESPACE).await?;
+    for mut role in chart_roles()? {
         let kind = role["kind"].as_str().unwrap_or_default().to_owned();
         let name = role["metadata"]["name"].clone();
         let mut binding = json!({

@@ -1,5 +1,6 @@
 //! A real control plane and a real gateway, without containers.
 
+pub mod audit;
 pub mod cluster;
 pub mod contour;
 pub mod controller;

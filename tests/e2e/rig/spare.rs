@@ -36,7 +36,8 @@ impl Rig {
         }
         let mut command = Command::new(self.tools.path("kube-apiserver")?);
         let prefix = format!("--etcd-prefix=/{name}");
-        command.args(api_server_arguments(&self.cluster.pki, port)).arg(prefix).current_dir(&self.dir);
+        let arguments = api_server_arguments(&self.cluster.pki, port, &self.dir, name)?;
+        command.args(arguments).arg(prefix).current_dir(&self.dir);
         let api = Daemon::start(&mut command, &format!("kube-apiserver-{name}"), &self.dir)?;
         let admin = cluster::client(&self.kubeconfig(name, "admin")).await?;
         until(&format!("the kube-apiserver {name} is ready"), SOON, async || {
@@ -47,7 +48,8 @@ impl Rig {
         Ok(Spare { objects: Objects::new(admin), _api: api })
     }
 
-    fn kubeconfig(&self, name: &str, user: &str) -> PathBuf {
+    /// Of a user on such a cluster: `admin` or `controller`.
+    pub fn kubeconfig(&self, name: &str, user: &str) -> PathBuf {
         self.dir.join(format!("{name}-{user}.kubeconfig"))
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchParams},
 };
 use serde_json::{Value, json};
 use tidegate::{
@@ -31,7 +31,11 @@ use tidegate::{
 
 use crate::{
     providers,
-    rig::{Rig, objects::Objects},
+    rig::{
+        Rig, cluster, install,
+        objects::Objects,
+        poll::{SOON, until},
+    },
 };
 
 const PORT: u16 = 16449;
@@ -42,7 +46,10 @@ const AT_ONCE: usize = 12;
 const UNAPPROVED: &str = "unapproved, made for tests";
 
 struct Stage {
+    /// A user's, who makes the objects.
     objects: Objects,
+    /// With the rights of the controller, by whom they are changed.
+    controller: Objects,
     engine: Engine,
     scripts: ScriptSource,
 }
@@ -71,8 +78,21 @@ pub async fn cases_hold_on_the_api_server(rig: Arc<Rig>) -> Result<()> {
     spare.objects.apply_crds(&definitions(&rig, &kinds)?).await?;
     spare.objects.namespace(NAMESPACE).await?;
 
+    install::roles(&spare.objects).await?;
+    let controller = Objects::new(cluster::client(&rig.kubeconfig(NAMESPACE, "controller")).await?);
+    let versions: BTreeSet<(&str, &str)> =
+        cases.iter().map(|case| (case.original.api_version.as_str(), case.original.kind.as_str())).collect();
+    for (api_version, kind) in versions {
+        followed(&controller, api_version, kind).await.with_context(|| format!("{api_version} {kind}"))?;
+    }
+
     let begin = Instant::now();
-    let stage = Stage { objects: spare.objects.clone(), engine: Engine::new(2), scripts: ScriptSource::under(root) };
+    let stage = Stage {
+        objects: spare.objects.clone(),
+        controller,
+        engine: Engine::new(2),
+        scripts: ScriptSource::under(root),
+    };
     let count = cases.len();
     let played: Vec<Result<Played, String>> = stream::iter(cases.into_iter().enumerate())
         .map(|(i, case)| {
@@ -101,6 +121,16 @@ pub async fn cases_hold_on_the_api_server(rig: Arc<Rig>) -> Result<()> {
     );
     // Nearly all have objects that a provider takes.
     ensure!(steps > count && refused * 20 < count, "{steps} steps and {refused} refused objects of {count} cases");
+    Ok(())
+}
+
+/// A kind is read as the controller reads it: a list, and what comes after.
+async fn followed(controller: &Objects, api_version: &str, kind: &str) -> Result<()> {
+    let api = controller.api(api_version, kind, "");
+    let list = until("roles are in force", SOON, async || Ok(api.list(&ListParams::default().limit(1)).await?)).await?;
+    let version = list.metadata.resource_version.unwrap_or_default();
+    // The stream is there as soon as the API server has let the request through.
+    api.watch(&WatchParams::default().timeout(1), &version).await.map(drop)?;
     Ok(())
 }
 
@@ -145,6 +175,7 @@ struct Subject<'a> {
     case: &'a Case,
     script: Script,
     api: Api<DynamicObject>,
+    controller: Api<DynamicObject>,
     name: String,
 }
 
@@ -158,6 +189,7 @@ async fn play(stage: &Stage, case: &Case, name: &str) -> Result<Played> {
         case,
         script: script.map_err(|e| anyhow!(e))?,
         api: stage.objects.api(&case.original.api_version, &case.original.kind, NAMESPACE),
+        controller: stage.controller.api(&case.original.api_version, &case.original.kind, NAMESPACE),
         name: name.to_owned(),
     };
     let is_refused = case.expected.iter().all(|expected| matches!(expected, Expected::Error(_)));
@@ -260,7 +292,7 @@ impl Subject<'_> {
         for write in writes {
             let Change::Patch { operations, .. } = write.change else { bail!("the user's object is patched") };
             let patch: json_patch::Patch = serde_json::from_value(json!(operations))?;
-            self.api.patch(&self.name, &PatchParams::default(), &Patch::<()>::Json(patch)).await?;
+            self.controller.patch(&self.name, &PatchParams::default(), &Patch::<()>::Json(patch)).await?;
         }
         Ok(serde_json::to_value(self.api.get(&self.name).await?)?)
     }
@@ -332,14 +364,14 @@ impl Subject<'_> {
                 // A share of 0 makes none.
                 None => continue,
                 Some(Change::Delete { .. }) => {
-                    self.api.delete(&ours, &Default::default()).await?;
+                    self.controller.delete(&ours, &Default::default()).await?;
                     live = None;
                     continue;
                 }
                 Some(Change::Apply { mut object }) => {
                     object["metadata"]["name"] = json!(ours);
                     let params = PatchParams::apply("tidegate").force();
-                    self.api
+                    self.controller
                         .patch(&ours, &params, &Patch::Apply(&object))
                         .await
                         .with_context(|| format!("step {step}"))?;

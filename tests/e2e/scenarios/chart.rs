@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tidegate::api::keys::WORKLOAD_TYPE;
+use tidegate::{api::keys::WORKLOAD_TYPE, workload::hold::PROBE};
 
 use crate::rig::{
     Rig,
@@ -117,6 +117,19 @@ async fn changed(spare: &Spare, name: &str) -> Result<Value, kube::Error> {
     Ok(serde_json::to_value(answer).unwrap_or_default())
 }
 
+/// Tries a change again and again; returns when it was let through.
+async fn never_free(spare: &Spare, name: &str) -> anyhow::Error {
+    loop {
+        match changed(spare, name).await {
+            Ok(answer) if answer["spec"]["paused"] == true => {}
+            // No replica runs.
+            Err(error) if error.to_string().contains("mdeployment.kb.io") => {}
+            other => return anyhow::anyhow!("a change was let through: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Install, upgrade, roll back, uninstall. The Deployment's pods cannot run here: its image with its own arguments is run
 /// as a process of this machine, read-only and without rights, which the API server reaches by `webhooks.url`.
 pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
@@ -175,16 +188,35 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let took = again.stop().await?;
     ensure!(took < Duration::from_secs(10), "stopping took {took:?}");
 
-    // The server is upgraded: it holds by itself from now on, and needs nobody.
-    release("upgrade", &["--set", "hold.mode=auto"])?;
-    let gone = spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await;
-    ensure!(gone.is_err(), "the webhook is still there");
-    until("the policy holds", SOON, async || {
-        let answer = changed(&spare, "web").await?;
-        ensure!(answer["spec"]["paused"] == true, "not held");
+    // The server is upgraded: from now on it may hold by itself. What is tried meanwhile is held, or refused, at every moment.
+    let handed_over = async {
+        release("upgrade", &["--set", "hold.mode=auto,hold.settle=5s"])?;
+        spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await.context("the webhook went at once")?;
+        let deployment = spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await?;
+        let controller = Controller::of_deployment(&rig, &image, HEALTH, API, &deployment).await?;
+        until("the webhook has gone", SOON, async || {
+            let there = spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await;
+            ensure!(there.is_err(), "it is still there");
+            Ok(())
+        })
+        .await?;
+        ensure!(changed(&spare, "web").await?["spec"]["paused"] == true, "the policy does not hold");
+        until("the probe has gone", SOON, async || {
+            ensure!(spare.objects.get("apps/v1", "Deployment", NAMESPACE, PROBE).await.is_err(), "it is still there");
+            Ok(())
+        })
+        .await?;
+        controller.stop().await?;
+        // It needs nobody, and the next upgrade finds it so.
+        release("upgrade", &["--set", "hold.mode=auto"])?;
+        ensure!(spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await.is_err(), "the webhook is back");
         Ok(())
-    })
-    .await?;
+    };
+    tokio::select! {
+        biased;
+        gap = never_free(&spare, "web") => return Err(gap),
+        done = handed_over => done?,
+    }
 
     // The webhooks' process is away, and is not needed for a look.
     spare.objects.apply(&deployment("held", json!({WORKLOAD_TYPE: "deployment"}))).await?;

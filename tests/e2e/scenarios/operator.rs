@@ -10,6 +10,10 @@ use kube::{
     config::Kubeconfig,
 };
 use serde_json::{Value, json};
+use tidegate::{
+    api::keys::{OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY, WORKLOAD_TYPE},
+    workload::hold::PROBE,
+};
 
 use crate::rig::{
     Rig,
@@ -40,6 +44,74 @@ pub async fn operator(rig: Arc<Rig>) -> Result<()> {
     authority(&rig, &spare).await?;
     approvers(&rig, &spare).await?;
     doctor(&rig, &spare).await?;
+    controller.stop().await?;
+    Ok(())
+}
+
+/// With rights in one namespace the controller works on the Rollouts there, asks for nothing else, and is asked nothing else.
+pub async fn some_namespaces(rig: Arc<Rig>) -> Result<()> {
+    const HEALTH: &str = "127.0.0.1:18089";
+    const WEBHOOKS: &str = "127.0.0.1:19880";
+    let spare = rig.empty("places", 16450).await?;
+    let objects = &spare.objects;
+    objects.apply_crds(&documents(&["crd"])?).await?;
+    for namespace in [NAMESPACE, "shop", "other"] {
+        objects.namespace(namespace).await?;
+    }
+    let url = format!("https://{WEBHOOKS}");
+    let of_shop = ["--namespaces", "shop"];
+    for object in documents(&[&["rbac"][..], &of_shop].concat())? {
+        objects.apply(&object).await?;
+    }
+    for object in documents(&[&["webhooks", "--no-hold", "--url", &url][..], &of_shop].concat())? {
+        objects.apply(&object).await?;
+    }
+    let args = [&["--webhook-addr", WEBHOOKS, "--webhook-host", "127.0.0.1", "--hold", "auto"][..], &of_shop].concat();
+    let controller = Controller::of_spare(&rig, "places", HEALTH, &args).await?;
+    let labels = json!({"app": "web"});
+    for namespace in ["other", "shop"] {
+        let mut workload = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": namespace},
+            "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "main", "image": "main:1"}]}}}});
+        objects.apply(&workload).await?;
+        workload = rollout("web", "web", json!([]));
+        workload["metadata"]["namespace"] = json!(namespace);
+        objects.apply(&workload).await?;
+    }
+    let label = async |namespace: &str| -> Result<Value> {
+        let workload = objects.get("apps/v1", "Deployment", namespace, "web").await?;
+        Ok(workload["metadata"]["labels"][WORKLOAD_TYPE].clone())
+    };
+    until("the workload of the namespace is managed", SOON, async || {
+        ensure!(label("shop").await? == "deployment", "not yet");
+        Ok(())
+    })
+    .await?;
+    ensure!(label("other").await?.is_null(), "that of another namespace as well");
+    let other = objects.get(ROLLOUT, "Rollout", "other", "web").await?;
+    ensure!(other["status"].is_null() && other["metadata"]["finalizers"].is_null(), "touched: {other}");
+    // Nothing was there that holds: the controller has put it in place, and tried it.
+    until("the policies hold", SOON, async || {
+        let patch = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}});
+        let api = objects.api("apps/v1", "Deployment", "shop");
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let answer = serde_json::to_value(api.patch("web", &params, &Patch::Merge(patch)).await?)?;
+        ensure!(answer["spec"]["paused"] == true, "not held");
+        ensure!(objects.get("apps/v1", "Deployment", NAMESPACE, PROBE).await.is_err(), "the probe is still there");
+        Ok(())
+    })
+    .await?;
+    let wrong = |namespace: &str| {
+        let mut second = rollout("second", "web", json!([]));
+        second["metadata"]["namespace"] = json!(namespace);
+        second
+    };
+    until("the webhooks are asked about the namespace", SOON, async || {
+        ensure!(objects.apply(&wrong("shop")).await.is_err(), "two Rollouts for one workload");
+        Ok(())
+    })
+    .await?;
+    objects.apply(&wrong("other")).await.context("nobody is asked about other namespaces")?;
     controller.stop().await?;
     Ok(())
 }
@@ -257,5 +329,21 @@ async fn approvers(rig: &Rig, spare: &Spare) -> Result<()> {
     patch(&spare.objects, "v1beta1", json!({"currentStepState": "StepPaused", "saidBy": null})).await?;
     let jumped = patch(&approver, "v1alpha1", json!({"nextStepIndex": 1})).await?;
     ensure!(jumped["saidBy"] == by("Jumped", json!(1)), "{jumped}");
+    // Whoever passes over change windows is named as well.
+    let rollouts = json!({"apiGroups": ["rollouts.kruise.io"], "resources": ["rollouts"], "verbs": ["patch"]});
+    grant(&spare.objects, "overrider", json!([rollouts])).await?;
+    let overrider = user(rig, "overrider").await?;
+    let lie = json!({"metadata": {"annotations": {OVERRIDE_WINDOWS: "INC-1", OVERRIDE_WINDOWS_BY: "somebody else"}}});
+    for version in ["v1beta1", "v1alpha1"] {
+        let api_version = format!("rollouts.kruise.io/{version}");
+        let stored = until("the overrider may write, and is named", SOON, async || {
+            overrider.merge(&api_version, "Rollout", "shop", "said", lie.clone()).await
+        })
+        .await?;
+        ensure!(stored["metadata"]["annotations"][OVERRIDE_WINDOWS_BY] == "overrider", "{}", stored["metadata"]);
+    }
+    let taken_back = json!({"metadata": {"annotations": {OVERRIDE_WINDOWS: null}}});
+    let stored = overrider.merge(ROLLOUT, "Rollout", "shop", "said", taken_back).await?;
+    ensure!(stored["metadata"]["annotations"][OVERRIDE_WINDOWS_BY].is_null(), "{}", stored["metadata"]);
     spare.objects.kill(ROLLOUT, "Rollout", "shop", "said").await
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{
     Rig,
+    audit::INTRUDER,
     cluster::{self, NEVER_READY},
     http::get,
     ledger::Ledger,
@@ -53,7 +54,7 @@ pub async fn pods_answer(rig: Arc<Rig>) -> Result<()> {
 
 /// RBAC is enforced: the controller's token may do nothing that its role does not say.
 pub async fn rbac_is_enforced(rig: Arc<Rig>) -> Result<()> {
-    let client = cluster::client(&rig.cluster.pki.kubeconfig("controller")).await?;
+    let client = cluster::client_as(&rig.cluster.pki.kubeconfig("controller"), INTRUDER).await?;
     let secrets = kube::Api::<k8s_openapi::api::core::v1::Secret>::all(client).list(&Default::default()).await;
     match secrets {
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
