@@ -1,6 +1,9 @@
 //! Which Rollouts a change concerns, and which kinds none of them names any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -28,14 +31,17 @@ type Subject = (String, String, String);
 /// API version and kind.
 type Kind = (String, String);
 
-/// Rollouts by the objects that their decisions read.
+/// Rollouts by the objects that their decisions read. Each name is in memory once: there are thousands.
 #[derive(Debug, Default)]
 pub struct Interests {
-    by_subject: BTreeMap<Subject, BTreeSet<Key>>,
-    by_rollout: BTreeMap<Key, Vec<Subject>>,
+    /// In the order of keys; mostly one.
+    by_subject: BTreeMap<Arc<Subject>, Vec<Arc<Key>>>,
+    by_rollout: BTreeMap<Arc<Key>, Vec<Arc<Subject>>>,
     /// What Rollouts name, or need because of it, and how many of them do.
     by_kind: BTreeMap<Kind, usize>,
-    kinds: BTreeMap<Key, BTreeSet<Kind>>,
+    kinds: BTreeMap<Arc<Key>, Arc<BTreeSet<Kind>>>,
+    /// Every set of kinds that some Rollout has: they are few.
+    sets: BTreeSet<Arc<BTreeSet<Kind>>>,
     /// What was taken out of `by_kind` since somebody asked.
     unnamed: BTreeSet<Kind>,
 }
@@ -43,7 +49,7 @@ pub struct Interests {
 impl Interests {
     /// All Rollouts that are known.
     pub fn all(&self) -> Vec<Key> {
-        self.by_rollout.keys().cloned().collect()
+        self.by_rollout.keys().map(|key| Key::clone(key)).collect()
     }
 
     /// Learns what a Rollout reads now.
@@ -82,17 +88,33 @@ impl Interests {
     }
 
     fn put(&mut self, key: &Key, subjects: Vec<Subject>) {
-        for subject in &subjects {
-            self.by_subject.entry(subject.clone()).or_default().insert(key.clone());
+        let key = self.shared(key);
+        let mut known: Vec<Arc<Subject>> = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let found = self.by_subject.get_key_value(&subject).map(|(subject, _)| subject.clone());
+            let subject = found.unwrap_or_else(|| Arc::new(subject));
+            let keys = self.by_subject.entry(subject.clone()).or_insert_with(|| Vec::with_capacity(1));
+            if let Err(place) = keys.binary_search(&key) {
+                keys.insert(place, key.clone());
+            }
+            known.push(subject);
         }
-        self.by_rollout.insert(key.clone(), subjects);
+        self.by_rollout.insert(key, known);
+    }
+
+    /// The key as it is known already.
+    fn shared(&self, key: &Key) -> Arc<Key> {
+        let known = self.kinds.get_key_value(key).map(|(known, _)| known.clone());
+        known.unwrap_or_else(|| Arc::new(key.clone()))
     }
 
     fn put_kinds(&mut self, key: &Key, kinds: BTreeSet<Kind>) {
         for kind in &kinds {
             *self.by_kind.entry(kind.clone()).or_default() += 1;
         }
-        self.kinds.insert(key.clone(), kinds);
+        let kinds = self.sets.get(&kinds).cloned().unwrap_or_else(|| Arc::new(kinds));
+        self.sets.insert(kinds.clone());
+        self.kinds.insert(Arc::new(key.clone()), kinds);
     }
 
     /// Somebody names a kind, or needs it.
@@ -108,23 +130,23 @@ impl Interests {
 
     /// Those of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Key> {
-        self.by_rollout.keys().filter(|(ns, _)| ns == namespace).cloned().collect()
+        self.by_rollout.keys().filter(|key| key.0 == namespace).map(|key| Key::clone(key)).collect()
     }
 
     /// Forgets a Rollout.
     pub fn remove(&mut self, key: &Key) {
-        for kind in self.kinds.remove(key).unwrap_or_default() {
-            match self.by_kind.get_mut(&kind) {
+        for kind in self.kinds.remove(key).unwrap_or_default().iter() {
+            match self.by_kind.get_mut(kind) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => {
-                    self.by_kind.remove(&kind);
-                    self.unnamed.insert(kind);
+                    self.by_kind.remove(kind);
+                    self.unnamed.insert(kind.clone());
                 }
             }
         }
         for subject in self.by_rollout.remove(key).unwrap_or_default() {
             if let Some(keys) = self.by_subject.get_mut(&subject) {
-                keys.remove(key);
+                keys.retain(|other| **other != *key);
                 if keys.is_empty() {
                     self.by_subject.remove(&subject);
                 }
@@ -135,7 +157,8 @@ impl Interests {
     /// The Rollouts for the same workload, a Rollout itself among them: a rival may come or go.
     pub fn rivals(&self, key: &Key) -> Vec<Key> {
         let workload = self.by_rollout.get(key).and_then(|subjects| subjects.first());
-        workload.and_then(|w| self.by_subject.get(w)).into_iter().flatten().cloned().collect()
+        let keys = workload.and_then(|w| self.by_subject.get(w));
+        keys.into_iter().flatten().map(|key| Key::clone(key)).collect()
     }
 
     /// The Rollouts that a change of an object other than a Rollout concerns.
@@ -167,7 +190,7 @@ impl Interests {
         // One of the controller's namespace is for all.
         let namespace = if kind == METRIC_TEMPLATE.1 { "" } else { namespace };
         let subject = (kind.to_owned(), namespace.to_owned(), name.to_owned());
-        self.by_subject.get(&subject).into_iter().flatten().cloned().collect()
+        self.by_subject.get(&subject).into_iter().flatten().map(|key| Key::clone(key)).collect()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The objects of one kind as a watch has told them. At rest they are kept as text: parsed they take six times as much,
-//! and a cluster has thousands that nobody looks at for days.
+//! The objects of one kind as a watch has told them. At rest they are kept as compressed text: parsed they take fifteen
+//! times as much, and a cluster has thousands that nobody looks at for days.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -7,6 +7,7 @@ use std::{
 };
 
 use kube::api::ApiResource;
+use lz4_flex::{compress_prepend_size, decompress_size_prepended};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +23,8 @@ const OPEN: usize = 32;
 #[derive(Default)]
 pub(super) struct Shelf {
     objects: BTreeMap<Name, Kept>,
-    /// Namespace and [`tie`], and the names of the objects that have it.
-    ties: BTreeMap<(String, Box<str>), BTreeSet<String>>,
+    /// Namespace and [`tie`], and the names of the objects that have it, in order.
+    ties: BTreeMap<(String, Box<str>), Vec<Box<str>>>,
     open: BTreeMap<Name, Arc<Value>>,
     /// The names of `open`, in the order in which they came there.
     order: VecDeque<Name>,
@@ -46,7 +47,7 @@ struct Kept {
 }
 
 enum Form {
-    /// As JSON.
+    /// As JSON, compressed.
     Text(Box<[u8]>),
     /// What its text would not bring back to the last digit.
     Parsed(Arc<Value>),
@@ -55,7 +56,7 @@ enum Form {
 impl Form {
     fn of(object: &Arc<Value>) -> Form {
         match serde_json::to_vec(&**object) {
-            Ok(text) if !has_fraction(object) => Form::Text(text.into_boxed_slice()),
+            Ok(text) if !has_fraction(object) => Form::Text(compress_prepend_size(&text).into_boxed_slice()),
             _ => Form::Parsed(object.clone()),
         }
     }
@@ -63,7 +64,10 @@ impl Form {
     fn parse(&self) -> Option<Arc<Value>> {
         match self {
             Form::Parsed(object) => Some(object.clone()),
-            Form::Text(text) => serde_json::from_slice(text).ok().map(Arc::new),
+            Form::Text(text) => {
+                let text = decompress_size_prepended(text).ok()?;
+                serde_json::from_slice(&text).ok().map(Arc::new)
+            }
         }
     }
 }
@@ -102,7 +106,11 @@ impl Shelf {
         self.take(&name);
         let tie: Option<Box<str>> = tie(object).map(Into::into);
         if let Some(tie) = &tie {
-            self.ties.entry((name.0.clone(), tie.clone())).or_default().insert(name.1.clone());
+            let key = (name.0.clone(), tie.clone());
+            let names = self.ties.entry(key).or_insert_with(|| Vec::with_capacity(1));
+            if let Err(place) = names.binary_search_by(|other| (**other).cmp(name.1.as_str())) {
+                names.insert(place, name.1.as_str().into());
+            }
         }
         let kept = Kept { form: Form::of(object), version, uid: object::uid(object).into(), tie };
         self.objects.insert(name.clone(), kept);
@@ -147,7 +155,7 @@ impl Shelf {
     /// The objects of a namespace with a [`tie`], in the order of names.
     pub fn tied(&mut self, namespace: &str, tie: &str) -> Vec<Arc<Value>> {
         let names = self.ties.get(&(namespace.to_owned(), tie.into())).cloned().unwrap_or_default();
-        names.into_iter().filter_map(|name| self.get(&(namespace.to_owned(), name))).collect()
+        names.into_iter().filter_map(|name| self.get(&(namespace.to_owned(), name.into()))).collect()
     }
 
     fn look(&self, name: &Name, kept: &Kept) -> Option<Arc<Value>> {
@@ -162,7 +170,7 @@ impl Shelf {
         if let Some(tie) = &kept.tie {
             let key = (name.0.clone(), tie.clone());
             if let Some(names) = self.ties.get_mut(&key) {
-                names.remove(&name.1);
+                names.retain(|other| **other != *name.1);
                 if names.is_empty() {
                     self.ties.remove(&key);
                 }
