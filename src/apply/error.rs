@@ -103,6 +103,12 @@ impl Error {
         }
     }
 
+    /// A connection was lost, or the API server has no time: what is often over at once. Who got no answer in time has
+    /// waited already.
+    pub fn is_blip(&self) -> bool {
+        self.class() == Class::Unavailable && !matches!(self, Error::Timeout { .. } | Error::StatusTimeout { .. })
+    }
+
     /// Reason for a condition; absent when nothing is wrong that a person should know.
     pub fn reason(&self) -> Option<&'static str> {
         match self.class() {

@@ -323,9 +323,10 @@ impl Case<'_> {
         if self.is_kind("", "Pod") {
             return true;
         }
-        let workload = self.reach.workload.as_ref().and_then(|w| objects.get(w).ok());
         let owner = self.live.as_ref().and_then(|live| object::controller_uid(live));
-        self.is_kind("apps", "ReplicaSet") && owner.is_some() && owner == workload.as_deref().map(object::uid)
+        let is_owner = |w: &ObjectRef| objects.get(w).is_ok_and(|workload| owner == Some(object::uid(&workload)));
+        let workloads = [&self.reach.workload, &self.reach.former_workload];
+        self.is_kind("apps", "ReplicaSet") && owner.is_some() && workloads.into_iter().flatten().any(is_owner)
     }
 
     /// Only our own finalizer comes or goes.

@@ -30,6 +30,9 @@ use crate::{
 /// After a conflict the cache is about to learn of the newer object.
 const CONFLICT_DELAY: Duration = Duration::from_millis(50);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// Blips in a row that nobody is told of: a connection that was lost is there again at once.
+const QUIET: u32 = 3;
+const QUIET_DELAY: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Rounds of writes before the status is stored all the same; a whole step needs fewer.
 const MAX_ROUNDS: usize = 8;
@@ -155,16 +158,23 @@ impl Reconciler {
                 match class {
                     Class::Conflict => tracing::debug!(%error, "an object changed meanwhile; looking again"),
                     Class::NotLeading => tracing::info!(%error, "stopping"),
+                    _ if self.is_quiet(&subject, &error) => tracing::debug!(%error, "a write failed; trying again"),
                     Class::Unavailable | Class::Refused => tracing::warn!(%error, "a write failed"),
                 }
-                (class.as_str(), Next::After(self.backoff(subject, class)))
+                (class.as_str(), Next::After(self.backoff(subject, &error)))
             }
         };
         self.metrics.reconciled(label, started.elapsed(), self.trace_id::<S>(key).as_deref());
         next
     }
 
-    fn backoff(&self, subject: (&'static str, Key), class: Class) -> Duration {
+    /// Too short to be told of, so far.
+    fn is_quiet(&self, subject: &(&'static str, Key), error: &apply::Error) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        error.is_blip() && failures.get(subject).is_none_or(|count| *count < QUIET)
+    }
+
+    fn backoff(&self, subject: (&'static str, Key), error: &apply::Error) -> Duration {
         let (_, key) = &subject;
         // Rollouts that fail together must not come back together; the key spreads them the same way every time.
         let spread =
@@ -172,8 +182,13 @@ impl Reconciler {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(subject).or_default();
         *count = count.saturating_add(1);
-        let base = if class == Class::Conflict { CONFLICT_DELAY } else { FIRST_BACKOFF };
-        let delay = base.saturating_mul(1 << (*count - 1).min(10)).min(MAX_BACKOFF);
+        let (base, times) = match error.class() {
+            Class::Conflict => (CONFLICT_DELAY, *count),
+            _ if !error.is_blip() => (FIRST_BACKOFF, *count),
+            _ if *count <= QUIET => (QUIET_DELAY, *count),
+            _ => (FIRST_BACKOFF, *count - QUIET),
+        };
+        let delay = base.saturating_mul(1 << (times - 1).min(10)).min(MAX_BACKOFF);
         delay.mul_f64(1.0 + f64::from(spread) / 100.0)
     }
 
@@ -234,6 +249,10 @@ impl Reconciler {
                 object::resource_version(&object).clone_into(&mut version);
                 *present.meta_mut() = written.meta().clone();
             }
+        }
+        if result.as_ref().is_err_and(|error| self.is_quiet(&(S::KIND.1, key.clone()), error)) {
+            // The next pass decides anew, as after a crash.
+            return result.map(|()| Next::Change);
         }
         let mut status = present.status_mut().take().unwrap_or_default();
         if let Err(error) = &result

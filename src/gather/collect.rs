@@ -47,7 +47,7 @@ use crate::{
         memory::Memory,
         routes::{Missing, Network},
     },
-    workload::{Style, canary::canary_name},
+    workload::{self, Style, canary::canary_name},
 };
 
 /// Objects by name.
@@ -174,6 +174,7 @@ pub fn collect(
         unknown: Vec::new(),
         workload: None,
         former_workload: None,
+        former_revisions: Vec::new(),
         canary: None,
         revisions: Vec::new(),
         pods: Vec::new(),
@@ -222,6 +223,12 @@ pub fn collect(
         let is_named = !others(objects, &snapshot.rollout, former, &namespace)?.is_empty();
         let object = at(&former.api_version, &former.kind, &former.name)?;
         snapshot.former_workload = object.filter(|_| !is_named);
+        let kind = workload::kind(object::group(&former.api_version), &former.kind);
+        if let Some((object, kind)) = snapshot.former_workload.as_ref().zip(kind) {
+            let (api_version, kind) = kind.revisions;
+            let uid = std::iter::once(object::uid(object));
+            snapshot.former_revisions = all_tied(objects, api_version, kind, &namespace, uid)?;
+        }
     }
     if scope.kind.styles.contains(&Style::Canary) {
         snapshot.canary = at("apps/v1", "Deployment", &canary_name(&scope.workload.name))?;

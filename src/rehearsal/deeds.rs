@@ -266,7 +266,7 @@ impl People {
             self.refused = Some(self.version.clone());
             return self.push(stable).await;
         }
-        if self.has_mended && message.contains("was rolled back because a step failed") {
+        if self.has_mended && message.contains("was rolled back because a step") {
             let touched = self.version.touched + 10;
             self.say("another template is tried");
             return self.push(Version { touched, ..self.version.clone() }).await;

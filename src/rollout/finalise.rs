@@ -14,7 +14,7 @@ use crate::{
         conditions::{StepState, phases, reasons, types},
         object::{self, ObjectRef},
     },
-    workload::{Move, Style, Workload},
+    workload::{Style, Workload},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -212,11 +212,7 @@ impl Machine<'_> {
             return Ok(());
         }
         if matches!(ending, Ending::Disabled | Ending::Deleted) {
-            match workload.kind.gate.count_again(workload, &self.snap.surroundings()) {
-                Some(Move::Write(change)) => return self.change(Purpose::ReleaseWorkload, change),
-                Some(Move::Wait { reason, .. }) => return Err(Wait::on(reason)),
-                Some(Move::Done | Move::Replace(_)) | None => {}
-            }
+            self.count_again(workload, &self.snap.surroundings())?;
         }
         let stays_paused = ending == Ending::Rollback;
         let operations = workload.kind.gate.release(workload, self.rollout_name(), stays_paused);

@@ -82,6 +82,16 @@ impl Machine<'_> {
         let is_new = self.status.canary_status.is_none();
         let generation = object::int(workload.object(), &["metadata", "generation"]);
         if is_new {
+            if !workload.is_rolled_out() && workload.revisions.iter().any(|r| !r.is_present && r.existing > 0) {
+                self.warn(
+                    reasons::LATE_HOLD,
+                    format!(
+                        "{} was rolling out revision {revision} when this Rollout first saw it, and goes on by itself; what \
+                         changes next is released step by step",
+                        workload.title()
+                    ),
+                );
+            }
             *self.sub() = CanaryStatus {
                 stable_revision: revision.to_owned(),
                 canary_revision: revision.to_owned(),

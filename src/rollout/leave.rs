@@ -18,7 +18,7 @@ use crate::{
         v1beta1::WorkloadRef,
     },
     traffic::routes::Missing,
-    workload::{self, Surroundings, Workload},
+    workload::{self, Move, Surroundings, Workload},
 };
 
 impl Machine<'_> {
@@ -52,15 +52,26 @@ impl Machine<'_> {
         let reference = self.status.workload_ref.as_ref();
         let kind = reference.and_then(|r| workload::kind(object::group(&r.api_version), &r.kind));
         let Some((former, kind)) = self.snap.former_workload.as_ref().zip(kind) else { return Ok(()) };
-        let former = (kind.read)(kind, former, &Surroundings::default());
+        let surroundings = Surroundings { revisions: &self.snap.former_revisions, ..Surroundings::default() };
+        let former = (kind.read)(kind, former, &surroundings);
         if former.mark().is_some() {
             // Its template may have changed since: nobody would open it any more.
+            self.count_again(&former, &surroundings)?;
             let operations = kind.gate.release(&former, self.rollout_name(), false);
             if !operations.is_empty() {
                 return self.patch_workload(Purpose::ResumeWorkload, &former, operations);
             }
         }
         self.take_marks_off(&former, true)
+    }
+
+    /// Before a workload rolls on without steps, pods of its older versions count as available again.
+    pub(super) fn count_again(&mut self, workload: &Workload, surroundings: &Surroundings<'_>) -> Turn {
+        match workload.kind.gate.count_again(workload, surroundings) {
+            Some(Move::Write(change)) => self.change(Purpose::ReleaseWorkload, change),
+            Some(Move::Wait { reason, .. }) => Err(Wait::on(reason)),
+            Some(Move::Done | Move::Replace(_)) | None => Ok(()),
+        }
     }
 
     pub(super) fn disable(&mut self, scope: &Scope) -> Turn {

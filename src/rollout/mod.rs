@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod analysis;
+mod asking;
 mod barriers;
 mod blue_green;
 pub mod calls;
@@ -20,12 +21,14 @@ pub mod line;
 mod machine;
 mod measuring;
 pub mod notifications;
+mod pinning;
 mod pods;
 mod proof;
 mod rolling;
 mod routing;
 mod scripts;
 mod sharing;
+mod stepping;
 mod turn;
 mod unrouting;
 

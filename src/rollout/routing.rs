@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::{
         conditions::{StepState, reasons},
-        object,
+        keys, object,
         v1beta1::OnStepFailure,
     },
     traffic::{
@@ -48,6 +48,7 @@ impl<'a> Machine<'a> {
         release: &Release,
         step: &ReleaseStep,
     ) -> Turn {
+        self.keep_pin(traffic, workload, step)?;
         let stable = self.stable_service(traffic)?;
         let Some(new) = self.new_revision() else {
             return Err(Wait::on("waiting for the new version's revision to be seen"));
@@ -88,6 +89,10 @@ impl<'a> Machine<'a> {
 
     /// Sends every request to the new version, once all its pods are there.
     pub(super) fn route_all_to_new(&mut self, scope: &Scope, workload: &Workload) -> Turn {
+        if workload.replicas == 0 {
+            // Nobody is there to send them to.
+            return Ok(());
+        }
         let release = self.release()?;
         let Some(traffic) = scope.traffic.as_ref().filter(|_| release.steps.iter().any(|s| !s.strategy.is_empty()))
         else {
@@ -166,11 +171,31 @@ impl<'a> Machine<'a> {
         release: &Release,
         strategy: &Strategy,
     ) -> Turn<Vec<RouteWrite>> {
+        self.check_bookkeeping(traffic)?;
         let context = self.context(traffic, release);
         let mut writes = routes::plan_step(&self.networks, &context, strategy)?;
         writes.extend(self.plan_ingress(&context, strategy)?);
         writes.retain(RouteWrite::is_needed);
         Ok(writes)
+    }
+
+    /// An object that still routes to our canary Service and says no more what it was before the release cannot be put
+    /// back, nor be taken for the original of another step.
+    pub(super) fn check_bookkeeping(&self, traffic: &Traffic) -> Turn {
+        let canary = &traffic.names.canary_service;
+        if !traffic.has_canary_service() || self.own_canary_service().is_none() {
+            return Ok(());
+        }
+        let Some(network) = self.networks.iter().find(|n| !n.is_changed() && n.names(canary)) else { return Ok(()) };
+        Err(Wait::stall(
+            reasons::ROUTE_REFUSED,
+            format!(
+                "{}: somebody took its annotation {} away and left the routes to Service {canary}, so nobody knows what it \
+                 was before the release; write it as it is without one (apply its manifest), and the release goes on",
+                network.target(),
+                keys::ORIGINAL_SPEC
+            ),
+        ))
     }
 
     /// Whether a strategy could be put in place.

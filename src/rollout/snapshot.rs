@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub workload: Option<Arc<Value>>,
     /// The workload that the Rollout named before, if none names it now and no release is going on.
     pub former_workload: Option<Arc<Value>>,
+    /// Objects that say its revisions.
+    pub former_revisions: Vec<Arc<Value>>,
     /// The object with the name of the canary Deployment, whoever made it.
     pub canary: Option<Arc<Value>>,
     /// Objects that say the revisions of the workload and of the canary Deployment: ReplicaSets, ControllerRevisions.

@@ -3,20 +3,13 @@
 use super::{
     machine::Machine,
     plan::{Effect, Purpose},
-    release::{ReleaseStep, Scope, Traffic, owner_reference},
+    release::{Scope, Traffic, owner_reference},
     turn::{Turn, Wait},
 };
 use crate::{
-    api::{
-        conditions::StepState,
-        object::{self, ObjectRef},
-    },
+    api::object::{self, ObjectRef},
     traffic::{routes, services},
-    workload::Workload,
 };
-
-/// What gateways are given time for, where the stable Service is not restricted any more.
-const ALL_PODS: &str = "stable Service selects all pods";
 
 impl Machine<'_> {
     /// Takes traffic away from the canary while the release goes on.
@@ -27,63 +20,10 @@ impl Machine<'_> {
         self.remove_canary_service(scope)
     }
 
-    pub(super) fn restore_stable_service(&mut self, scope: &Scope) -> Turn {
-        self.unpin_stable_service(scope)?;
-        if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service())
-            && self.has_new_pods()
-        {
-            self.settle(ALL_PODS, Self::grace(traffic, false))?;
-        }
-        Ok(())
-    }
-
-    /// Scaling down, or whoever deletes pods, may make a step in place the whole: the Service that is restricted to pods of
-    /// the stable version would have none left. It selects all of them before any more go.
-    pub(super) fn open_stable_service(&mut self, scope: &Scope, workload: &Workload, step: &ReleaseStep) -> Turn {
-        let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
-        let service = self.snap.stable_service.as_deref();
-        let is_pinned = service.is_some_and(|service| !services::unpin(service).is_empty());
-        let grace = Self::grace(traffic, false);
-        let is_known = self.sub().settling.as_ref().is_some_and(|settling| settling.what == ALL_PODS);
-        if !is_pinned {
-            return if is_known { self.settle(ALL_PODS, grace) } else { Ok(()) };
-        }
-        if step.strategy.is_empty() || !self.is_out_of_stable_pods(scope, workload, step) {
-            return Ok(());
-        }
-        if !is_known && grace > 0 {
-            // Stored before it is written, so that a crash does not shorten the time that the gateways get.
-            self.set_state(StepState::StepUpgrade);
-            self.look_again(self.snap.now);
-            return self.settle(ALL_PODS, grace);
-        }
-        self.sub().settling = None;
-        self.settle(ALL_PODS, grace).ok();
-        self.unpin_stable_service(scope)
-    }
-
-    /// No pod of the stable version is to stay, or none is there and none comes back in the place of one that went.
-    fn is_out_of_stable_pods(&mut self, scope: &Scope, workload: &Workload, step: &ReleaseStep) -> bool {
-        let existing: i32 = workload.revisions.iter().map(|r| r.existing).sum();
-        self.is_whole(scope, workload, step)
-            && (step.target(scope.style, workload.replicas) >= workload.replicas || existing >= workload.replicas)
-    }
-
-    fn unpin_stable_service(&mut self, scope: &Scope) -> Turn {
-        if !scope.traffic.as_ref().is_some_and(|t| t.has_canary_service()) {
-            return Ok(());
-        }
-        let Some(service) = self.snap.stable_service.as_deref() else { return Ok(()) };
-        let operations = services::unpin(service);
-        if !operations.is_empty() {
-            return self.patch(Purpose::UnpinStableService, service, "v1", "Service", operations);
-        }
-        Ok(())
-    }
-
     /// Puts the routes back: first those that refer to others, then, when requests had time to follow, the others.
     pub(super) fn restore_routes(&mut self, scope: &Scope) -> Turn {
         let Some(traffic) = &scope.traffic else { return Ok(()) };
+        self.check_bookkeeping(traffic)?;
         let (definitions, mut routes): (Vec<_>, Vec<_>) =
             routes::plan_restore(&self.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
         if let Some(ingress) = &self.ingress {

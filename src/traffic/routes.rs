@@ -70,6 +70,21 @@ impl Network {
         object::group(&self.reference.api_version) == "networking.istio.io" && self.reference.kind == "DestinationRule"
     }
 
+    /// Whether the object names a Service.
+    pub fn names(&self, service: &str) -> bool {
+        let is_it =
+            |text: &str| text.strip_prefix(service).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        fn any(value: &Value, is_it: &impl Fn(&str) -> bool) -> bool {
+            match value {
+                Value::String(text) => is_it(text),
+                Value::Array(items) => items.iter().any(|item| any(item, is_it)),
+                Value::Object(map) => map.values().any(|item| any(item, is_it)),
+                _ => false,
+            }
+        }
+        self.object.as_ref().is_ok_and(|object| object.get("spec").is_some_and(|spec| any(spec, &is_it)))
+    }
+
     /// Whether the object carries our bookkeeping.
     pub fn is_changed(&self) -> bool {
         self.object.as_ref().is_ok_and(|o| object::annotation(o, keys::ORIGINAL_SPEC).is_some())

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn canary_service_is_a_plain_twin() {
+    fn d_40_the_twin_of_a_load_balancer_is_a_plain_service_and_of_a_headless_one_headless() {
         let stable = json!({
             "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}, "annotations": {"lb": "x"}},
             "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "healthCheckNodePort": 3,

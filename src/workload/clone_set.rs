@@ -114,11 +114,12 @@ fn read(kind: &'static Kind, object: &Arc<Value>, surroundings: &Surroundings<'_
     }
 }
 
-/// A share stays a share, so that scaling keeps it, where it leaves as many old pods as the step does; a percentage of
-/// old pods rounds up.
+/// A share of old pods wherever one leaves as many as the step does, also where the step says a count: when somebody
+/// scales, the CloneSet's own controller applies it at once to what there is then, and a number of old pods would let every
+/// pod that comes besides be a new one. A percentage of old pods rounds up.
 fn as_the_step_says(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
     let (total, old) = (workload.replicas, (workload.replicas - goal.target).max(0));
-    if let (IntOrString::String(_), true) = (goal.wanted, old > 0) {
+    if old > 0 {
         let share = IntOrString::String(format!("{}%", i64::from(old) * 100 / i64::from(total.max(1))));
         if scaled(&share, total, Round::Up) == Some(old) {
             return share;
@@ -336,7 +337,8 @@ mod tests {
             (300, "99%", "1%"),
             (250, "99%", "2"),
             (10, "100%", "0"),
-            (10, "3", "7"),
+            (10, "3", "70%"),
+            (300, "1", "299"),
         ] {
             let text = match old(total, wanted) {
                 IntOrString::Int(count) => count.to_string(),

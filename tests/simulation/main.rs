@@ -26,6 +26,7 @@ fn main() {
     let seeds = number("SEEDS").unwrap_or(24);
     let mut trials = vec![
         Trial::test("every_story_ends_well", suite::stories),
+        Trial::test("what_was_found_ends_well", suite::found),
         Trial::test("a_script_repeats_exactly", suite::repeats),
         Trial::test("a_crash_after_every_write_is_harmless", suite::crashes),
         Trial::test("generated_releases_end_well", move || suite::generated(seeds)),

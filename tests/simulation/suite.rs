@@ -40,6 +40,25 @@ pub fn stories() -> Result<(), Failed> {
     play(STORIES.iter().zip(100..).map(|(story, seed)| story.script(seed, ""))).map(|_| ())
 }
 
+/// What went wrong once, as it was found.
+const FOUND: [&str; 3] = [
+    // Opened because scaling made the step the whole, the stable Service was never restricted again.
+    "seed=1572 statefulset partition istio-service replicas=2 surge=1 unavailable=0 metric=down steps=~12+5 277:template=2 \
+     13422:hpa=50",
+    // Shut in the middle of rolling back, a paused Deployment shares out what it may surge.
+    "seed=668 partition none replicas=2 surge=100% unavailable=0 metric=many steps=30% finalising@0+700:crash-loop=7 \
+     16571:template=4 44011:rollback",
+    // A CloneSet that keeps none of one pod keeps none of eight.
+    "seed=1177 cloneset partition http-route slow-pods replicas=1 surge=1 unavailable=0 steps=1~exact 190:template=2 \
+     39079:hpa=24",
+];
+
+/// What was found ends well.
+pub fn found() -> Result<(), Failed> {
+    let scripts: Result<Vec<Script>, String> = FOUND.iter().map(|text| text.parse()).collect();
+    play(scripts?.into_iter()).map(|_| ())
+}
+
 /// The same script gives the same story, write for write.
 pub fn repeats() -> Result<(), Failed> {
     let faults = "1:stale-cache=30 2:timeout-after=30 3:crash=7 9000:crash=5 12000:twins=10";

@@ -7,6 +7,8 @@ pub enum Deed {
     ApproveBlindly,
     /// The same twice.
     ApproveTwice,
+    /// The plugin approves what it read when the first step waited.
+    ApproveOld,
     /// `strategy.paused` for a minute: nothing goes on.
     Freeze,
     /// `strategy.paused`, and back to the stable version (D-22).
@@ -27,6 +29,8 @@ pub enum Deed {
     TouchWorkload,
     Scale(i64),
     ScaleToZeroAndBack,
+    /// The release gets an id, or another one.
+    GiveId,
     /// An autoscaler writes every three seconds.
     Autoscale,
     Disable,
@@ -78,6 +82,8 @@ pub const DEEDS: &[Deed] = &[
     EditRoute,
     Put,
     NeverReadyThenFixed,
+    ApproveOld,
+    GiveId,
 ];
 
 /// How it ends.

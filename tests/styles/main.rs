@@ -10,6 +10,7 @@
 )]
 
 mod deeds;
+mod defects;
 mod failing;
 mod history;
 mod kinds;
@@ -17,6 +18,8 @@ mod labels;
 mod line;
 mod moments;
 mod overlaps;
+mod refused;
 mod stage;
 mod stories;
+mod versions;
 mod written;

@@ -5,6 +5,10 @@
 //! `MOMENTS=all` plays all of them, `MOMENTS='partition DaemonSet'` those of a kind, and
 //! `MOMENTS='blueGreen Deployment ServiceAgain 2/StepPaused/'` one.
 
+mod acting;
+mod judging;
+mod ways;
+
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -15,133 +19,16 @@ use std::{
     time::Duration,
 };
 
-use kube::{
-    ResourceExt,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
-};
 use serde_json::{Value, json};
-use tidegate::{
-    cli::demo::world::CONTROLLER,
-    sim::{Gvr, NEVER_READY},
-};
+use tidegate::{api::v1beta1::Rollout, cli::demo::world::CONTROLLER, sim::NEVER_READY};
 use tokio::sync::Notify;
 
+pub use self::ways::{STYLES, strategy};
+use self::ways::{WAYS, Way, key, steps};
 use crate::{
-    deeds::{DEEDS, Deed, Deed::*, End},
-    kinds::{
-        ADVANCED_DAEMON_SET, ADVANCED_STATEFUL_SET, CLONE_SET, DAEMON_SET, GAME_SERVER_SET, NEWER_ADVANCED_DAEMON_SET,
-        OLDER_CLONE_SET, STATEFUL_SET,
-    },
-    stage::{DEPLOYMENT, NAME, NAMESPACE, Row, Stage, gvr, is_ready, play, pods, version},
-    stories::{partition, with_traffic},
+    deeds::{DEEDS, Deed, Deed::*},
+    stage::{NAMESPACE, Stage, gvr, play, pods, version},
 };
-
-pub const STYLES: [&str; 3] = ["canary", "partition", "blueGreen"];
-
-/// A kind of workload in a style.
-#[derive(Clone, Copy)]
-struct Way {
-    style: &'static str,
-    row: &'static Row,
-    /// What its spec has besides, so that of three pods `least` are ready at every moment.
-    spec: fn() -> Value,
-    least: usize,
-    /// One in so many deeds is played without being asked for: what a moment does to the state machine shows with
-    /// Deployments, and what it does to a partition with the kinds next to them.
-    turn: usize,
-}
-
-const fn way(style: &'static str, row: &'static Row, spec: fn() -> Value, least: usize, turn: usize) -> Way {
-    Way { style, row, spec, least, turn }
-}
-
-fn a_surging_deployment() -> Value {
-    json!({"strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}})
-}
-
-fn a_surging_clone_set() -> Value {
-    json!({"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}})
-}
-
-fn an_older_surging_clone_set() -> Value {
-    json!({"updateStrategy": {"maxSurge": 1, "maxUnavailable": 0}})
-}
-
-fn as_it_is() -> Value {
-    json!({})
-}
-
-fn two_at_a_time() -> Value {
-    json!({"podManagementPolicy": "Parallel", "updateStrategy": {"rollingUpdate": {"maxUnavailable": 2, "podUpdatePolicy": "InPlaceIfPossible", "unorderedUpdate": {}}}})
-}
-
-fn with_a_new_pod_first() -> Value {
-    json!({"updateStrategy": {"rollingUpdate": {"rollingUpdateType": "Surging", "maxSurge": 1, "maxUnavailable": 0}}})
-}
-
-const WAYS: [Way; 14] = [
-    way("canary", &DEPLOYMENT, a_surging_deployment, 3, 2),
-    way("partition", &DEPLOYMENT, a_surging_deployment, 3, 2),
-    way("blueGreen", &DEPLOYMENT, a_surging_deployment, 3, 2),
-    way("blueGreen", &CLONE_SET, a_surging_clone_set, 3, 4),
-    way("partition", &CLONE_SET, a_surging_clone_set, 3, 4),
-    way("partition", &STATEFUL_SET, as_it_is, 2, 4),
-    way("partition", &DAEMON_SET, as_it_is, 2, 10),
-    way("partition", &ADVANCED_STATEFUL_SET, as_it_is, 2, 10),
-    way("partition", &ADVANCED_STATEFUL_SET, two_at_a_time, 1, 10),
-    way("partition", &NEWER_ADVANCED_DAEMON_SET, as_it_is, 2, 10),
-    way("partition", &ADVANCED_DAEMON_SET, with_a_new_pod_first, 3, 10),
-    way("partition", &OLDER_CLONE_SET, as_it_is, 2, 10),
-    way("blueGreen", &OLDER_CLONE_SET, an_older_surging_clone_set, 3, 10),
-    way("partition", &GAME_SERVER_SET, as_it_is, 2, 10),
-];
-
-impl Way {
-    /// A CloneSet makes no more new pods beside its old ones: that needs a person.
-    fn gets_stuck(self, deed: Deed) -> bool {
-        self.style == "blueGreen" && self.row.kind == "CloneSet" && matches!(deed, Scale(_) | Autoscale)
-    }
-
-    /// An Advanced DaemonSet's controller counts those that are missing among the nodes that its partition lets it update: of
-    /// two releases that overlap, the second does not see what the first still misses (docs/workloads/advanced-daemonset.md).
-    fn may_lack_pods(self, deed: Deed, at: &str) -> bool {
-        let overlaps =
-            at.ends_with("/ReleaseWorkloadControl") && matches!(deed, Third | ThirdAndAllTheWayBack | TouchTemplate);
-        self.row.kind == "DaemonSet" && self.row.definition.is_some() && overlaps
-    }
-}
-
-impl std::fmt::Display for Way {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (group, version) = self.row.api_version.split_once('/').unwrap_or_default();
-        let advanced = if group == "apps.kruise.io" && self.row.kind != "CloneSet" { "Advanced" } else { "" };
-        let (older, spec) = (if version == "v1alpha1" { version } else { "" }, (self.spec)());
-        let two = if spec["podManagementPolicy"].is_null() { "" } else { "Parallel" };
-        // `blueGreen Advanced StatefulSet Parallel`
-        let words = [self.style, advanced, self.row.kind, older, two];
-        f.write_str(&words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "))
-    }
-}
-
-fn steps(style: &str) -> Value {
-    match style {
-        "blueGreen" => json!([{"replicas": "100%", "traffic": "0%"}, {"replicas": "100%", "traffic": "100%"}]),
-        _ => json!([{"replicas": 1, "traffic": "20%"}, {"replicas": "60%", "traffic": "50%"}]),
-    }
-}
-
-fn key(style: &str) -> &'static str {
-    if style == "blueGreen" { "blueGreen" } else { "canary" }
-}
-
-pub fn strategy(style: &str) -> Value {
-    let strategy = match style {
-        "canary" => json!({"canary": {"enableExtraWorkloadForCanary": true, "steps": steps(style)}}),
-        "partition" => partition(steps(style)),
-        _ => json!({"blueGreen": {"steps": steps(style)}}),
-    };
-    with_traffic(strategy, key(style))
-}
 
 /// Where a release stands, as it is stored.
 fn state(rollout: &Value) -> Option<String> {
@@ -198,6 +85,8 @@ struct Play {
     is_second_free: bool,
     /// Whether its template was touched.
     touched: &'static str,
+    /// The Rollout as somebody read it when a step first waited.
+    old_read: Option<Rollout>,
     /// After a rollback that was asked for, this version is wanted again.
     then: Option<&'static str>,
     opens: bool,
@@ -276,6 +165,7 @@ impl Play {
             approvals: 0,
             is_second_free: false,
             touched: "",
+            old_read: None,
             then: None,
             opens: false,
         };
@@ -331,6 +221,7 @@ impl Play {
 
     async fn approve_what_waits(&mut self) {
         if self.waits().is_some() {
+            self.read_once();
             self.approvals += 1;
             self.allow();
             self.stage.approve().await;
@@ -341,6 +232,11 @@ impl Play {
             self.touch(false).await;
             self.push(self.to_roll_back_to()).await;
         }
+    }
+
+    fn read_once(&mut self) {
+        let rollout = serde_json::from_value((*self.stage.rollout()).clone()).unwrap();
+        self.old_read.get_or_insert(rollout);
     }
 
     /// The version before the one that waits: the second one, when it has gone through its steps.
@@ -363,313 +259,6 @@ impl Play {
             }
         }
         false
-    }
-
-    async fn set_status(&self, patch: Value) {
-        let key = if self.style == "blueGreen" { "blueGreenStatus" } else { "canaryStatus" };
-        let api = self.stage.api("rollouts.kruise.io", "v1beta1", "Rollout");
-        let patch = json!({"status": {key: patch}});
-        api.patch_status("r", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-
-    async fn touch(&mut self, is_touched: bool) {
-        self.touched = if is_touched { " touched" } else { "" };
-        self.allow();
-        // An API server stores no empty map.
-        let annotations = if is_touched { json!({"touched": "yes"}) } else { Value::Null };
-        self.stage.patch_deployment(json!({"spec": {"template": {"metadata": {"annotations": annotations}}}})).await;
-    }
-
-    async fn set_steps(&self, steps: Value) {
-        // The number of steps may change only through v1alpha1.
-        let api = self.stage.api("rollouts.kruise.io", "v1alpha1", "Rollout");
-        let patch = json!({"spec": {"strategy": {key(self.style): {"steps": steps}}}});
-        api.patch("r", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    }
-
-    async fn scale(&self, replicas: i64) {
-        if self.way.row.is_on_nodes {
-            self.stage.set_nodes(replicas as usize).await;
-        } else {
-            self.stage.patch_deployment(json!({"spec": {"replicas": replicas}})).await;
-        }
-    }
-
-    async fn delete(&self, group: &str, version: &str, kind: &str, plural: &str, name: &str) {
-        let api = self.stage.api(group, version, kind);
-        api.delete(name, &Default::default()).await.unwrap();
-        let gvr = Gvr::new(group, version, plural);
-        self.stage.until("gone", |s| s.view.get(&gvr, NAMESPACE, name).is_none()).await;
-    }
-
-    fn create(&self, mut object: Value) {
-        let metadata = object["metadata"].clone();
-        let mut kept = json!({"name": metadata["name"], "namespace": NAMESPACE});
-        for field in ["labels", "annotations"] {
-            if !metadata[field].is_null() {
-                kept[field] = metadata[field].clone();
-            }
-        }
-        object["metadata"] = kept;
-        object.as_object_mut().unwrap().remove("status");
-        if let Some(spec) = object["spec"].as_object_mut() {
-            for field in ["clusterIP", "clusterIPs"] {
-                spec.remove(field);
-            }
-        }
-        self.stage.cluster.create(object).unwrap();
-    }
-
-    async fn sleep(&self, seconds: u64) {
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-    }
-
-    async fn act(&mut self, deed: Deed) {
-        self.opens |= deed.opens();
-        self.is_second_free = self.approvals > 1;
-        if deed.opens() {
-            self.log.lock().unwrap().allowed.clear();
-        }
-        match deed {
-            ApproveBlindly => self.set_status(json!({"currentStepState": "StepReady"})).await,
-            ApproveTwice => {
-                for _ in 0..2 {
-                    self.set_status(json!({"currentStepState": "StepReady"})).await;
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            }
-            Freeze => {
-                self.stage.patch_rollout(json!({"spec": {"strategy": {"paused": true}}})).await;
-                self.sleep(5).await;
-                let before = self.stage.sub()["currentStepIndex"].clone();
-                self.sleep(60).await;
-                assert_eq!(before, self.stage.sub()["currentStepIndex"]);
-                self.stage.patch_rollout(json!({"spec": {"strategy": {"paused": false}}})).await;
-            }
-            FreezeAndRollBack => {
-                self.stage.patch_rollout(json!({"spec": {"strategy": {"paused": true}}})).await;
-                self.push("base").await;
-            }
-            JumpTo(step) => self.set_status(json!({"nextStepIndex": step})).await,
-            EditStep => {
-                let mut steps = steps(self.style);
-                steps[1]["replicas"] = json!("100%");
-                steps[0]["traffic"] = json!("30%");
-                self.set_steps(steps).await;
-            }
-            AddStep => {
-                let mut steps = steps(self.style);
-                steps.as_array_mut().unwrap().push(json!({"replicas": "100%"}));
-                self.set_steps(steps).await;
-            }
-            RemoveStep => {
-                let steps = steps(self.style)[0].clone();
-                self.set_steps(json!([steps])).await;
-            }
-            RollBack => self.push("base").await,
-            Third => self.push("third").await,
-            ThirdAndAllTheWayBack => {
-                for version in ["third", "canary", "base"] {
-                    self.push(version).await;
-                    self.sleep(4).await;
-                }
-            }
-            TouchTemplate => {
-                self.approvals = 0;
-                self.touch(true).await;
-            }
-            TouchWorkload => {
-                self.stage.patch_deployment(json!({"metadata": {"annotations": {"team": "web"}}})).await;
-                self.deployment["metadata"]["annotations"]["team"] = json!("web");
-            }
-            Scale(replicas) => self.scale(replicas).await,
-            ScaleToZeroAndBack => {
-                self.scale(0).await;
-                self.sleep(30).await;
-                self.scale(3).await;
-            }
-            Autoscale => {
-                for n in 0..16 {
-                    self.scale(2 + (n * 5) % 4).await;
-                    self.sleep(3).await;
-                }
-            }
-            Disable | DisableAndEnable => {
-                self.stage.patch_rollout(json!({"spec": {"disabled": true}})).await;
-                if deed == DisableAndEnable {
-                    self.sleep(10).await;
-                    self.stage.patch_rollout(json!({"spec": {"disabled": false}})).await;
-                }
-            }
-            Delete | DeleteAndCreate => {
-                let rollout = self.stage.rollout();
-                self.delete("rollouts.kruise.io", "v1beta1", "Rollout", "rollouts", "r").await;
-                if deed == DeleteAndCreate {
-                    self.create((*rollout).clone());
-                }
-            }
-            WorkloadGone | WorkloadAgain => {
-                let Row { api_version, kind, plural, .. } = self.way.row;
-                let (group, version) = api_version.split_once('/').unwrap();
-                self.delete(group, version, kind, plural, NAME).await;
-                if deed == WorkloadAgain {
-                    self.released = "base";
-                    self.sleep(20).await;
-                    self.create(self.deployment.clone());
-                }
-            }
-            ServiceAgain => {
-                self.delete("", "v1", "Service", "services", "nginx-service").await;
-                self.sleep(20).await;
-                self.create(self.service.clone());
-            }
-            EditService => {
-                let patch = json!({"metadata": {"labels": {"team": "web"}}, "spec": {"sessionAffinity": "ClientIP"}});
-                let api = self.stage.api("", "v1", "Service");
-                api.patch("nginx-service", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-                json_patch::merge(&mut self.service, &patch);
-            }
-            RouteAgain => {
-                self.delete("networking.istio.io", "v1beta1", "VirtualService", "virtualservices", "nginx-vs").await;
-                self.sleep(20).await;
-                self.create(self.route.clone());
-            }
-            EditRoute => {
-                let patch = json!({"metadata": {"labels": {"team": "web"}}, "spec": {"exportTo": ["."]}});
-                let api = self.stage.api("networking.istio.io", "v1beta1", "VirtualService");
-                api.patch("nginx-vs", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-                json_patch::merge(&mut self.route, &patch);
-            }
-            Put => {
-                let (group, version) = self.way.row.api_version.split_once('/').unwrap();
-                let api = self.stage.api(group, version, self.way.row.kind);
-                let mut object: DynamicObject = api.get(NAME).await.unwrap();
-                if self.way.row.definition.is_none() {
-                    object.metadata.resource_version = None;
-                }
-                object.labels_mut().retain(|key, _| !key.contains("kruise"));
-                object.annotations_mut().retain(|key, _| !key.contains("kruise"));
-                // What its author knows.
-                for field in ["strategy", "updateStrategy", "minReadySeconds", "progressDeadlineSeconds"] {
-                    object.data["spec"][field] = self.deployment["spec"][field].clone();
-                }
-                object.data["spec"]["paused"] = json!(false);
-                object.data["spec"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
-                api.replace(NAME, &PostParams::default(), &object).await.unwrap();
-            }
-            NeverReadyThenFixed => {
-                if self.style == "blueGreen" {
-                    self.push("base").await;
-                    self.stage.ends().await;
-                }
-                let broken = json!({"metadata": {"annotations": {NEVER_READY: "yes"}}});
-                self.stage.patch_deployment(json!({"spec": {"template": broken}})).await;
-                self.sleep(40).await;
-                if self.style == "blueGreen" {
-                    let fixed = json!({"metadata": {"annotations": null}});
-                    self.stage.patch_deployment(json!({"spec": {"template": fixed}})).await;
-                    self.stage.ends().await;
-                } else {
-                    let fixed = json!({"metadata": {"annotations": null}});
-                    self.stage.patch_deployment(json!({"spec": {"template": fixed}})).await;
-                }
-                self.push("third").await;
-            }
-        }
-    }
-
-    fn is_over(&self, deed: Deed) -> Result<(), String> {
-        let rollout = self.stage.rollout();
-        let phase = rollout["status"]["phase"].as_str().unwrap_or_default();
-        let sub = self.stage.sub();
-        let reached = match deed.end() {
-            End::Healthy => phase == "Healthy" && sub["currentStepState"] == "Completed",
-            End::Disabled => phase == "Disabled",
-            End::Gone => rollout.is_null(),
-            End::Waiting => phase == "Initial",
-        };
-        if !reached || self.then.is_some() {
-            return Err(format!("it is {phase}: {}", rollout["status"]["message"]));
-        }
-        if deed.end() == End::Waiting {
-            return Ok(());
-        }
-        let replicas = self.stage.wanted();
-        let pods = pods(&self.stage.view);
-        let wanted = deed.wanted();
-        match pods.iter().find(|p| !is_ready(p) || version(&p["spec"]) != wanted) {
-            Some(pod) => Err(format!("pod {} is of {}", pod["metadata"]["name"], version(&pod["spec"]))),
-            None if pods.len() != replicas => Err(format!("{} pods instead of {replicas}", pods.len())),
-            None => Ok(()),
-        }
-    }
-
-    async fn follow(&mut self, deed: Deed) -> Result<(), String> {
-        for _ in 0..1500 {
-            if self.is_over(deed).is_ok() {
-                break;
-            }
-            self.approve_what_waits().await;
-            if let Some(then) = self.then
-                && self.stage.rollout()["status"]["phase"] == "Healthy"
-                && self.stage.sub()["currentStepState"] == "Completed"
-                && self.released == self.to_roll_back_to()
-                && self.stage.deployment()["metadata"]["annotations"].get("rollouts.kruise.io/in-progressing").is_none()
-            {
-                self.then = None;
-                if deed == TouchTemplate {
-                    self.touch(true).await;
-                }
-                if deed.wanted() == then {
-                    self.push(then).await;
-                }
-            }
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.bell.notified()).await;
-        }
-        self.is_over(deed)
-    }
-
-    /// Everything is as it was, and only the template is new.
-    fn judge(&self, deed: Deed, at: &str) -> Result<(), String> {
-        let same = |what: &str, now: Value, before: Value| {
-            if now == before { Ok(()) } else { Err(format!("{what} is {now}\ninstead of {before}")) }
-        };
-        let log = self.log.lock().unwrap();
-        if let Some(wrong) = &log.wrong {
-            return Err(wrong.clone());
-        }
-        let route = self.object("networking.istio.io", "virtualservices", "nginx-vs");
-        same("the route", plain(&route), plain(&self.route))?;
-        let service = self.object("", "services", "nginx-service");
-        same("the selector", service["spec"]["selector"].clone(), self.service["spec"]["selector"].clone())?;
-        for (group, plural, name) in
-            [("apps", "deployments", "nginx-deployment-canary"), ("", "services", "nginx-service-canary")]
-        {
-            if !self.object(group, plural, name).is_null() {
-                return Err(format!("{name} is left"));
-            }
-        }
-        if deed.end() != End::Waiting {
-            same("the workload", plain(&self.stage.deployment()), plain(&self.deployment))?;
-            let sets = self.stage.view.list(&gvr("apps", "replicasets"), Some(NAMESPACE));
-            if let Some(set) = sets.iter().find(|s| s["spec"]["minReadySeconds"].as_i64().unwrap_or(0) != 0) {
-                return Err(format!("minReadySeconds is left on {}", set["metadata"]["name"]));
-            }
-        }
-        if deed.end() == End::Healthy
-            && self.stage.deployment()["metadata"]["labels"]["rollouts.kruise.io/workload-type"].is_null()
-        {
-            return Err("the switch of the hold is off".to_owned());
-        }
-        if !deed.may_lack_pods(self.style) && !self.way.may_lack_pods(deed, at) && self.stage.seen().0 < self.way.least
-        {
-            return Err(format!("only {} pods were ready at a time", self.stage.seen().0));
-        }
-        // A person's word is for one step: each step that waits was asked for.
-        if deed.end() == End::Healthy && deed.wanted() == "canary" && !deed.opens() && !log.asked.contains(&2) {
-            return Err(format!("only steps {:?} waited for a person", log.asked));
-        }
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tidegate::sim::NEVER_READY;
 
 use crate::{
-    moments::strategy,
+    moments::{STYLES, strategy},
     stage::{NAME, NAMESPACE, Stage, gvr, play},
     stories::{partition, ten, with_traffic},
 };
@@ -135,4 +135,49 @@ fn a_version_pushed_while_a_broken_one_is_let_go_takes_no_ready_pod_away() {
         assert_eq!(stage.seen().0, 10, "those of the version before were ready all the time");
         stage.until("disabled", |s| s.rollout()["status"]["phase"] == "Disabled").await;
     });
+}
+
+/// Scaled to nothing in the middle of a release, a workload gets a newer template: there is nothing to go through steps
+/// with, so the release ends, and what is scaled up is of that template.
+#[test]
+fn a_template_for_a_workload_that_was_scaled_to_nothing_ends_the_release() {
+    for style in STYLES {
+        play(async move {
+            let stage = Stage::new(&json!({"replicas": 3}), &strategy(style)).await;
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+            stage.patch_deployment(json!({"spec": {"replicas": 0}})).await;
+            stage.until("no pods", |s| !s.versions().contains("base")).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            stage.release("third").await;
+            stage.until("it ends", |s| s.rollout()["status"]["phase"] == "Healthy").await;
+            let conditions = stage.rollout()["status"]["conditions"].clone();
+            let succeeded = conditions.as_array().unwrap().iter().find(|c| c["type"] == "Succeeded").unwrap().clone();
+            assert_eq!(succeeded["status"], "True", "{style}");
+            stage.patch_deployment(json!({"spec": {"replicas": 3}})).await;
+            stage.ends_with("3 third").await;
+            // The next one goes through its steps.
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+        });
+    }
+}
+
+/// Whoever writes the selector anew is overruled as long as there are pods of two versions.
+#[test]
+fn a_stable_service_that_somebody_frees_is_restricted_again() {
+    for style in STYLES {
+        play(async move {
+            let stage = Stage::new(&json!({"replicas": 3}), &strategy(style)).await;
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+            let freed = json!({"spec": {"selector": {"pod-template-hash": null}}});
+            let api = stage.api("", "v1", "Service");
+            api.patch("nginx-service", &PatchParams::default(), &Patch::Merge(&freed)).await.unwrap();
+            stage.until("restricted again", |s| !selector(s)["pod-template-hash"].is_null()).await;
+            stage.release("base").await;
+            stage.ends_with("3 base").await;
+            assert!(selector(&stage)["pod-template-hash"].is_null(), "{style}");
+        });
+    }
 }

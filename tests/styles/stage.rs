@@ -59,7 +59,24 @@ pub struct Stage {
     pub view: View,
     /// The fewest ready pods, and the most pods of each version, that were ever seen.
     pub seen: Arc<Mutex<Seen>>,
-    _stop: DropGuard,
+    process: DropGuard,
+    adjust: Adjust,
+}
+
+/// What is otherwise in the controller's options.
+pub type Adjust = Arc<dyn Fn(&mut Options) + Send + Sync>;
+
+/// A kind that routes, and the user's script for it.
+const SPLIT: (&str, &str) = ("mesh.example.com", "Split");
+const SPLIT_SCRIPT: &str = "local object = obj.data object.spec.weight = obj.canaryWeight return object";
+
+/// Starts a controller, which runs until this is dropped.
+fn start(cluster: &Cluster, adjust: &Adjust) -> DropGuard {
+    let stop = CancellationToken::new();
+    let mut options = options(cluster);
+    adjust(&mut options);
+    tokio::spawn(controller::run(cluster.client(CONTROLLER), options, stop.clone()));
+    stop.drop_guard()
 }
 
 #[derive(Default)]
@@ -133,12 +150,29 @@ impl Stage {
         strategy: &Value,
         history_limit: Option<usize>,
     ) -> Stage {
+        let rollout = json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
+            "metadata": {"name": "r", "namespace": NAMESPACE},
+            "spec": {"workloadRef": {"apiVersion": row.api_version, "kind": row.kind, "name": NAME},
+                "strategy": strategy}});
+        Stage::with(row, wanted, spec, rollout, Arc::new(move |options| options.history_limit = history_limit)).await
+    }
+
+    /// With a Rollout as it is written, and a controller with other options.
+    pub async fn with(row: &'static Row, wanted: usize, spec: &Value, rollout: Value, adjust: Adjust) -> Stage {
         let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout").seed(7);
         for (plural, kind) in
             [("virtualservices", "VirtualService"), ("destinationrules", "DestinationRule"), ("gateways", "Gateway")]
         {
             builder = builder.kind("networking.istio.io", &["v1", "v1beta1", "v1alpha3"], plural, kind, true);
         }
+        let (group, kind) = SPLIT;
+        builder = builder
+            .kind(group, &["v1beta1"], "splits", kind, true)
+            .object(json!({"apiVersion": format!("{group}/v1beta1"), "kind": kind,
+                "metadata": {"name": "web", "namespace": NAMESPACE}, "spec": {}}))
+            .object(json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "kruise-rollout-configuration", "namespace": "kruise-rollout"},
+                "data": {format!("lua.traffic.routing.{kind}.{group}"): SPLIT_SCRIPT}}));
         if row.is_on_nodes {
             builder = builder.nodes(wanted as u32);
         }
@@ -190,21 +224,18 @@ impl Stage {
                 }
             }
         }));
-        let stop = CancellationToken::new();
-        let options = Options { history_limit, ..options(&cluster) };
-        tokio::spawn(controller::run(cluster.client(CONTROLLER), options, stop.clone()));
-        let stage = Stage { row, cluster, view, seen, _stop: stop.drop_guard() };
+        let process = start(&cluster, &adjust);
+        let stage = Stage { row, cluster, view, seen, process, adjust };
         stage.until("all pods ready", |s| pods(&s.view).iter().filter(|p| is_ready(p)).count() == wanted).await;
         stage.seen.lock().unwrap().least_ready = Some(wanted);
-        stage
-            .cluster
-            .create(json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
-                "metadata": {"name": "r", "namespace": NAMESPACE},
-                "spec": {"workloadRef": {"apiVersion": row.api_version, "kind": row.kind, "name": NAME},
-                    "strategy": strategy}}))
-            .unwrap();
+        stage.cluster.create(rollout).unwrap();
         stage.until("healthy", |s| s.rollout()["status"]["phase"] == "Healthy").await;
         stage
+    }
+
+    /// Another process takes over, which remembers nothing.
+    pub fn restart(&mut self) {
+        self.process = start(&self.cluster, &self.adjust);
     }
 
     pub fn rollout(&self) -> Arc<Value> {

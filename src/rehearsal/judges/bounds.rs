@@ -241,7 +241,9 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
     // Pods that come behind the partition of a StatefulSet are new ones.
     let is_numbered = matches!(sight.setup.workload, Managed::StatefulSet | Managed::AdvancedStatefulSet);
     let was_there = (replicas(sight.before()) > 0 || is_numbered)
-        && (sight.record.revoked.contains_key(&version) || sight.is_excused(Topic::Pods));
+        && (sight.record.revoked.contains_key(&version)
+            || sight.is_excused(Topic::Pods)
+            || sight.is_excused(Topic::Sharing));
     let most = match sight.setup.style {
         Style::Canary if sight.record.may_run(&version) => None,
         Style::Canary => Some(0),
@@ -249,7 +251,10 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
     };
     // A pod that goes from a DaemonSet held by `OnDelete` comes back with the present template, whoever deleted it.
     let most = most.map(|most| most + sight.record.lost);
-    match most.filter(|most| pods > *most && !was_there) {
+    // The same share of old pods of another number of pods, by a CloneSet's own controller at once: of one pod that may be
+    // none.
+    let shared = if sight.is_excused(Topic::Pods) { shared_out(sight) } else { 0 };
+    match most.filter(|most| pods > *most.max(&shared) && !was_there) {
         Some(most) => Err(format!(
             "{} {} of version {version} makes {pods} pods of it; the steps that may be executed allow {most}",
             sight.resource(),
@@ -257,6 +262,17 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// New pods that the partition of a CloneSet allows as it is written.
+fn shared_out(sight: &Sight<'_>) -> i64 {
+    let Some(workload) = sight.eyes.workload().filter(|_| sight.setup.workload == Managed::CloneSet) else { return 0 };
+    let replicas = int(&workload, &["spec", "replicas"]).unwrap_or_default();
+    let strategy = at(&workload, &["spec", "updateStrategy"]);
+    let partition = strategy.and_then(|s| at(s, &["rollingUpdate", "partition"]).or_else(|| s.get("partition")));
+    let percent = |text: &str| text.trim_end_matches('%').parse::<i64>().ok().map(|p| (p * replicas + 99) / 100);
+    let old = partition.and_then(|p| p.as_i64().or_else(|| percent(p.as_str()?))).unwrap_or_default();
+    (replicas - old).max(0)
 }
 
 /// Ready pods of the workload never fall below replicas − maxUnavailable while it is held. What rolls natively is the

@@ -30,6 +30,9 @@ pub enum Topic {
     Pods,
     /// The controller's clock jumped over a grace time.
     Grace,
+    /// A Deployment was shut in the middle of rolling by itself: its own controller shares out what it may surge among the
+    /// versions that have pods, also while it is paused.
+    Sharing,
 }
 
 /// What has happened so far.
@@ -179,7 +182,9 @@ impl Record {
     fn meet_barriers(&mut self, before: &Value, after: &Value, now: Timestamp) {
         let state = |o: &Value| text(release(o), &["currentStepState"]) == "StepMetricsAnalysis";
         let index = int(release(after), &["currentStepIndex"]).unwrap_or_default();
-        if state(after) && (!state(before) || int(release(before), &["currentStepIndex"]) != Some(index)) {
+        // Scaled meanwhile, a step may have gone back to bringing up pods; it goes on to be measured.
+        let goes_on = !barriers::measured(before).is_empty();
+        if state(after) && !goes_on && (!state(before) || int(release(before), &["currentStepIndex"]) != Some(index)) {
             self.measured_since = Some(now);
         }
         match barriers::measured(after) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::keys;
 use serde_json::json;
 
 fn rollout(spec: Value) -> Rollout {

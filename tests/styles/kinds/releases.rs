@@ -17,8 +17,8 @@ fn step_by_step() {
         let before = stage.workload();
         stage.release("canary").await;
         stage.paused_at(1).await;
-        assert_eq!(stage.versions(), "8 base + 2 canary");
         tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(stage.versions(), "8 base + 2 canary");
         assert_eq!(stage.seen().1, [("base".into(), 10), ("canary".into(), 2)].into());
         stage.approve().await;
         stage.paused_at(2).await;

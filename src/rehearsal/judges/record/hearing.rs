@@ -15,6 +15,7 @@ use crate::{
         world::{WORKLOAD, release, revision, version},
     },
     sim::{NEVER_READY, Write},
+    workload::hold::RELEASED,
 };
 
 impl Record {
@@ -84,6 +85,9 @@ impl Record {
             return;
         }
         self.wanted.clone_from(&wanted);
+        if object::annotation(before, keys::IN_PROGRESSING).is_some_and(|mark| mark.contains(RELEASED)) {
+            self.excuse(Topic::Sharing, now + SignedDuration::from_secs(60));
+        }
         if std::mem::take(&mut self.is_stranded) {
             // Until its pods are ready.
             self.excuse(Topic::Requests, now + SignedDuration::from_secs(60));
