@@ -10,13 +10,13 @@
 )]
 
 mod deeds;
-mod defects;
 mod failing;
 mod history;
 mod kinds;
 mod labels;
 mod line;
 mod moments;
+mod of_the_original;
 mod overlaps;
 mod refused;
 mod stage;

@@ -20,7 +20,14 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tidegate::{api::v1beta1::Rollout, cli::demo::world::CONTROLLER, sim::NEVER_READY};
+use tidegate::{
+    api::{
+        keys::{MANAGED, WORKLOAD_TYPE},
+        v1beta1::Rollout,
+    },
+    cli::demo::world::CONTROLLER,
+    sim::NEVER_READY,
+};
 use tokio::sync::Notify;
 
 pub use self::ways::{STYLES, strategy};
@@ -95,7 +102,7 @@ struct Play {
 fn plain(object: &Value) -> Value {
     let mut labels = object["metadata"]["labels"].clone();
     if let Some(map) = labels.as_object_mut() {
-        map.remove("rollouts.kruise.io/workload-type");
+        map.retain(|label, _| ![WORKLOAD_TYPE, MANAGED].contains(&label.as_str()));
     }
     let mut annotations = object["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
     // The server counts templates in these.

@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidegate::{
-    api::keys::ROLLOUT_ID,
+    api::keys::{ROLLOUT_ID, WORKLOAD_TYPE},
     cli::rollout::approve::approval_patch,
     sim::{Gvr, NEVER_READY},
 };
@@ -218,7 +218,8 @@ impl Play {
                 if self.way.row.definition.is_none() {
                     object.metadata.resource_version = None;
                 }
-                object.labels_mut().retain(|key, _| !key.contains("kruise"));
+                let is_his_word = |key: &str| key == WORKLOAD_TYPE && self.way.row.behaves_as.is_some();
+                object.labels_mut().retain(|key, _| !key.contains("kruise") || is_his_word(key));
                 object.annotations_mut().retain(|key, _| !key.contains("kruise"));
                 // What its author knows.
                 for field in ["strategy", "updateStrategy", "minReadySeconds", "progressDeadlineSeconds"] {

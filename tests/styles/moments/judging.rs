@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tidegate::api::keys::{MANAGED, WORKLOAD_TYPE};
 
 use super::{Play, plain};
 use crate::{
@@ -92,9 +93,8 @@ impl Play {
                 return Err(format!("minReadySeconds is left on {}", set["metadata"]["name"]));
             }
         }
-        if deed.end() == End::Healthy
-            && self.stage.deployment()["metadata"]["labels"]["rollouts.kruise.io/workload-type"].is_null()
-        {
+        let switch = if self.way.row.behaves_as.is_some() { MANAGED } else { WORKLOAD_TYPE };
+        if deed.end() == End::Healthy && self.stage.deployment()["metadata"]["labels"][switch].is_null() {
             return Err("the switch of the hold is off".to_owned());
         }
         if !deed.may_lack_pods(self.style) && !self.way.may_lack_pods(deed, at) && self.stage.seen().0 < self.way.least
