@@ -19,6 +19,7 @@ use crate::{
         plan::{Event, Plan},
         traffic_routing::{RoutingSnapshot, decide_routing},
     },
+    telemetry::logs,
 };
 
 impl Subject for TrafficRouting {
@@ -27,7 +28,7 @@ impl Subject for TrafficRouting {
     const KIND: (&'static str, &'static str) = TRAFFIC_ROUTING;
 
     fn span(key: &Key) -> Span {
-        tracing::info_span!("traffic_routing", namespace = key.0, name = key.1)
+        logs::routing_span(&key.0, &key.1)
     }
 
     fn collect(self, reconciler: &Reconciler, now: Timestamp) -> Option<RoutingSnapshot> {

@@ -70,6 +70,11 @@ pub fn rollout_span(namespace: &str, name: &str) -> tracing::Span {
     tracing::error_span!("rollout", namespace, rollout = name)
 }
 
+/// A span for all work on one TrafficRouting, as [`rollout_span`].
+pub fn routing_span(namespace: &str, name: &str) -> tracing::Span {
+    tracing::error_span!("traffic_routing", namespace, routing = name)
+}
+
 fn subscriber<W>(
     format: Format,
     level: &str,
@@ -146,6 +151,20 @@ mod tests {
                 (&"rollout".into(), &"shop".into(), &"web".into())
             );
         }
+    }
+
+    #[test]
+    fn a_line_about_a_traffic_routing_names_it_once() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = subscriber(Format::Json, "warn", false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            routing_span("shop", "shared").in_scope(|| tracing::warn!(reason = "WriteRefused", "not written"));
+        });
+        let line: serde_json::Value = serde_json::from_slice(&sink.0.lock().unwrap()).unwrap();
+        assert_eq!(line["reason"], "WriteRefused");
+        let span = serde_json::json!({"name": "traffic_routing", "namespace": "shop", "routing": "shared"});
+        assert_eq!(line["spans"], serde_json::json!([span]));
     }
 
     #[test]
