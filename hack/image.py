@@ -66,7 +66,8 @@ def libraries(binary, triple):
         file = wait.pop()
         names = re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", "--wide", file))
         loader = re.findall(r"interpreter: (/[^\]]+)\]", run("readelf", "--program-headers", "--wide", file))
-        for name in names + loader:
+        # The loader first: it is looked for where the binary says, and other libraries name it without its folder.
+        for name in loader + names:
             base = os.path.basename(name)
             if base in {os.path.basename(path) for path in found}:
                 continue

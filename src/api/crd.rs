@@ -131,6 +131,10 @@ fn tidy(schema: &mut Value) {
             map.insert(key.to_owned(), json!(bound as i64));
         }
     }
+    if map.get("default").and_then(Value::as_f64) == Some(0.0) {
+        // As an API server stores it.
+        map.insert("default".to_owned(), json!(0));
+    }
     if map.contains_key("x-kubernetes-int-or-string") {
         map.insert("anyOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
     }

@@ -72,12 +72,6 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         ),
         "onStepFailure: Rollback needs a deadline: set stepDeadlineSeconds, here or at a step",
     )?;
-    rule(
-        schema,
-        "spec.strategy.analysis",
-        "!has(self.background) || !self.background || self.metrics.all(m, !has(m.compare))",
-        "compare ends with a verdict about a step: it cannot be in the background",
-    )?;
     analysis(schema, "spec.strategy.analysis")?;
     by_name(schema, "spec.strategy.hooks")?;
     keywords(schema, "spec.strategy.hooks[].when", json!({"x-kubernetes-list-type": "set"}))?;
@@ -280,11 +274,15 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
             "a condition stands instead of min and max: keep one of the two",
         ),
         (
-            "!has(self.compare) || !(has(self.query) || has(self.template) || has(self.min) || has(self.max) || has(self.condition) || has(self.count) || has(self.failureLimit))",
-            "compare has questions and limits of its own: query, template, min, max, condition, count and failureLimit have no meaning beside it",
+            "!has(self.compare) || !(has(self.query) || has(self.min) || has(self.max) || has(self.condition) || has(self.count) || has(self.failureLimit))",
+            "compare has questions and limits of its own: query, min, max, condition, count and failureLimit have no meaning beside it",
         ),
         (
-            "!has(self.compare) || has(self.provider) && has(self.provider.prometheus)",
+            "!has(self.compare) || has(self.template) || has(self.compare.canary) && has(self.compare.stable)",
+            "compare.canary and compare.stable: say what is asked about each version, or name a template that compares",
+        ),
+        (
+            "!has(self.compare) || has(self.template) && !has(self.provider) || has(self.provider) && has(self.provider.prometheus)",
             "compare needs a provider that counts requests: prometheus",
         ),
         ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
@@ -298,7 +296,7 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
         keywords(schema, &format!("{metric}.compare.{chance}"), json!({"minimum": 0, "maximum": 0.5}))?;
     }
     for difference in ["effect", "tolerance"] {
-        keywords(schema, &format!("{metric}.compare.{difference}"), json!({"minimum": 0, "maximum": 0.9}))?;
+        keywords(schema, &format!("{metric}.compare.{difference}"), json!({"minimum": 0}))?;
     }
     keywords(schema, &format!("{metric}.template.arguments"), json!({"maxProperties": 16}))?;
     keywords(

@@ -54,7 +54,9 @@ pub fn approvals(sight: &Sight<'_>) -> Result<(), String> {
     if starts_release(before, after) {
         let cancelled = progressing(after) == "Cancelling";
         let first = (1..index(after)).all(|step| record.passes(step, revision));
-        return if first || cancelled {
+        // A template for a workload without pods ends its release at once: no step would do anything.
+        let has_none = sight.replicas() == 0 && is_winding_up(after);
+        return if first || cancelled || has_none {
             Ok(())
         } else {
             Err(format!("release {revision} begins at step {}", index(after)))
