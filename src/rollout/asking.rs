@@ -37,7 +37,7 @@ impl<'a> Machine<'a> {
         Err(Wait::default())
     }
 
-    /// Asks for a write beside others.
+    /// Asks for a write in a pass that goes on.
     pub(super) fn write(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -56,11 +56,6 @@ impl<'a> Machine<'a> {
     pub(super) fn effects<T>(&mut self, effects: impl IntoIterator<Item = Effect>) -> Turn<T> {
         self.effects.extend(effects);
         Err(Wait::default())
-    }
-
-    /// One more effect of a pass that goes on.
-    pub(super) fn also(&mut self, effect: Effect) {
-        self.effects.push(effect);
     }
 
     /// Asks for a JSON patch of an object that was read.

@@ -185,7 +185,7 @@ impl Machine<'_> {
                 if is_stored {
                     let timeout = provider::job_timeout(job).unwrap_or_default();
                     let object = self.job(Run::Metric, &name, &template, timeout, &self.told(step));
-                    self.also(Effect::Apply { purpose: Purpose::RunJob, object });
+                    self.write(Effect::Apply { purpose: Purpose::RunJob, object });
                 }
                 None
             }
