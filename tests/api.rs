@@ -135,6 +135,8 @@ fn contains(big: &Value, small: &Value) -> bool {
             b.get(k).map_or_else(|| v == &json!(false) || v == &json!({}) || v == &json!([]), |b| contains(b, v))
         }),
         (Value::Array(b), Value::Array(s)) => b.len() == s.len() && b.iter().zip(s).all(|(b, s)| contains(b, s)),
+        // A whole number is the same number with and without a fraction: 5 and 5.0.
+        (Value::Number(b), Value::Number(s)) => b.as_f64() == s.as_f64(),
         _ => big == small,
     }
 }
