@@ -244,6 +244,12 @@ function tidegate.whole(regex) end
 ---@return fun(base: string): string
 function tidegate.names(used, longest) end
 
+---The same for names beside those of rules, which have them in `name`.
+---@param rules { name: string? }[]?
+---@param longest integer?
+---@return fun(base: string): string
+function tidegate.names_beside(rules, longest) end
+
 -- ---- matches ---------------------------------------------------------------------------------------------------
 
 ---A header's or parameter's condition in the words of `tidegate.Condition`.
@@ -268,6 +274,13 @@ function tidegate.path_condition(path, at) end
 ---@return tidegate.Condition?
 function tidegate.narrow(rule, step, what, at, options) end
 
+---Calls `add` for each header and query parameter of a step's match.
+---@param match tidegate.Match
+---@param at string Its place, for errors.
+---@param add fun(field: "headers"|"queryParams", entry: { name: string, type: string?, value: string }, condition: tidegate.Condition, at: string): boolean? False when the condition can never hold: none is added any more.
+---@return boolean holds
+function tidegate.add_conditions(match, at, add) end
+
 ---@class tidegate.Crossing
 ---@field of fun(bases: table[]?, rule: any): table[][] For each of the step's matches the results with each of a rule's matches (a rule without any counts as one that is {}). `rule` is handed on to `combine`.
 ---@field check fun() Stops when one of the step's matches held with no rule.
@@ -286,6 +299,8 @@ function tidegate.crossing(matches, combine) end
 ---@field is_ours fun(rule: table): boolean Whether the rule routes to the stable Service.
 ---@field gateway string
 ---@field options table? As for `tidegate.narrow`.
+---@field rewrites (fun(rule: table): any)? For `tidegate.path_within`: whether the rule replaces the prefix that matched.
+---@field rewrite string? The field that does, for errors.
 
 ---Whether a path that is narrower than its rule's was another rule's, for gateways where the longer path wins. Stops when
 ---a rule of another Service takes some of its requests only.
@@ -297,7 +312,28 @@ function tidegate.crossing(matches, combine) end
 ---@return boolean
 function tidegate.path_of_another(path, own, rule, at, how) end
 
+---A rule's path together with the step's: nil when both never hold, or where it was another rule's; `own` itself when the
+---step's says no more. Stops where the prefix that matched is replaced, or another Service's rule takes some of the requests.
+---@param own tidegate.Condition? The rule's.
+---@param step tidegate.Condition
+---@param rule table
+---@param at string Place of the step's match, for errors.
+---@param how tidegate.PathSearch
+---@return tidegate.Condition?
+function tidegate.path_within(own, step, rule, at, how) end
+
 -- ---- rules -----------------------------------------------------------------------------------------------------
+
+---@class tidegate.StepOptions
+---@field weight fun(weight: integer) Splits shares.
+---@field matches (fun(matches: tidegate.Match[]))? Sends what matches to the canary; left out where `refuses` has `matches`.
+---@field refuses { [string]: string }? A remedy, or "", for each of these that the gateway cannot express: `matches`, `requestHeaderModifier`, `requestHeaderModifier beside a weight`, `requestHeaderModifier.add`, `requestHeaderModifier.remove`.
+---@field subset boolean? One Service for both versions will do.
+
+---Does what the step asks, with `how.matches` or else with `how.weight`; nothing where it asks for neither.
+---@param gateway string For errors: the kind.
+---@param how tidegate.StepOptions
+function tidegate.step(gateway, how) end
 
 ---Splits each list; stops when none names the stable Service, or none gives it a share.
 ---@param lists { entries: table[], at: string }[] May hold more, for `done`.
@@ -325,6 +361,19 @@ function tidegate.split_lists(lists, weight, backend, what, done, split) end
 ---@param how tidegate.ForkOptions
 ---@return tidegate.Forking
 function tidegate.forking(matches, how) end
+
+---The same for one list of rules, with all that `check` stops at.
+---@param rules table[]?
+---@param matches tidegate.Match[]
+---@param how tidegate.ForkOptions
+---@return table[] rules A new list.
+function tidegate.fork(rules, matches, how) end
+
+---Whether one of the entries is the stable Service.
+---@param entries table[]?
+---@param backend tidegate.Backend
+---@return boolean
+function tidegate.has_stable(entries, backend) end
 
 ---A list of texts without repetitions.
 ---@param list string[]
@@ -416,10 +465,22 @@ function tidegate.gateway_api.add_conditions(result, field, wanted, at, any_case
 ---@return boolean
 function tidegate.gateway_api.belongs_to_another(rule, at, takes) end
 
----Whether a rule, or one of its backends, replaces the prefix that matched.
----@param rule table
+---Whether a filter of a rule or backendRef replaces the prefix that matched.
+---@param holder table
 ---@return boolean
-function tidegate.gateway_api.rewrites_prefix(rule) end
+function tidegate.gateway_api.replaces_prefix(holder) end
+
+---How rules with matches of the Gateway API's shape are read, for `tidegate.path_within`.
+---@param rules table[]
+---@param has_stable fun(rule: table): boolean
+---@param rewrites fun(rule: table): any
+---@return tidegate.PathSearch
+function tidegate.gateway_api.paths(rules, has_stable, rewrites) end
+
+---A path in the words of the Gateway API.
+---@param condition tidegate.Condition
+---@return { type: string, value: string }
+function tidegate.gateway_api.path(condition) end
 
 -- ---- Gloo ------------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,6 @@ local ANNOTATED = "use-annotation"
 -- Limits of AWS, and of an annotation's key, which the word before the name takes its part of.
 local MOST_GROUPS, MOST_VALUES, MOST_WEIGHT, LONGEST_NAME = 5, 5, 999, 63 - #"conditions."
 
-tidegate.need_canary_service(GATEWAY)
-if tidegate.modifier() then tidegate.refuse(GATEWAY, "requestHeaderModifier", "remove it") end
 local stable, canary = obj.stableService, obj.canaryService
 local spec = obj.data.spec
 local annotations = obj.data.annotations or {}
@@ -327,11 +325,9 @@ local function apply_matches(matches)
   end
 end
 
-local matches = tidegate.matches()
-local weight = tidegate.weight()
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step(GATEWAY, {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { requestHeaderModifier = "remove it" },
+})
 return obj.data

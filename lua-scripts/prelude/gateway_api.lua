@@ -2,8 +2,7 @@
 local tidegate = ...
 local G, ipairs, next = _G, ipairs, next
 local insert = table.insert
-local copy, fail, at_most, is_empty, is_service = tidegate.copy, tidegate.fail, tidegate.at_most, tidegate.is_empty,
-  tidegate.is_service
+local copy, at_most, is_empty = tidegate.copy, tidegate.at_most, tidegate.is_empty
 local status = tidegate.status
 
 -- Of the API's definitions.
@@ -98,13 +97,9 @@ local function canary_rules(rule, matches, refs, unused_name, modifier, into, mo
 end
 
 local function apply_matches(spec, matches, combine, modifier, most)
-  local used = {}
-  local unused_name = tidegate.names(used, MOST.names)
-  for _, rule in ipairs(spec.rules or {}) do
-    if rule.name then used[rule.name] = true end
-  end
+  local unused_name = tidegate.names_beside(spec.rules, MOST.names)
   -- Right before its base: some gateways go by the order, and all of them where rules are equally specific.
-  local forking = tidegate.forking(matches, {
+  local rules = tidegate.fork(spec.rules, matches, {
     entries = function(rule) return rule.backendRefs end,
     bases = function(rule) return rule.matches end,
     combine = combine,
@@ -112,8 +107,6 @@ local function apply_matches(spec, matches, combine, modifier, most)
     backend = backends(),
     what = "rule",
   })
-  local rules = forking.of(spec.rules)
-  forking.check()
   local count = 0
   for _, rule in ipairs(rules) do
     count = count + (is_empty(rule.matches) and 1 or #rule.matches)
@@ -146,13 +139,10 @@ function gateway_api.add_conditions(result, field, wanted, at, any_case)
   return true
 end
 
-gateway_api.rewrites_prefix, gateway_api.modify = rewrites_prefix, modify
+gateway_api.replaces_prefix, gateway_api.modify = replaces_prefix, modify
 
 local function is_ours(rule)
-  for _, entry in ipairs(rule.backendRefs or {}) do
-    if is_service(entry, G.obj.stableService) then return true end
-  end
-  return false
+  return tidegate.has_stable(rule.backendRefs, backends())
 end
 
 -- Whether what a step asks of a rule was another rule's. `takes` says of another rule's match whether it takes all (true),
@@ -175,33 +165,39 @@ end
 local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpression" }
 local PATH = { is_path = true, segments = true }
 
+-- A path in the words of the API.
+function gateway_api.path(condition)
+  local type, value = next(condition)
+  return { type = TYPES[type], value = value }
+end
+
+-- How the paths of rules are read, for tidegate.path_within.
+function gateway_api.paths(rules, has_stable, rewrites)
+  return {
+    rules = rules,
+    bases = function(rule) return rule.matches end,
+    path = function(match) return tidegate.path_condition(match.path or {}, "rules[].matches[].path") end,
+    asks_more = function(match)
+      return match.method ~= nil or not is_empty(match.headers) or not is_empty(match.queryParams)
+    end,
+    is_ours = has_stable,
+    rewrites = rewrites,
+    rewrite = "ReplacePrefixMatch",
+    gateway = kind(),
+    options = PATH,
+  }
+end
+
 -- A match of an HTTPRoute's rule together with the step's; nil when both never hold.
 function gateway_api.combine_http(base, match, at, rule)
   local result = copy(base)
   if match.path then
     local step = tidegate.path_condition(match.path, at .. ".path")
     local own = base.path and tidegate.path_condition(base.path, at .. ".path")
-    local both = tidegate.narrow(own, step, "path", at, PATH)
+    local both = tidegate.path_within(own, step, rule, at,
+      gateway_api.paths(G.obj.data.spec.rules, is_ours, rewrites_prefix))
     if both == nil then return nil end
-    if both ~= own then
-      local search = {
-        rules = G.obj.data.spec.rules,
-        bases = function(other) return other.matches end,
-        path = function(theirs) return tidegate.path_condition(theirs.path or {}, "rules[].matches[].path") end,
-        asks_more = function(theirs)
-          return theirs.method ~= nil or not is_empty(theirs.headers) or not is_empty(theirs.queryParams)
-        end,
-        is_ours = is_ours,
-        gateway = kind(),
-        options = PATH,
-      }
-      if tidegate.path_of_another(both, own, rule, at .. ".path", search) then return nil end
-      local type, value = next(both)
-      if rewrites_prefix(rule) and value ~= "/" then
-        tidegate.refuse(kind(), at .. ".path beside ReplacePrefixMatch", "the part that is replaced would change")
-      end
-      result.path = { type = TYPES[type], value = value }
-    end
+    if both ~= own then result.path = gateway_api.path(both) end
   end
   if not gateway_api.add_conditions(result, "headers", match.headers, at, true) then return nil end
   if not gateway_api.add_conditions(result, "queryParams", match.queryParams, at, false) then return nil end
@@ -211,19 +207,21 @@ end
 -- Makes the route do what the step asks. `combine` as for tidegate.crossing; none for routes that know no matches.
 -- `most_matches` in a rule where it is not the Gateway API's number.
 function gateway_api.apply(combine, most_matches)
-  local spec, matches, modifier = G.obj.data.spec, tidegate.matches(), tidegate.modifier()
-  local weight = not matches and tidegate.weight()
-  if not (matches or weight) then return end
-  tidegate.need_canary_service(kind())
-  if not combine then
-    if matches then tidegate.refuse(kind(), "matches: it does not look into requests", "use traffic, a share") end
-    if modifier then tidegate.refuse(kind(), "requestHeaderModifier: it does not look into requests") end
-  end
-  if matches then
-    apply_matches(spec, matches, combine, modifier, most_matches or MOST.matches)
-  else
-    apply_weight(spec, weight, modifier)
-  end
+  local spec, modifier = G.obj.data.spec, tidegate.modifier()
+  tidegate.step(kind(), {
+    weight = function(weight)
+      if modifier and not combine then
+        tidegate.refuse(kind(), "requestHeaderModifier: it does not look into requests")
+      end
+      apply_weight(spec, weight, modifier)
+    end,
+    matches = function(matches)
+      if not combine then
+        tidegate.refuse(kind(), "matches: it does not look into requests", "use traffic, a share")
+      end
+      apply_matches(spec, matches, combine, modifier, most_matches or MOST.matches)
+    end,
+  })
 end
 
 -- ---- what gateways say ------------------------------------------------------------------------------------------

@@ -20,6 +20,18 @@ function tidegate.path_condition(path, at)
   return { [kind] = path.value or "/" }
 end
 
+-- Calls `add(field, entry, condition, at)` for each header and query parameter of a step's match, whose fields are "headers"
+-- and "queryParams"; false as soon as one call says so: they can never hold.
+function tidegate.add_conditions(match, at, add)
+  for _, field in ipairs({ "headers", "queryParams" }) do
+    for i, entry in ipairs(match[field] or {}) do
+      local place = at .. "." .. field .. "[" .. i .. "]"
+      if add(field, entry, tidegate.condition(entry, place), place) == false then return false end
+    end
+  end
+  return true
+end
+
 local function plain(text)
   return text
 end

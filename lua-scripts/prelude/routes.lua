@@ -1,8 +1,45 @@
 -- What weight steps and match steps do to the rules of an object, whatever its rules look like.
 local tidegate = ...
 local ipairs = ipairs
-local insert = table.insert
+local sub, insert = string.sub, table.insert
 local is_empty, refuse = tidegate.is_empty, tidegate.refuse
+
+-- What of a step gateways may not know, in the order in which it is said.
+local EXTRAS = { "requestHeaderModifier", "requestHeaderModifier beside a weight", "requestHeaderModifier.add",
+  "requestHeaderModifier.remove" }
+
+-- Whether the step asks for one of them.
+local function asks_for(extra, modifier, weight)
+  if extra == "requestHeaderModifier" then return true end
+  if extra == "requestHeaderModifier beside a weight" then return weight ~= nil end
+  return not is_empty(modifier[sub(extra, #"requestHeaderModifier." + 1)])
+end
+
+-- Does what the step asks: `how.matches(matches)` or `how.weight(weight)`; matches win. `how.refuses` has a remedy, or
+-- "", for each thing that the gateway cannot express; `how.subset` says that one Service for both versions will do.
+function tidegate.step(gateway, how)
+  local matches, weight, refuses = tidegate.matches(), tidegate.weight(), how.refuses or {}
+  if not (matches or weight) then return end
+  local function refuse_it(what)
+    refuse(gateway, what, refuses[what] ~= "" and refuses[what] or nil)
+  end
+  if matches and not how.matches then refuse_it("matches") end
+  if not how.subset then tidegate.need_canary_service(gateway) end
+  if matches then weight = nil end
+  local modifier = tidegate.modifier()
+  for _, extra in ipairs(EXTRAS) do
+    if modifier and refuses[extra] and asks_for(extra, modifier, weight) then refuse_it(extra) end
+  end
+  if matches then how.matches(matches) else how.weight(weight) end
+end
+
+-- Whether one of the entries is the stable Service.
+function tidegate.has_stable(entries, backend)
+  for _, entry in ipairs(entries or {}) do
+    if backend.is_stable(entry) then return true end
+  end
+  return false
+end
 
 -- Splits each of the lists { entries, at }, `at` where a gateway refuses weights of 0; `done` is told of those of which the canary got a part.
 function tidegate.split_lists(lists, weight, backend, what, done, split)
@@ -58,6 +95,14 @@ function tidegate.forking(matches, how)
   return forking
 end
 
+-- The rules with the canary's before those that route to the stable Service.
+function tidegate.fork(rules, matches, how)
+  local forking = tidegate.forking(matches, how)
+  local result = forking.of(rules)
+  forking.check()
+  return result
+end
+
 -- A list without what it says about one thing twice.
 function tidegate.unique(list)
   local seen, result = {}, {}
@@ -90,4 +135,18 @@ function tidegate.path_of_another(path, own, rule, at, how)
     end
   end
   return false
+end
+
+-- A rule's path together with the step's; nil when both never hold, or where it was another rule's. `own` itself when the
+-- step's says no more. `at` is the place of the step's match; `how` as for tidegate.path_of_another, and `rewrites(rule)` where a rule may replace the prefix
+-- that matched, in a field that is called `rewrite`.
+function tidegate.path_within(own, step, rule, at, how)
+  local both = tidegate.narrow(own, step, "path", at, how.options)
+  if both == nil or both == own then return both end
+  at = at .. ".path"
+  if tidegate.path_of_another(both, own, rule, at, how) then return nil end
+  if how.rewrites and both.prefix ~= "/" and how.rewrites(rule) then
+    refuse(how.gateway, at .. " beside " .. how.rewrite, "the part that is replaced would change")
+  end
+  return both
 end

@@ -1,5 +1,6 @@
 -- Texts that gateways read: names and regular expressions.
 local tidegate = ...
+local ipairs = ipairs
 local gsub, sub = string.gsub, string.sub
 local fail = tidegate.fail
 
@@ -33,4 +34,13 @@ function tidegate.names(used, longest)
       n = n + 1
     end
   end
+end
+
+-- The same for names beside those of a list of rules.
+function tidegate.names_beside(rules, longest)
+  local used = {}
+  for _, rule in ipairs(rules or {}) do
+    if rule.name then used[rule.name] = true end
+  end
+  return tidegate.names(used, longest)
 end

@@ -31,12 +31,7 @@ local BACKEND = tidegate.references({ default = 100 }, "serviceName", "servicePo
 local spec = obj.data.spec
 local modifier = tidegate.modifier()
 
-local function names_stable(rule)
-  for _, entry in ipairs(rule.backends or {}) do
-    if BACKEND.is_stable(entry) then return true end
-  end
-  return false
-end
+local function names_stable(rule) return tidegate.has_stable(rule.backends, BACKEND) end
 
 local function plugin(rule, name)
   for _, entry in ipairs(rule.plugins or {}) do
@@ -56,7 +51,6 @@ end
 -- ---- weights ---------------------------------------------------------------------------------------------------
 
 local function apply_weight(weight)
-  if modifier then refuse("ApisixRoute", "requestHeaderModifier beside a weight", "use matches") end
   for i, rule in ipairs(spec.stream or {}) do
     if rule.backend and BACKEND.is_stable(rule.backend) then
       refuse("ApisixRoute", "a share of stream[" .. i .. "]", "a stream has one backend")
@@ -142,15 +136,6 @@ local function narrowed(rule, wanted, at)
   return tidegate.unique(found)
 end
 
-local function add_expression(exprs, scope, entry, at)
-  local wanted = tidegate.condition(entry, at)
-  table.insert(exprs, {
-    subject = { scope = scope, name = entry.name },
-    op = wanted.regex and "RegexMatch" or "Equal",
-    value = wanted.regex or wanted.exact,
-  })
-end
-
 local function combine(_, match, at, rule)
   local result = copy(rule.match)
   local exprs = result.exprs or {}
@@ -164,12 +149,13 @@ local function combine(_, match, at, rule)
       if #result.paths == 0 then return nil end
     end
   end
-  for i, header in ipairs(match.headers or {}) do
-    add_expression(exprs, "Header", header, at .. ".headers[" .. i .. "]")
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    add_expression(exprs, "Query", parameter, at .. ".queryParams[" .. i .. "]")
-  end
+  tidegate.add_conditions(match, at, function(field, entry, wanted)
+    table.insert(exprs, {
+      subject = { scope = field == "headers" and "Header" or "Query", name = entry.name },
+      op = wanted.regex and "RegexMatch" or "Equal",
+      value = wanted.regex or wanted.exact,
+    })
+  end)
   if #exprs > 0 then result.exprs = exprs end
   return result
 end
@@ -200,10 +186,8 @@ local function modify(rule)
 end
 
 local function apply_matches(matches)
-  local used = {}
-  local unused_name = tidegate.names(used)
-  for _, rule in ipairs(spec.http or {}) do used[rule.name] = true end
-  local forking = tidegate.forking(matches, {
+  local unused_name = tidegate.names_beside(spec.http)
+  spec.http = tidegate.fork(spec.http, matches, {
     entries = function(rule) return rule.backends end,
     bases = function() return nil end,
     combine = combine,
@@ -220,15 +204,11 @@ local function apply_matches(matches)
     backend = BACKEND,
     what = "http rule",
   })
-  spec.http = forking.of(spec.http)
-  forking.check()
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then tidegate.need_canary_service("ApisixRoute") end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("ApisixRoute", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { ["requestHeaderModifier beside a weight"] = "use matches" },
+})
 return obj.data

@@ -74,10 +74,5 @@ local function apply(weight)
   end
 end
 
-local weight = tidegate.weight()
-if tidegate.matches() then
-  tidegate.refuse("ServiceSplitter", "matches", "use a weight")
-elseif weight then
-  apply(weight)
-end
+tidegate.step("ServiceSplitter", { weight = apply, refuses = { matches = "use a weight" }, subset = true })
 return obj.data

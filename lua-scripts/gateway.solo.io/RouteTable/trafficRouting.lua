@@ -45,10 +45,7 @@ end
 local function check_groups()
   local group
   for _, route in ipairs(spec.routes or {}) do
-    local entries = destinations(route)
-    for _, entry in ipairs(entries or {}) do
-      if BACKEND.is_stable(entry) then return end
-    end
+    if tidegate.has_stable(destinations(route), BACKEND) then return end
     group = group or route.routeAction and route.routeAction.upstreamGroup
   end
   if group then
@@ -68,6 +65,7 @@ local function set(route, entries)
 end
 
 local function apply_weight(weight)
+  check_groups()
   local lists = {}
   for i, route in ipairs(spec.routes or {}) do
     local entries = destinations(route)
@@ -83,19 +81,21 @@ end
 
 local PATHS = { "exact", "prefix", "regex" }
 
+local LISTS = { headers = "headers", queryParams = "queryParameters" }
+
 -- Adds a condition; false when it can never hold together with the matcher's own. All of a list must hold.
-local function add_condition(matcher, field, entry, at, any_case)
-  local wanted = tidegate.condition(entry, at)
+local function add_condition(matcher, field, entry, wanted)
+  local list, any_case = LISTS[field], field == "headers"
   local added = { name = entry.name, value = wanted.regex or wanted.exact, regex = wanted.regex and true or nil }
-  for _, own in ipairs(matcher[field] or {}) do
+  for _, own in ipairs(matcher[list] or {}) do
     local same = own.name == entry.name or any_case and tidegate.same_header(own.name, entry.name)
     if same and not own.invertMatch and (own.regex or false) == (wanted.regex ~= nil) then
       if own.value == added.value then return true end
       if own.value and own.value ~= "" and not wanted.regex then return false end
     end
   end
-  matcher[field] = matcher[field] or {}
-  table.insert(matcher[field], added)
+  matcher[list] = matcher[list] or {}
+  table.insert(matcher[list], added)
   return true
 end
 
@@ -120,23 +120,16 @@ local function combine(base, match, at, route)
   elseif next(base) == nil then
     result.prefix = "/"
   end
-  for i, header in ipairs(match.headers or {}) do
-    if not add_condition(result, "headers", header, at .. ".headers[" .. i .. "]", true) then return nil end
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    local place = at .. ".queryParams[" .. i .. "]"
-    if not add_condition(result, "queryParameters", parameter, place, false) then return nil end
-  end
-  return result
+  local holds = tidegate.add_conditions(match, at, function(field, entry, wanted)
+    return add_condition(result, field, entry, wanted)
+  end)
+  return holds and result or nil
 end
 
 local function apply_matches(matches)
-  local used = {}
-  local unused_name = tidegate.names(used)
-  for _, route in ipairs(spec.routes or {}) do
-    if route.name then used[route.name] = true end
-  end
-  local forking = tidegate.forking(matches, {
+  check_groups()
+  local unused_name = tidegate.names_beside(spec.routes)
+  spec.routes = tidegate.fork(spec.routes, matches, {
     entries = destinations,
     bases = function(route) return route.matchers end,
     combine = combine,
@@ -153,19 +146,7 @@ local function apply_matches(matches)
     backend = BACKEND,
     what = "route",
   })
-  local routes = forking.of(spec.routes)
-  forking.check()
-  spec.routes = routes
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then
-  tidegate.need_canary_service("RouteTable")
-  check_groups()
-end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("RouteTable", { weight = apply_weight, matches = apply_matches })
 return obj.data

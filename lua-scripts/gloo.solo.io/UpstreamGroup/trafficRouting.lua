@@ -16,15 +16,16 @@
 --   UpstreamGroup cannot express matches; reference the RouteTable
 --   Gloo cannot express upstream N, whose name it shortens; use a kube destination
 
-local weight = tidegate.weight()
-if tidegate.matches() then
-  tidegate.refuse("UpstreamGroup", "matches", "reference the RouteTable, with the destinations in it")
-elseif weight then
-  tidegate.need_canary_service("UpstreamGroup")
+local function apply(weight)
   local modifier = tidegate.modifier()
   local lists = { { entries = obj.data.spec.destinations or {}, at = "destinations" } }
   tidegate.split_lists(lists, weight, tidegate.gloo.backend(), "destination", function(_, canaries)
     for _, entry in ipairs(canaries) do tidegate.gloo.modify(entry, modifier) end
   end)
 end
+
+tidegate.step("UpstreamGroup", {
+  weight = apply,
+  refuses = { matches = "reference the RouteTable, with the destinations in it" },
+})
 return obj.data

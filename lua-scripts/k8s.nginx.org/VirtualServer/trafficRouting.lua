@@ -160,28 +160,27 @@ local function holds_for(path, route, at)
   refuse("VirtualServer", at .. ", which is a part of route " .. route.path, "give that path a route of its own")
 end
 
-local function add_condition(conditions, field, entry, at)
-  if tidegate.condition(entry, at).regex then
+local FIELDS = { headers = "header", queryParams = "argument" }
+
+local function add_condition(conditions, field, entry, wanted, at)
+  if wanted.regex then
     refuse("VirtualServer", at .. " of type RegularExpression", "use Exact")
   end
   if string.sub(entry.value, 1, 1) == "!" then
     refuse("VirtualServer", at .. ': a value that begins with "!"', "that means any other value")
   end
-  if field == "header" and not string.match(entry.name, "^[%w-]+$") then
+  if field == "headers" and not string.match(entry.name, "^[%w-]+$") then
     refuse("VirtualServer", at .. ': the name "' .. entry.name .. '"', 'use letters, digits and "-"')
   end
-  table.insert(conditions, { [field] = entry.name, value = entry.value })
+  table.insert(conditions, { [FIELDS[field]] = entry.name, value = entry.value })
 end
 
 local function combine(base, match, at, route)
   if match.path and not holds_for(match.path, route, at .. ".path") then return nil end
   local conditions = copy(base.conditions or {})
-  for i, header in ipairs(match.headers or {}) do
-    add_condition(conditions, "header", header, at .. ".headers[" .. i .. "]")
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    add_condition(conditions, "argument", parameter, at .. ".queryParams[" .. i .. "]")
-  end
+  tidegate.add_conditions(match, at, function(field, entry, wanted, place)
+    add_condition(conditions, field, entry, wanted, place)
+  end)
   return { conditions = conditions }
 end
 
@@ -223,17 +222,9 @@ local function apply_matches(matches)
   end
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then
-  tidegate.need_canary_service("VirtualServer")
-  if modifier and not is_empty(modifier.add) then
-    refuse("VirtualServer", "requestHeaderModifier.add", "set the header")
-  end
-  if modifier and not is_empty(modifier.remove) then refuse("VirtualServer", "requestHeaderModifier.remove") end
-end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("VirtualServer", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { ["requestHeaderModifier.add"] = "set the header", ["requestHeaderModifier.remove"] = "" },
+})
 return obj.data

@@ -30,8 +30,6 @@
 
 local copy, is_empty, refuse = tidegate.copy, tidegate.is_empty, tidegate.refuse
 local DISPLAY_NAME, NAMESPACE = "kuma.io/display-name", "k8s.kuma.io/namespace"
-local TYPES = { exact = "Exact", prefix = "PathPrefix", regex = "RegularExpression" }
-local PATH = { is_path = true, segments = true }
 
 local spec = obj.data.spec
 local modifier = copy(tidegate.modifier())
@@ -82,6 +80,9 @@ local BACKEND = {
 
 -- The `to` that a rule is under.
 local target_of = {}
+for _, to in ipairs(spec.to or {}) do
+  for _, rule in ipairs(to.rules or {}) do target_of[rule] = to.targetRef end
+end
 
 -- The rule's backendRefs; for one without, what its `to` stands for, if that is ours.
 local function backends_of(rule)
@@ -99,7 +100,6 @@ local function backends_of(rule)
 end
 
 local function apply_weight(weight)
-  if modifier then refuse("MeshHTTPRoute", "requestHeaderModifier beside a weight", "use matches") end
   local lists = {}
   for _, to in ipairs(spec.to or {}) do
     for _, rule in ipairs(to.rules or {}) do
@@ -115,13 +115,6 @@ end
 
 -- ---- matches ---------------------------------------------------------------------------------------------------
 
-local function names_stable(rule)
-  for _, entry in ipairs(backends_of(rule) or {}) do
-    if BACKEND.is_stable(entry) then return true end
-  end
-  return false
-end
-
 -- A condition of a rule; `Present` and `Absent` are none on the value.
 local function own_condition(entry)
   if entry.type == "Prefix" then return { prefix = entry.value } end
@@ -129,59 +122,32 @@ local function own_condition(entry)
   return { exact = entry.value }
 end
 
--- Adds the step's conditions; false when they can never hold together with the rule's. And whether that says more.
-local function add_conditions(result, field, wanted, at, any_case)
-  local says_more = false
-  for i, entry in ipairs(wanted or {}) do
-    local place = at .. "." .. field .. "[" .. i .. "]"
-    local step, found = tidegate.condition(entry, place), nil
-    for _, other in ipairs(result[field] or {}) do
-      if other.name == entry.name or any_case and tidegate.same_header(other.name, entry.name) then found = other end
-    end
-    local name = any_case and string.lower(entry.name) or entry.name
-    local added = { type = step.regex and "RegularExpression" or "Exact", name = name, value = entry.value }
-    if not found then
-      result[field] = result[field] or {}
-      table.insert(result[field], added)
-      says_more = true
-    elseif found.type == "Absent" then
-      return false, false
-    elseif found.type == "Present" then
-      found.type, found.value, says_more = added.type, added.value, true
-    else
-      local both = tidegate.narrow(own_condition(found), step, field .. "." .. entry.name, at)
-      if both == nil then return false, false end
-      if both == step then found.type, found.value, says_more = added.type, added.value, true end
-    end
+-- Adds a condition of the step's; false when it can never hold together with the rule's. And whether that says more.
+local function add_condition(result, field, entry, step, at)
+  local any_case, found = field == "headers", nil
+  for _, other in ipairs(result[field] or {}) do
+    if other.name == entry.name or any_case and tidegate.same_header(other.name, entry.name) then found = other end
   end
-  return true, says_more
+  local name = any_case and string.lower(entry.name) or entry.name
+  local added = { type = step.regex and "RegularExpression" or "Exact", name = name, value = entry.value }
+  if not found then
+    result[field] = result[field] or {}
+    table.insert(result[field], added)
+    return true, true
+  end
+  if found.type == "Absent" then return false, false end
+  if found.type ~= "Present" then
+    local both = tidegate.narrow(own_condition(found), step, field .. "." .. entry.name, at)
+    if both ~= step then return both ~= nil, false end
+  end
+  found.type, found.value = added.type, added.value
+  return true, true
 end
 
 local rules_of_to
 
-local function search()
-  return {
-    rules = rules_of_to,
-    bases = function(rule) return rule.matches end,
-    path = function(match) return tidegate.path_condition(match.path or {}, "rules[].matches[].path") end,
-    asks_more = function(match)
-      return match.method ~= nil or not is_empty(match.headers) or not is_empty(match.queryParams)
-    end,
-    is_ours = names_stable,
-    gateway = "MeshHTTPRoute",
-    options = PATH,
-  }
-end
-
-local function replaces_prefix(rule)
-  for _, filter in ipairs(rule.default and rule.default.filters or {}) do
-    for _, field in ipairs({ "urlRewrite", "requestRedirect" }) do
-      local path = filter[field] and filter[field].path
-      if path and path.type == "ReplacePrefixMatch" then return true end
-    end
-  end
-  return false
-end
+local function has_stable(rule) return tidegate.has_stable(backends_of(rule), BACKEND) end
+local function replaces_prefix(rule) return tidegate.gateway_api.replaces_prefix(rule.default or {}) end
 
 local function combine(base, match, at, rule)
   local result, says_more = copy(base), false
@@ -190,23 +156,21 @@ local function combine(base, match, at, rule)
     -- No slash may end a prefix.
     if step.prefix and step.prefix ~= "/" then step.prefix = string.gsub(step.prefix, "/+$", "") end
     local own = base.path and tidegate.path_condition(base.path, at .. ".path")
-    local both = tidegate.narrow(own, step, "path", at, PATH)
+    local both = tidegate.path_within(own, step, rule, at,
+      tidegate.gateway_api.paths(rules_of_to, has_stable, replaces_prefix))
     if both == nil then return nil end
     if both ~= own then
-      if tidegate.path_of_another(both, own, rule, at .. ".path", search()) then return nil end
-      if replaces_prefix(rule) then
-        refuse("MeshHTTPRoute", at .. ".path beside ReplacePrefixMatch", "the part that is replaced would change")
-      end
-      local type, value = next(both)
-      result.path = { type = TYPES[type], value = value }
+      result.path = tidegate.gateway_api.path(both)
       says_more = true
     end
   end
-  local holds, by_header = add_conditions(result, "headers", match.headers, at, true)
+  local holds = tidegate.add_conditions(match, at, function(field, entry, wanted)
+    local can_hold, more = add_condition(result, field, entry, wanted, at)
+    says_more = says_more or more
+    return can_hold
+  end)
   if not holds then return nil end
-  local can_hold, by_parameter = add_conditions(result, "queryParams", match.queryParams, at, false)
-  if not can_hold then return nil end
-  if not (says_more or by_header or by_parameter) then
+  if not says_more then
     refuse("MeshHTTPRoute", "matches: a rule has them already", "give the step others")
   end
   return result
@@ -239,16 +203,9 @@ local function apply_matches(matches)
   end
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then
-  tidegate.need_canary_service("MeshHTTPRoute")
-  for _, to in ipairs(spec.to or {}) do
-    for _, rule in ipairs(to.rules or {}) do target_of[rule] = to.targetRef end
-  end
-end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("MeshHTTPRoute", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { ["requestHeaderModifier beside a weight"] = "use matches" },
+})
 return obj.data

@@ -161,17 +161,13 @@ local function combine(base, match, path)
     result.uri = tidegate.narrow(result.uri, wanted, "uri", path, options)
     if result.uri == nil then return nil end
   end
-  for i, header in ipairs(match.headers or {}) do
-    local at = path .. ".headers[" .. i .. "]"
-    local name = string.lower(header.name)
-    if IGNORED_HEADERS[name] then fail(at .. ': Istio ignores a header named "' .. header.name .. '"') end
-    if not add_condition(result, "headers", name, tidegate.condition(header, at), path, true) then return nil end
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    local wanted = tidegate.condition(parameter, path .. ".queryParams[" .. i .. "]")
-    if not add_condition(result, "queryParams", parameter.name, wanted, path, false) then return nil end
-  end
-  return result
+  local holds = tidegate.add_conditions(match, path, function(field, entry, wanted, at)
+    if field == "queryParams" then return add_condition(result, field, entry.name, wanted, path, false) end
+    local name = string.lower(entry.name)
+    if IGNORED_HEADERS[name] then fail(at .. ': Istio ignores a header named "' .. entry.name .. '"') end
+    return add_condition(result, field, name, wanted, path, true)
+  end)
+  return holds and result or nil
 end
 
 local function is_bare(rule)
@@ -181,8 +177,7 @@ local function is_bare(rule)
   return true
 end
 
-local used_names = {}
-local unused_name = tidegate.names(used_names)
+local unused_name = tidegate.names_beside(spec.http)
 
 -- A copy of the rule with these matches and this route.
 local function canary_rule(rule, matches, route)
@@ -197,9 +192,6 @@ end
 local function apply_matches(matches)
   local named, shared, rules = false, false, {}
   local crossing = tidegate.crossing(matches, combine)
-  for _, rule in ipairs(spec.http or {}) do
-    if rule.name then used_names[rule.name] = true end
-  end
   local reachable = true
   for i, rule in ipairs(spec.http or {}) do
     if reachable and not is_empty(rule.route) then
@@ -229,11 +221,5 @@ local function apply_matches(matches)
   spec.http = rules
 end
 
-local matches = tidegate.matches()
-if matches then
-  apply_matches(matches)
-else
-  local weight = tidegate.weight()
-  if weight then apply_weight(weight) end
-end
+tidegate.step("VirtualService", { weight = apply_weight, matches = apply_matches, subset = true })
 return obj.data

@@ -28,7 +28,7 @@
 --   matches[i]... of type T is not supported
 --   matches[i]: path is a regular expression in one of the rule and the step and cannot be combined
 
-local copy, is_empty, refuse = tidegate.copy, tidegate.is_empty, tidegate.refuse
+local copy, refuse = tidegate.copy, tidegate.refuse
 local BACKEND = tidegate.references({ zero = "even", lone = true })
 
 local spec = obj.data.spec
@@ -87,45 +87,40 @@ local function path_of(conditions)
   return nil
 end
 
-local function names_stable(route)
-  for _, entry in ipairs(answering(route.services)) do
-    if BACKEND.is_stable(entry) then return true end
-  end
-  return false
-end
-
-local SEARCH = {
+local PATHS_OF_ROUTES = {
   rules = spec.routes or {},
   bases = function(route) return { route.conditions or {} } end,
   path = function(conditions) return path_of(conditions) or { prefix = "/" } end,
   asks_more = function(conditions) return #conditions > 1 end,
-  is_ours = names_stable,
+  is_ours = function(route) return tidegate.has_stable(answering(route.services), BACKEND) end,
+  rewrites = function(route)
+    return route.pathRewritePolicy and not tidegate.is_empty(route.pathRewritePolicy.replacePrefix)
+  end,
+  rewrite = "replacePrefix",
   gateway = "HTTPProxy",
   options = { is_path = true },
 }
 
 local function narrow_path(conditions, path, at, route)
-  local step = tidegate.path_condition(path, at)
+  local step = tidegate.path_condition(path, at .. ".path")
   if not spec.virtualhost then
-    refuse("HTTPProxy", at .. " in an included proxy", "its paths are below those of the including one")
+    refuse("HTTPProxy", at .. ".path in an included proxy", "its paths are below those of the including one")
   end
   local own, place = path_of(conditions)
-  local both = tidegate.narrow(own, step, "path", at, SEARCH.options)
+  local both = tidegate.path_within(own, step, route, at, PATHS_OF_ROUTES)
   if both == nil then return false end
   if both == own then return true end
-  if tidegate.path_of_another(both, own, route, at, SEARCH) then return false end
-  if route.pathRewritePolicy and not is_empty(route.pathRewritePolicy.replacePrefix) then
-    refuse("HTTPProxy", at .. " beside replacePrefix", "the part that is replaced would change")
-  end
   if place then conditions[place] = both else table.insert(conditions, 1, both) end
   return true
 end
 
+local FIELDS = { headers = "header", queryParams = "queryParameter" }
+
 -- Adds a condition on a header or parameter; false when it can never hold.
-local function add_condition(conditions, field, entry, at, any_case)
-  local wanted = tidegate.condition(entry, at)
+local function add_condition(conditions, field, entry, wanted)
+  local any_case = field == "headers"
   for _, condition in ipairs(conditions) do
-    local own = condition[field]
+    local own = condition[FIELDS[field]]
     if own and (own.name == entry.name or any_case and tidegate.same_header(own.name, entry.name)) then
       -- Two exact conditions on one header are no route.
       if own.exact and wanted.exact then return own.exact == wanted.exact end
@@ -133,22 +128,17 @@ local function add_condition(conditions, field, entry, at, any_case)
     end
   end
   wanted.name = entry.name
-  table.insert(conditions, { [field] = wanted })
+  table.insert(conditions, { [FIELDS[field]] = wanted })
   return true
 end
 
 local function combine(base, match, at, route)
   local conditions = copy(base)
-  if match.path and not narrow_path(conditions, match.path, at .. ".path", route) then return nil end
-  for i, header in ipairs(match.headers or {}) do
-    if not add_condition(conditions, "header", header, at .. ".headers[" .. i .. "]", true) then return nil end
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    if not add_condition(conditions, "queryParameter", parameter, at .. ".queryParams[" .. i .. "]", false) then
-      return nil
-    end
-  end
-  return conditions
+  if match.path and not narrow_path(conditions, match.path, at, route) then return nil end
+  local holds = tidegate.add_conditions(match, at, function(field, entry, wanted)
+    return add_condition(conditions, field, entry, wanted)
+  end)
+  return holds and conditions or nil
 end
 
 -- Conditions as a text that is the same for equal ones.
@@ -163,7 +153,7 @@ end
 local function apply_matches(matches)
   local known, made = {}, {}
   for _, route in ipairs(spec.routes or {}) do known[key_of(route.conditions or {})] = true end
-  local forking = tidegate.forking(matches, {
+  spec.routes = tidegate.fork(spec.routes, matches, {
     entries = function(route) return answering(route.services) end,
     bases = function(route) return { route.conditions or {} } end,
     combine = combine,
@@ -188,19 +178,11 @@ local function apply_matches(matches)
     backend = BACKEND,
     what = "route",
   })
-  local routes = forking.of(spec.routes)
-  forking.check()
-  spec.routes = routes
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then
-  tidegate.need_canary_service("HTTPProxy")
-  if modifier and not is_empty(modifier.add) then refuse("HTTPProxy", "requestHeaderModifier.add", "set the header") end
-end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("HTTPProxy", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { ["requestHeaderModifier.add"] = "set the header" },
+})
 return obj.data

@@ -40,12 +40,8 @@ local function apply(weight)
   end
 end
 
-local weight = tidegate.weight()
-if tidegate.matches() then
-  tidegate.refuse("TrafficSplit", "matches", "use a weight, or a route of the mesh's own")
-elseif weight then
-  tidegate.need_canary_service("TrafficSplit")
-  if tidegate.modifier() then tidegate.refuse("TrafficSplit", "requestHeaderModifier") end
-  apply(weight)
-end
+tidegate.step("TrafficSplit", {
+  weight = apply,
+  refuses = { matches = "use a weight, or a route of the mesh's own", requestHeaderModifier = "" },
+})
 return obj.data

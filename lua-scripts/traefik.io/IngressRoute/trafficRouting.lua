@@ -52,14 +52,10 @@ end
 local function rule_of(match, at)
   local conditions = {}
   if match.path then conditions[1] = path_rule(match.path, at .. ".path") end
-  for _, kind in ipairs({ { "headers", "Header" }, { "queryParams", "Query" } }) do
-    local field, matcher = kind[1], kind[2]
-    for i, entry in ipairs(match[field] or {}) do
-      local wanted = tidegate.condition(entry, at .. "." .. field .. "[" .. i .. "]")
-      conditions[#conditions + 1] = call(wanted.regex and matcher .. "Regexp" or matcher, entry.name,
-        wanted.regex or wanted.exact)
-    end
-  end
+  tidegate.add_conditions(match, at, function(field, entry, wanted)
+    local matcher = (field == "headers" and "Header" or "Query") .. (wanted.regex and "Regexp" or "")
+    table.insert(conditions, call(matcher, entry.name, wanted.regex or wanted.exact))
+  end)
   return table.concat(conditions, " && "), #conditions
 end
 
@@ -83,20 +79,13 @@ local function priority_of(route)
   return given ~= 0 and given or #(route.match or "")
 end
 
-local function names_stable(route)
-  for _, entry in ipairs(route.services or {}) do
-    if BACKEND.is_stable(entry) then return true end
-  end
-  return false
-end
-
 -- The priority next above a route's.
 local function priority_above(route)
   local priority = priority_of(route) + 1
   -- 0 stands for the length of the rule.
   if priority == 0 then priority = 1 end
   for i, other in ipairs(spec.routes) do
-    if priority_of(other) == priority and not names_stable(other) then
+    if priority_of(other) == priority and not tidegate.has_stable(other.services, BACKEND) then
       tidegate.warn("routes[" .. i .. "] has priority " .. priority
         .. " as the canary's route; give priorities if both match")
     end
@@ -114,7 +103,7 @@ end
 
 local function apply_matches(matches)
   local asked = alternatives(matches)
-  local forking = tidegate.forking(matches, {
+  spec.routes = tidegate.fork(spec.routes, matches, {
     entries = function(route) return route.services end,
     bases = function() return nil end,
     combine = function(base) return base end,
@@ -132,20 +121,11 @@ local function apply_matches(matches)
     backend = BACKEND,
     what = "route",
   })
-  spec.routes = forking.of(spec.routes)
-  forking.check()
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then
-  tidegate.need_canary_service("IngressRoute")
-  if tidegate.modifier() then
-    tidegate.refuse("IngressRoute", "requestHeaderModifier", "name a Middleware in the route")
-  end
-end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("IngressRoute", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { requestHeaderModifier = "name a Middleware in the route" },
+})
 return obj.data

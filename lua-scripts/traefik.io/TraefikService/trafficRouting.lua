@@ -38,14 +38,11 @@ local function apply(weight)
   end
 end
 
-local weight = tidegate.weight()
-if tidegate.matches() then
-  tidegate.refuse("TraefikService", "matches", "reference the IngressRoute that names it")
-elseif weight then
-  tidegate.need_canary_service("TraefikService")
-  if tidegate.modifier() then
-    tidegate.refuse("TraefikService", "requestHeaderModifier", "use a Middleware of the IngressRoute")
-  end
-  apply(weight)
-end
+tidegate.step("TraefikService", {
+  weight = apply,
+  refuses = {
+    matches = "reference the IngressRoute that names it",
+    requestHeaderModifier = "use a Middleware of the IngressRoute",
+  },
+})
 return obj.data

@@ -83,7 +83,6 @@ local BACKEND = {
 }
 
 local function apply_weight(weight)
-  if modifier then refuse("RouteGroup", "requestHeaderModifier beside a weight", "use matches") end
   local lists = {}
   if not is_empty(spec.defaultBackends) then lists[1] = { entries = spec.defaultBackends } end
   for _, route in ipairs(spec.routes or {}) do
@@ -97,13 +96,6 @@ end
 local function references(route)
   if not is_empty(route.backends) then return route.backends end
   return spec.defaultBackends
-end
-
-local function names_stable(route)
-  for _, entry in ipairs(references(route) or {}) do
-    if BACKEND.is_stable(entry) then return true end
-  end
-  return false
 end
 
 -- A text in eskip.
@@ -123,52 +115,48 @@ local function path_of(route)
   return route.pathSubtree and { prefix = route.pathSubtree } or nil
 end
 
-local SEARCH = {
+local PATHS_OF_ROUTES = {
   rules = spec.routes or {},
   bases = function(route) return { route } end,
   path = function(route) return not (route.path and string.find(route.path, "[:*]")) and path_of(route) or nil end,
   asks_more = function(route)
     return route.pathRegexp ~= nil or not is_empty(route.methods) or not is_empty(route.predicates)
   end,
-  is_ours = names_stable,
+  is_ours = function(route) return tidegate.has_stable(references(route), BACKEND) end,
   gateway = "RouteGroup",
   options = PATH,
 }
 
 -- Narrows the path of a copy; false when both never hold.
 local function narrow_path(result, path, at, route)
-  local step = tidegate.path_condition(path, at)
+  local step = tidegate.path_condition(path, at .. ".path")
   if step.regex then
-    if route.pathRegexp then refuse("RouteGroup", at .. " beside pathRegexp") end
+    if route.pathRegexp then refuse("RouteGroup", at .. ".path beside pathRegexp") end
     result.pathRegexp = step.regex
     return true
   end
   if step.prefix then step.prefix = string.gsub(step.prefix, "/+$", "") end
   if step.prefix == "" then return true end
-  if route.path and string.find(route.path, "[:*]") then refuse("RouteGroup", at .. " beside wildcards") end
+  if route.path and string.find(route.path, "[:*]") then refuse("RouteGroup", at .. ".path beside wildcards") end
   local own = path_of(route)
-  local both = tidegate.narrow(own, step, "path", at, PATH)
+  local both = tidegate.path_within(own, step, route, at, PATHS_OF_ROUTES)
   if both == nil then return false end
   if both == own then return true end
-  if tidegate.path_of_another(both, own, route, at, SEARCH) then return false end
   result.path, result.pathSubtree = both.exact, both.prefix
   return true
 end
 
 local function combine(_, match, at, route)
   local result = copy(route)
-  if match.path and not narrow_path(result, match.path, at .. ".path", route) then return nil end
+  if match.path and not narrow_path(result, match.path, at, route) then return nil end
   local predicates = result.predicates or {}
-  for i, header in ipairs(match.headers or {}) do
-    local wanted = tidegate.condition(header, at .. ".headers[" .. i .. "]")
-    local predicate = wanted.regex and "HeaderRegexp" or "Header"
-    table.insert(predicates, call(predicate, header.name, wanted.regex or wanted.exact))
-  end
-  for i, parameter in ipairs(match.queryParams or {}) do
-    local wanted = tidegate.condition(parameter, at .. ".queryParams[" .. i .. "]")
-    local regex = wanted.regex or "^" .. tidegate.escape_regex(wanted.exact) .. "$"
-    table.insert(predicates, call("QueryParam", parameter.name, regex))
-  end
+  tidegate.add_conditions(match, at, function(field, entry, wanted)
+    local predicate, value = wanted.regex and "HeaderRegexp" or "Header", wanted.regex or wanted.exact
+    if field == "queryParams" then
+      predicate, value = "QueryParam", wanted.regex or "^" .. tidegate.escape_regex(wanted.exact) .. "$"
+    end
+    table.insert(predicates, call(predicate, entry.name, value))
+  end)
   result.predicates = tidegate.unique(predicates)
   if #predicates == 0 then result.predicates = nil end
   return result
@@ -188,8 +176,8 @@ end
 local function apply_matches(matches)
   -- Routes take the place of the one that stands for all paths.
   if is_empty(spec.routes) then spec.routes = { { pathSubtree = "/" } } end
-  SEARCH.rules = spec.routes
-  local forking = tidegate.forking(matches, {
+  PATHS_OF_ROUTES.rules = spec.routes
+  spec.routes = tidegate.fork(spec.routes, matches, {
     entries = references,
     bases = function() return nil end,
     combine = combine,
@@ -203,16 +191,11 @@ local function apply_matches(matches)
     backend = BACKEND,
     what = "route",
   })
-  local routes = forking.of(spec.routes)
-  forking.check()
-  spec.routes = routes
 end
 
-local matches, weight = tidegate.matches(), tidegate.weight()
-if matches or weight then tidegate.need_canary_service("RouteGroup") end
-if matches then
-  apply_matches(matches)
-elseif weight then
-  apply_weight(weight)
-end
+tidegate.step("RouteGroup", {
+  weight = apply_weight,
+  matches = apply_matches,
+  refuses = { ["requestHeaderModifier beside a weight"] = "use matches" },
+})
 return obj.data

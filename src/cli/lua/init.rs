@@ -270,18 +270,19 @@ local BACKEND = {{
   lone = true,
 }}
 
-tidegate.need_canary_service("{kind}")
-if tidegate.matches() then tidegate.refuse("{kind}", "matches", "give the step a share") end
-if tidegate.modifier() then tidegate.refuse("{kind}", "requestHeaderModifier") end
-
-local weight = tidegate.weight()
-if weight then
+local function apply(weight)
   local lists = {{}}
   local function add(entries)
     if entries then lists[#lists + 1] = {{ entries = entries }} end
   end
 {loops}  tidegate.split_lists(lists, weight, BACKEND, "list of backends")
 end
+
+tidegate.step("{kind}", {{
+  weight = apply,
+  -- What the gateway cannot express, and what to do instead.
+  refuses = {{ matches = "give the step a share", requestHeaderModifier = "" }},
+}})
 return obj.data
 "#,
         group = original.group(),
