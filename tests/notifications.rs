@@ -9,31 +9,27 @@
     clippy::disallowed_methods
 )]
 
+mod stage;
+
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
-use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::Time};
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::core::Status;
 use serde_json::{Value, json};
+use stage::{Stage, play};
 use tidegate::{
-    api::{
-        notifications::{News, Notifications, Occasion, Receiver},
-        v1beta1::Rollout,
-    },
-    cli::{
-        demo::world::{CONTROLLER, install, manifests, options},
-        rollout::approve::approval_patch,
-    },
-    controller::{self, Options},
+    api::notifications::{News, Notifications, Occasion, Receiver},
+    controller::Options,
     gather::{
         calls::{Sender, hosts::Hosts},
         desk::Answerer,
@@ -43,7 +39,7 @@ use tidegate::{
         calls::{Body, Call, Kind, Outcome, Reply},
         notifications::message::{About, taken, write},
     },
-    sim::{Cluster, Gvr},
+    sim::{AdmissionRequest, Cluster},
     telemetry::Metrics,
     yaml,
 };
@@ -109,64 +105,17 @@ impl Receivers {
     }
 }
 
-struct Stage {
-    cluster: Cluster,
-    receivers: Receivers,
-    stop: CancellationToken,
+async fn stage() -> (Stage, Receivers) {
+    let receivers = Receivers::default();
+    (Stage::new(&MANIFESTS, adjust(&receivers)).await, receivers)
 }
 
-impl Stage {
-    async fn new() -> Stage {
-        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
-        for object in manifests(&MANIFESTS).unwrap() {
-            builder = builder.object(object);
-        }
-        let cluster = builder.build().unwrap();
-        let mut stage = Stage { cluster, receivers: Receivers::default(), stop: CancellationToken::new() };
-        stage.start();
-        stage.until("healthy", |s| s["phase"] == "Healthy").await;
-        stage
+fn adjust(receivers: &Receivers) -> impl Fn(&mut Options, &CancellationToken) + 'static {
+    let caller = receivers.clone();
+    move |options, _| {
+        let caller = caller.clone();
+        options.caller = Arc::new(move |_, _| Box::new(caller.clone()));
     }
-
-    fn start(&mut self) {
-        self.stop = CancellationToken::new();
-        let caller = self.receivers.clone();
-        let options = Options { caller: Arc::new(move |_, _| Box::new(caller.clone())), ..options(&self.cluster) };
-        tokio::spawn(controller::run(self.cluster.client(CONTROLLER), options, self.stop.clone()));
-    }
-
-    async fn release(&self, version: &str) {
-        let image = format!("registry.example/shop:{version}");
-        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "shop", "image": image}]}}}});
-        let api: Api<Deployment> = Api::namespaced(self.cluster.client("user"), "default");
-        api.patch("shop", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
-    }
-
-    async fn approve(&self) {
-        let rollouts: Api<Rollout> = Api::default_namespaced(self.cluster.client("user"));
-        let patch = approval_patch(&rollouts.get("shop").await.unwrap()).unwrap();
-        rollouts.patch_status("shop", &PatchParams::default(), &Patch::<Value>::Json(patch)).await.unwrap();
-    }
-
-    fn status(&self) -> Value {
-        let rollouts = Gvr::new("rollouts.kruise.io", "v1beta1", "rollouts");
-        self.cluster.get(&rollouts, "default", "shop").map(|r| r["status"].clone()).unwrap_or_default()
-    }
-
-    async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
-        for _ in 0..6000 {
-            if is_so(&self.status()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("never {what}: {:#}", self.status());
-    }
-}
-
-fn play(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(story);
 }
 
 fn waits(status: &Value) -> bool {
@@ -176,46 +125,46 @@ fn waits(status: &Value) -> bool {
 #[test]
 fn a_release_is_one_message_in_slack() {
     play(async {
-        let stage = Stage::new().await;
-        assert!(stage.receivers.texts.lock().unwrap().is_empty(), "nothing to tell of a Rollout that is installed");
+        let (stage, receivers) = stage().await;
+        assert!(receivers.texts.lock().unwrap().is_empty(), "nothing to tell of a Rollout that is installed");
         stage.release("2").await;
         stage.until("waits, and all know it", waits).await;
         let said = |text: &str| format!("default/shop ({text}");
-        assert_eq!(*stage.receivers.channel.lock().unwrap(), [said("1/2): step 1 of 2 waits for approval")]);
+        assert_eq!(*receivers.channel.lock().unwrap(), [said("1/2): step 1 of 2 waits for approval")]);
         stage.approve().await;
         let is_known = |s: &Value| s["phase"] == "Healthy" && s["notifications"].get("news").is_none();
         stage.until("done, and all know it", is_known).await;
-        assert_eq!(*stage.receivers.channel.lock().unwrap(), [said("2/2): Rollout progressing has been completed")]);
-        let events = stage.receivers.events.lock().unwrap().clone();
+        assert_eq!(*receivers.channel.lock().unwrap(), [said("2/2): Rollout progressing has been completed")]);
+        let events = receivers.events.lock().unwrap().clone();
         assert_eq!(events, ["io.kruise.rollouts.Started.v1", "io.kruise.rollouts.Finished.v1"], "only what it wants");
         // The next release is another message.
         stage.release("3").await;
         stage.until("waits again", waits).await;
-        assert_eq!(stage.receivers.channel.lock().unwrap().len(), 2);
+        assert_eq!(receivers.channel.lock().unwrap().len(), 2);
     });
 }
 
 #[test]
 fn a_restart_tells_nothing_twice_and_forgets_nothing() {
     play(async {
-        let mut stage = Stage::new().await;
+        let (mut stage, receivers) = stage().await;
         stage.release("2").await;
         stage.until("waits, and all know it", waits).await;
-        let before = stage.receivers.texts.lock().unwrap().len();
-        stage.stop.cancel();
+        let before = receivers.texts.lock().unwrap().len();
+        stage.stop();
         tokio::time::sleep(Duration::from_secs(5)).await;
         stage.start();
         tokio::time::sleep(Duration::from_secs(300)).await;
-        assert_eq!(stage.receivers.texts.lock().unwrap().len(), before, "no flood");
+        assert_eq!(receivers.texts.lock().unwrap().len(), before, "no flood");
         // It stops before it can tell of the end.
-        *stage.receivers.is_away.lock().unwrap() = true;
+        *receivers.is_away.lock().unwrap() = true;
         stage.approve().await;
         stage.until("done", |s| s["phase"] == "Healthy").await;
-        stage.stop.cancel();
-        *stage.receivers.is_away.lock().unwrap() = false;
+        stage.stop();
+        *receivers.is_away.lock().unwrap() = false;
         stage.start();
         stage.until("all know it", |s| s["notifications"].get("news").is_none()).await;
-        let channel = stage.receivers.channel.lock().unwrap().clone();
+        let channel = receivers.channel.lock().unwrap().clone();
         assert_eq!(channel.last().unwrap(), "default/shop (2/2): Rollout progressing has been completed");
         assert_eq!(channel.len(), 1);
     });
@@ -224,14 +173,48 @@ fn a_restart_tells_nothing_twice_and_forgets_nothing() {
 #[test]
 fn nobody_who_is_away_holds_up_a_release() {
     play(async {
-        let stage = Stage::new().await;
-        *stage.receivers.is_away.lock().unwrap() = true;
+        let (stage, receivers) = stage().await;
+        *receivers.is_away.lock().unwrap() = true;
         stage.release("2").await;
         stage.until("waits", |s| s["currentStepState"] == "StepPaused").await;
         stage.approve().await;
         stage.until("done", |s| s["phase"] == "Healthy").await;
         tokio::time::sleep(Duration::from_secs(1200)).await;
         assert!(stage.status()["notifications"].get("news").is_none(), "it is given up: {:#}", stage.status());
+    });
+}
+
+/// What the API server refuses is known only after everything else was decided; people are told all the same, once.
+#[test]
+fn a_write_that_is_refused_is_told_once() {
+    play(async {
+        let is_refusing = Arc::new(AtomicBool::new(false));
+        let refuses = is_refusing.clone();
+        let policy = move |write: &AdmissionRequest<'_>| {
+            let is_opened = write.gvr.resource == "deployments"
+                && write.subresource.is_none()
+                && write.old_object.is_some_and(|old| old["spec"]["template"] == write.object["spec"]["template"]);
+            if is_opened && refuses.load(Ordering::Relaxed) {
+                let why = "admission webhook \"freeze.example.com\" denied the request: no changes today";
+                return Err(Box::new(Status::failure(why, "Forbidden").with_code(403)));
+            }
+            Ok(None)
+        };
+        let receivers = Receivers::default();
+        let stage = Stage::on(Cluster::builder().admission(policy), &MANIFESTS, adjust(&receivers)).await;
+        is_refusing.store(true, Ordering::Relaxed);
+        stage.release("2").await;
+        stage.until("refused", |_| stage.condition("Stalled")["reason"] == "WriteRefused").await;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let told = receivers.texts.lock().unwrap().clone();
+        let failed: Vec<&String> = told.iter().filter(|text| text.contains("no changes today")).collect();
+        assert_eq!(failed.len(), 1, "{told:#?}");
+        assert!(stage.status()["notifications"].get("news").is_none(), "{:#}", stage.status());
+        is_refusing.store(false, Ordering::Relaxed);
+        stage.until("goes on by itself", waits).await;
+        assert_eq!(stage.condition("Stalled"), Value::Null);
+        let last = receivers.channel.lock().unwrap().clone();
+        assert_eq!(last, ["default/shop (1/2): step 1 of 2 waits for approval"], "the release is one message");
     });
 }
 

@@ -2,6 +2,8 @@
 //! own connection to a receiver that listens.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, clippy::disallowed_methods)]
 
+mod stage;
+
 use std::{
     collections::BTreeMap,
     pin::Pin,
@@ -12,11 +14,6 @@ use std::{
 use clap::Parser;
 use http::{Request, Response};
 use include_dir::{Dir, include_dir};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-};
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_proto::tonic::{
@@ -25,17 +22,12 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, status::StatusCode},
 };
 use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::Value;
+use stage::{Stage, play};
 use tidegate::{
-    api::v1beta1::Rollout,
-    cli::{
-        demo::world::{CONTROLLER, install, manifests, options},
-        rollout::approve::approval_patch,
-        traces::TraceArgs,
-    },
-    controller::{self, Options},
+    cli::traces::TraceArgs,
+    controller::Options,
     rollout::trace,
-    sim::{Cluster, Gvr},
     telemetry::{Metrics, Traces},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,65 +82,30 @@ fn values(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     attributes.iter().map(|a| (a.key.clone(), text(a))).collect()
 }
 
-struct Stage {
-    cluster: Cluster,
+struct Traced {
+    stage: Stage,
     receiver: Receiver,
     metrics: Metrics,
-    stop: CancellationToken,
 }
 
-impl Stage {
-    async fn new() -> Stage {
-        let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
-        for object in manifests(&MANIFESTS).unwrap() {
-            builder = builder.object(object);
-        }
-        let cluster = builder.build().unwrap();
+impl Traced {
+    async fn new() -> Traced {
         let (receiver, metrics) = (Receiver::default(), Metrics::with_exemplars());
-        let mut stage = Stage { cluster, receiver, metrics, stop: CancellationToken::new() };
-        stage.start();
-        stage.until("healthy", |s| s["phase"] == "Healthy").await;
-        stage
-    }
-
-    fn start(&mut self) {
-        self.stop = CancellationToken::new();
-        let builder = SpanExporter::builder().with_http().with_http_client(self.receiver.clone());
-        let exporter = builder.with_endpoint("http://collector:4318/v1/traces").build().unwrap();
-        let (traces, sending) = Traces::start(exporter, self.metrics.clone(), self.stop.clone());
-        tokio::spawn(sending);
-        let options = Options { traces: Some(traces), metrics: self.metrics.clone(), ..options(&self.cluster) };
-        tokio::spawn(controller::run(self.cluster.client(CONTROLLER), options, self.stop.clone()));
-    }
-
-    async fn release(&self, version: &str) {
-        let image = format!("registry.example/shop:{version}");
-        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "shop", "image": image}]}}}});
-        let api: Api<Deployment> = Api::namespaced(self.cluster.client("user"), "default");
-        api.patch("shop", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
-    }
-
-    async fn approve(&self) {
-        let rollouts: Api<Rollout> = Api::default_namespaced(self.cluster.client("user"));
-        let patch = approval_patch(&rollouts.get("shop").await.unwrap()).unwrap();
-        rollouts.patch_status("shop", &PatchParams::default(), &Patch::<Value>::Json(patch)).await.unwrap();
-    }
-
-    fn status(&self) -> Value {
-        let rollouts = Gvr::new("rollouts.kruise.io", "v1beta1", "rollouts");
-        self.cluster.get(&rollouts, "default", "shop").map(|r| r["status"].clone()).unwrap_or_default()
+        let (to, counted) = (receiver.clone(), metrics.clone());
+        let adjust = move |options: &mut Options, stop: &CancellationToken| {
+            let builder = SpanExporter::builder().with_http().with_http_client(to.clone());
+            let exporter = builder.with_endpoint("http://collector:4318/v1/traces").build().unwrap();
+            let (traces, sending) = Traces::start(exporter, counted.clone(), stop.clone());
+            tokio::spawn(sending);
+            (options.traces, options.metrics) = (Some(traces), counted.clone());
+        };
+        Traced { stage: Stage::new(&MANIFESTS, adjust).await, receiver, metrics }
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
-        for _ in 0..6000 {
-            if is_so(&self.status()) {
-                // What it told is on its way.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("never {what}: {:#}", self.status());
+        self.stage.until(what, is_so).await;
+        // What it told is on its way.
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     /// Name and outcome of each span that was sent.
@@ -158,11 +115,6 @@ impl Stage {
     }
 }
 
-fn play(story: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(story);
-}
-
 fn waits(status: &Value) -> bool {
     status["currentStepState"] == "StepPaused" && status["phase"] == "Progressing"
 }
@@ -170,26 +122,26 @@ fn waits(status: &Value) -> bool {
 #[test]
 fn a_release_is_one_trace_also_across_a_restart() {
     play(async {
-        let mut stage = Stage::new().await;
-        stage.release("2").await;
-        stage.until("waits", waits).await;
-        assert!(stage.sent().is_empty(), "nothing has ended");
-        let open = stage.status()["trace"].clone();
+        let mut traced = Traced::new().await;
+        traced.stage.release("2").await;
+        traced.until("waits", waits).await;
+        assert!(traced.sent().is_empty(), "nothing has ended");
+        let open = traced.stage.status()["trace"].clone();
         let shown = format!("# {{trace_id={}}}", open["traceID"]);
-        assert!(stage.metrics.encode().contains(&shown), "{open}");
-        stage.stop.cancel();
+        assert!(traced.metrics.encode().contains(&shown), "{open}");
+        traced.stage.stop();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        stage.start();
+        traced.stage.start();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(stage.status()["trace"], open);
-        stage.approve().await;
-        stage.until("done", |s| s["phase"] == "Healthy").await;
-        assert!(stage.status().get("trace").is_none());
+        assert_eq!(traced.stage.status()["trace"], open);
+        traced.stage.approve().await;
+        traced.until("done", |s| s["phase"] == "Healthy").await;
+        assert!(traced.stage.status().get("trace").is_none());
         assert_eq!(
-            stage.sent(),
+            traced.sent(),
             ["step 1: completed", "step 2: completed", "wind up: completed", "release: completed"]
         );
-        let spans = stage.receiver.spans.lock().unwrap().clone();
+        let spans = traced.receiver.spans.lock().unwrap().clone();
         let root = spans.last().unwrap();
         assert_eq!(root.trace_id.iter().map(|b| format!("{b:02x}")).collect::<String>(), open["traceID"]);
         assert!(root.parent_span_id.is_empty() && root.status.as_ref().unwrap().code() == StatusCode::Ok);
@@ -205,34 +157,34 @@ fn a_release_is_one_trace_also_across_a_restart() {
         let first = values(&spans[0].attributes);
         let expected = [("k8s.namespace.name", "default"), ("tidegate.rollout", "shop"), ("tidegate.step", "1")];
         assert!(expected.iter().all(|(key, value)| first[*key] == *value) && !first["tidegate.revision"].is_empty());
-        assert!(stage.receiver.services.lock().unwrap().iter().all(|name| name == "tidegate"));
+        assert!(traced.receiver.services.lock().unwrap().iter().all(|name| name == "tidegate"));
         // The next release is another trace.
-        stage.release("3").await;
-        stage.until("waits", waits).await;
-        assert_ne!(stage.status()["trace"]["traceID"], open["traceID"]);
+        traced.stage.release("3").await;
+        traced.until("waits", waits).await;
+        assert_ne!(traced.stage.status()["trace"]["traceID"], open["traceID"]);
     });
 }
 
 #[test]
 fn a_receiver_that_is_away_holds_up_no_release() {
     play(async {
-        let stage = Stage::new().await;
-        *stage.receiver.is_away.lock().unwrap() = true;
-        stage.release("2").await;
-        stage.until("waits", waits).await;
-        stage.approve().await;
-        stage.until("done", |s| s["phase"] == "Healthy").await;
+        let traced = Traced::new().await;
+        *traced.receiver.is_away.lock().unwrap() = true;
+        traced.stage.release("2").await;
+        traced.until("waits", waits).await;
+        traced.stage.approve().await;
+        traced.until("done", |s| s["phase"] == "Healthy").await;
         tokio::time::sleep(Duration::from_secs(600)).await;
         let failed = "tidegate_trace_spans_total{result=\"failed\"} 4\n";
-        assert!(stage.metrics.encode().contains(failed), "{}", stage.metrics.encode());
-        *stage.receiver.is_away.lock().unwrap() = false;
-        stage.release("1").await;
-        stage.until("waits", waits).await;
+        assert!(traced.metrics.encode().contains(failed), "{}", traced.metrics.encode());
+        *traced.receiver.is_away.lock().unwrap() = false;
+        traced.stage.release("1").await;
+        traced.until("waits", waits).await;
         // What is rolled back is an error.
-        stage.release("2").await;
-        stage.until("rolled back", |s| s["phase"] == "Healthy").await;
-        assert_eq!(stage.sent(), ["step 1: rolled-back", "wind up: rolled-back", "release: rolled-back"]);
-        let spans = stage.receiver.spans.lock().unwrap().clone();
+        traced.stage.release("2").await;
+        traced.until("rolled back", |s| s["phase"] == "Healthy").await;
+        assert_eq!(traced.sent(), ["step 1: rolled-back", "wind up: rolled-back", "release: rolled-back"]);
+        let spans = traced.receiver.spans.lock().unwrap().clone();
         assert!(spans.iter().all(|span| span.status.as_ref().unwrap().code() == StatusCode::Error));
     });
 }

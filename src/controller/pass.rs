@@ -88,7 +88,7 @@ pub(super) trait Subject:
     /// What may be written on its behalf.
     fn reach(&self) -> Reach;
 
-    /// Says in a status that a write was refused.
+    /// Says in a status, and to people, that a write was refused.
     fn stall(
         status: &mut Self::Status,
         before: Option<&Self::Status>,
@@ -273,10 +273,13 @@ impl Reconciler {
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "status not stored"),
         }
+        // Only now: an answer that no status has taken in stays at hand. Also after a write that was refused: metrics go on
+        // being asked, and people are told of it.
+        if is_stored.is_ok() {
+            S::ask(self, key, asks, calls);
+        }
         result?;
         is_stored?;
-        // Only now: an answer that no status has taken in stays at hand.
-        S::ask(self, key, asks, calls);
         if !is_finished {
             // A write that changes nothing would be made for ever.
             tracing::warn!("after {MAX_ROUNDS} rounds of writes there still is something to write");

@@ -18,7 +18,7 @@ use crate::{
     },
     apply::Reach,
     gather::collect,
-    rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, plan::stall, trace},
+    rollout::{Event, Plan, Snapshot, calls::Call, is_releasing, notifications, plan::stall, trace},
     telemetry::{Standing, logs},
 };
 
@@ -51,7 +51,11 @@ impl Subject for Rollout {
         message: String,
         now: Timestamp,
     ) -> Option<Event> {
-        stall(status, before, reason, &message, now)
+        let stalled = stall(status, before, reason, &message, now);
+        if let Some(event) = &stalled {
+            notifications::note_refusal(status, before, event, now);
+        }
+        stalled
     }
 
     fn trace(&self, status: &mut RolloutStatus, now: Timestamp) -> Vec<trace::Span> {

@@ -4,7 +4,7 @@
 pub mod config;
 pub mod message;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ use crate::{
         conditions::{self, reasons, types},
         notifications::{News, NotificationsStatus, Occasion, Receiver, ReceiverStatus},
         object::digest,
-        v1beta1::Condition,
+        v1beta1::{Condition, RolloutStatus},
     },
 };
 
@@ -34,6 +34,28 @@ const TIMEOUT: i64 = 10;
 const LONGEST_PAUSE: i64 = 60;
 
 const TEMPLATE: &str = "{{ namespace }}/{{ rollout }}: {{ message }}";
+
+/// Notes for people that a write of this pass was refused, which is known only after everything was decided; the next pass
+/// tells them. The same reason again is no news.
+pub fn note_refusal(status: &mut RolloutStatus, before: Option<&RolloutStatus>, stalled: &Event, now: Timestamp) {
+    let known = before.and_then(|before| conditions::find(&before.conditions, types::STALLED));
+    // An API server that is away mends itself, and everybody would be told at once.
+    if stalled.reason == reasons::API_UNAVAILABLE || known.is_some_and(|known| known.reason == stalled.reason) {
+        return;
+    }
+    let step = status.current_step_index;
+    status.notifications.get_or_insert_default().add(Occasion::Failed, step, &stalled.message, now);
+}
+
+impl NotificationsStatus {
+    fn add(&mut self, event: Occasion, step: i32, message: &str, now: Timestamp) {
+        self.last = self.last.saturating_add(1);
+        let (number, time) = (self.last, Some(Time(second_before(now))));
+        self.news.push(News { number, event, step, message: short(message), time });
+        let surplus = self.news.len().saturating_sub(MOST_NEWS);
+        self.news.drain(..surplus);
+    }
+}
 
 impl Machine<'_> {
     /// Notes what people are to be told of this pass, takes in who knows what, and tells the rest.
@@ -57,25 +79,21 @@ impl Machine<'_> {
             return;
         }
         let mut status = self.status.notifications.take().unwrap_or_default();
+        // Who is there from the beginning is told everything.
+        let told = if status.release.is_empty() { 0 } else { status.last };
         if status.release.is_empty() || news.iter().any(|(event, ..)| *event == Occasion::Started) {
             self.begin_telling(&mut status);
         }
         status.receivers.retain(|known| receivers.iter().any(|receiver| receiver.name == known.name));
         for receiver in &receivers {
             if !status.receivers.iter().any(|known| known.name == receiver.name) {
-                let (name, told) = (receiver.name.clone(), status.last);
+                let name = receiver.name.clone();
                 status.receivers.push(ReceiverStatus { name, told, ..ReceiverStatus::default() });
             }
         }
         let step = self.status.canary_status.as_ref().map_or(0, |sub| sub.current_step_index);
         for (event, of_step, message) in news {
-            let step = of_step.unwrap_or(step);
-            status.last = status.last.saturating_add(1);
-            let (number, time) = (status.last, Some(Time(second_before(self.snap.now))));
-            status.news.push(News { number, event, step, message: short(&message), time });
-        }
-        if status.news.len() > MOST_NEWS {
-            status.news.drain(..status.news.len() - MOST_NEWS);
+            status.add(event, of_step.unwrap_or(step), &message, self.snap.now);
         }
         for receiver in &receivers {
             self.tell(receiver, &mut status);

@@ -1,17 +1,20 @@
 //! The page of `rollout describe`: everything about a Rollout, from data.
 
+mod around;
+mod checks;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, Event, Pod},
+    api::core::v1::{Event, Pod},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use owo_colors::OwoColorize as _;
 
 use super::{
     table::{self, cell, one_line},
-    view::{Release, View, step_words},
+    view::{View, step_words},
 };
 use crate::{
     api::{
@@ -22,8 +25,7 @@ use crate::{
     cli::duration,
 };
 
-/// Label that pods of kinds other than Deployment and CloneSet carry for their revision.
-const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
+pub(super) use self::around::pod_selector;
 
 /// What surrounds a Rollout, or why it could not be read.
 #[derive(Clone, Debug)]
@@ -42,9 +44,10 @@ pub fn describe(rollout: &Rollout, surroundings: &Surroundings, now: Timestamp, 
     steps(&mut page, &view, colour);
     traffic(&mut page, &view);
     revisions(&mut page, &view);
+    checks::all(&mut page, &view, now);
     conditions(&mut page, &view, now);
-    pods(&mut page, &view, &surroundings.pods, now);
-    events(&mut page, &surroundings.events, now);
+    around::pods(&mut page, &view, &surroundings.pods, now);
+    around::events(&mut page, &surroundings.events, now);
     page
 }
 
@@ -202,281 +205,5 @@ fn conditions(page: &mut String, view: &View<'_>, now: Timestamp) {
     section(page, "Conditions", &rows, "none");
 }
 
-fn revision_label(view: &View<'_>) -> &'static str {
-    match view.workload.map(|w| w.kind.as_str()) {
-        None | Some("Deployment" | "CloneSet") => keys::POD_TEMPLATE_HASH,
-        Some(_) => CONTROLLER_REVISION_HASH,
-    }
-}
-
-/// Which of the two versions a pod is of.
-fn version(release: &Release<'_>, hash: &str) -> &'static str {
-    if hash == release.pod_template_hash {
-        "canary"
-    } else if hash == release.stable_revision {
-        "stable"
-    } else {
-        "other"
-    }
-}
-
-fn pods(page: &mut String, view: &View<'_>, pods: &Result<Vec<Pod>, String>, now: Timestamp) {
-    let pods = match pods {
-        Ok(pods) => pods,
-        Err(why) => return field(page, "Pods", &format!("cannot be read: {why}")),
-    };
-    let label = revision_label(view);
-    let mut rows = vec![["NAME", "READY", "REVISION", "AGE", "RESTARTS", "STATUS"].map(str::to_owned).to_vec()];
-    let mut sorted: Vec<(String, Vec<String>)> = pods
-        .iter()
-        .map(|pod| {
-            let hash = pod.metadata.labels.as_ref().and_then(|l| l.get(label)).map(String::as_str).unwrap_or_default();
-            let version = view.release.as_ref().map_or("other", |r| version(r, hash));
-            (format!("{version} {hash}"), pod)
-        })
-        .map(|(revision, pod)| {
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let age = since(pod.metadata.creation_timestamp.as_ref(), now);
-            let (ready, restarts) = containers(pod);
-            (format!("{revision}/{name}"), vec![name, ready, revision, age, restarts, pod_status(pod)])
-        })
-        .collect();
-    sorted.sort();
-    rows.extend(sorted.into_iter().map(|(_, row)| row));
-    section(page, "Pods", &rows, "none");
-}
-
-fn containers(pod: &Pod) -> (String, String) {
-    let total = pod.spec.as_ref().map_or(0, |s| s.containers.len());
-    let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    let ready = statuses.iter().filter(|c| c.ready).count();
-    let restarts: i64 = statuses.iter().map(|c| i64::from(c.restart_count)).sum();
-    (format!("{ready}/{total}"), restarts.to_string())
-}
-
-/// The word that kubectl shows: why a container does not run, else the phase.
-fn pod_status(pod: &Pod) -> String {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return "Terminating".to_owned();
-    }
-    let Some(status) = &pod.status else { return "Unknown".to_owned() };
-    if let Some(reason) = status.reason.as_ref().filter(|r| !r.is_empty()) {
-        return reason.clone();
-    }
-    let waiting = |list: Option<&Vec<_>>| -> Option<String> {
-        list.into_iter().flatten().find_map(|c: &ContainerStatus| {
-            let state = c.state.as_ref()?;
-            let waiting = state.waiting.as_ref().and_then(|w| w.reason.clone());
-            let failed = state.terminated.as_ref().filter(|t| t.exit_code != 0);
-            waiting.or_else(|| failed.map(|t| t.reason.clone().unwrap_or_else(|| "Error".to_owned())))
-        })
-    };
-    if let Some(reason) = waiting(status.init_container_statuses.as_ref()).filter(|r| r != "PodInitializing") {
-        return format!("Init:{reason}");
-    }
-    waiting(status.container_statuses.as_ref()).or_else(|| status.phase.clone()).unwrap_or_else(|| "Unknown".to_owned())
-}
-
-fn events(page: &mut String, events: &Result<Vec<Event>, String>, now: Timestamp) {
-    let events = match events {
-        Ok(events) => events,
-        Err(why) => return field(page, "Events", &format!("cannot be read: {why}")),
-    };
-    let time = |event: &Event| {
-        let series = event.series.as_ref().and_then(|s| s.last_observed_time.as_ref()).map(|t| t.0);
-        let last = event.last_timestamp.as_ref().map(|t| t.0);
-        series
-            .or(last)
-            .or_else(|| event.event_time.as_ref().map(|t| t.0))
-            .or_else(|| event.first_timestamp.as_ref().map(|t| t.0))
-    };
-    let mut sorted: Vec<&Event> = events.iter().collect();
-    sorted.sort_by_key(|e| time(e));
-    let mut rows = vec![["TYPE", "REASON", "AGE", "FROM", "MESSAGE"].map(str::to_owned).to_vec()];
-    rows.extend(sorted.into_iter().map(|event| {
-        let mut age = time(event).map_or_else(|| "-".to_owned(), |t| duration::human(now.duration_since(t)));
-        if let Some(count) = event.series.as_ref().and_then(|s| s.count).or(event.count).filter(|c| *c > 1) {
-            age.push_str(&format!(" (x{count})"));
-        }
-        let source = event.source.as_ref().and_then(|s| s.component.clone());
-        let from = event.reporting_component.clone().filter(|c| !c.is_empty()).or(source).unwrap_or_default();
-        let text = |value: &Option<String>| cell(value.as_deref().unwrap_or_default());
-        vec![text(&event.type_), text(&event.reason), age, cell(&from), text(&event.message)]
-    }));
-    section(page, "Events", &rows, "none");
-}
-
-/// Selects the pods of both revisions; nothing while no revision is known.
-pub(super) fn pod_selector(view: &View<'_>) -> Option<String> {
-    let release = view.release?;
-    let mut hashes = vec![release.stable_revision, release.pod_template_hash];
-    hashes.retain(|h| !h.is_empty());
-    hashes.dedup();
-    if hashes.is_empty() {
-        return None;
-    }
-    Some(format!("{} in ({})", revision_label(view), hashes.join(",")))
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::{super::view::fixtures::*, *};
-
-    fn now() -> Timestamp {
-        "2026-11-22T05:15:00Z".parse().unwrap()
-    }
-
-    fn pod(name: &str, hash: &str, patch: &Value) -> Pod {
-        let pod = json!({
-            "metadata": {"name": name, "labels": {"pod-template-hash": hash}, "creationTimestamp": "2026-11-22T05:11:00Z"},
-            "spec": {"containers": [{"name": "a"}, {"name": "b"}]},
-            "status": {"phase": "Running", "containerStatuses": [
-                {"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 1},
-                {"name": "b", "image": "", "imageID": "", "ready": true, "restartCount": 2}]}
-        });
-        serde_json::from_value(with(pod, patch)).unwrap()
-    }
-
-    fn event(reason: &str, minute: u8, patch: &Value) -> Event {
-        let event = json!({
-            "metadata": {"name": reason}, "involvedObject": {}, "type": "Normal", "reason": reason,
-            "message": format!("{reason} happened"), "lastTimestamp": format!("2026-11-22T05:{minute:02}:00Z"),
-            "reportingComponent": "tidegate"
-        });
-        serde_json::from_value(with(event, patch)).unwrap()
-    }
-
-    fn nothing() -> Surroundings {
-        Surroundings { pods: Ok(Vec::new()), events: Ok(Vec::new()) }
-    }
-
-    #[test]
-    fn the_page_of_a_release_that_waits() {
-        let surroundings = Surroundings {
-            pods: Ok(vec![
-                pod("web-b", "stable1", &json!({})),
-                pod("web-a", "stable1", &json!({"metadata": {"deletionTimestamp": "2026-11-22T05:14:00Z"}})),
-                pod(
-                    "web-c",
-                    "canary1",
-                    &json!({"status": {"containerStatuses": [
-                    {"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 7,
-                     "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}}),
-                ),
-            ]),
-            events: Ok(vec![
-                event("StepPaused", 14, &json!({})),
-                event("StepStarted", 10, &json!({"type": "Warning", "count": 3})),
-            ]),
-        };
-        let page = describe(&typed(&at(2, "StepPaused")), &surroundings, now(), false);
-        assert_eq!(
-            page,
-            "\
-Name:         rollouts-demo
-Namespace:    shop
-Age:          15m
-Status:       Progressing
-Message:      Rollout is in step(2/2)
-Workload:     Deployment/nginx-deployment (apps/v1)
-Strategy:     Canary
-Step:         2/2 StepPaused
-Steps:
-  ✓ 1  20% of requests, then approval
-  → 2  1 pod, requests with header version=canary, then approval  (StepPaused)
-Traffic:
-  Canary share: match
-  Service/nginx-service (no canary Service)
-  VirtualService/nginx-vs (networking.istio.io/v1alpha3)
-  DestinationRule/nginx-dr (networking.istio.io/v1beta1)
-Stable:       stable1
-Canary:       rev2 (pods: canary1)
-Canary pods:  1 of 1 ready
-Conditions:
-  TYPE          STATUS   REASON      SINCE   MESSAGE
-  Progressing   True     InRolling   5m      Rollout is in Progressing
-Pods:
-  NAME    READY   REVISION         AGE   RESTARTS   STATUS
-  web-c   0/2     canary canary1   4m    7          CrashLoopBackOff
-  web-a   2/2     stable stable1   4m    3          Terminating
-  web-b   2/2     stable stable1   4m    3          Running
-Events:
-  TYPE      REASON        AGE       FROM       MESSAGE
-  Warning   StepStarted   5m (x3)   tidegate   StepStarted happened
-  Normal    StepPaused    60s       tidegate   StepPaused happened
-"
-        );
-    }
-
-    #[test]
-    fn the_current_step_is_green_on_a_terminal() {
-        let page = describe(&typed(&at(1, "StepPaused")), &nothing(), now(), true);
-        let green: Vec<_> = page.lines().filter(|l| l.contains("\u{1b}[32m")).collect();
-        assert_eq!(green, ["  \u{1b}[32m→ 1  20% of requests, then approval  (StepPaused)\u{1b}[39m"]);
-    }
-
-    #[test]
-    fn a_page_with_nothing_known_says_so() {
-        let empty = json!({"apiVersion": "rollouts.kruise.io/v1beta1", "kind": "Rollout",
-                           "metadata": {"name": "new", "namespace": "shop"}});
-        let refused = Surroundings { pods: Err("pods is forbidden".into()), events: Err("events is forbidden".into()) };
-        assert_eq!(
-            describe(&typed(&empty), &refused, now(), false),
-            "\
-Name:         new
-Namespace:    shop
-Age:          -
-Status:       not seen by the controller yet
-Message:      -
-Workload:     none: set spec.workloadRef
-Strategy:     Canary
-Steps:        none: the strategy needs at least one
-Traffic:      not routed: requests follow the number of pods
-Release:      none yet
-Conditions:   none
-Pods:         cannot be read: pods is forbidden
-Events:       cannot be read: events is forbidden
-"
-        );
-    }
-
-    #[test]
-    fn blue_green_with_a_route_and_a_healthy_end() {
-        let healthy = with(
-            blue_green(2, "Completed"),
-            &json!({"status": {"phase": "Healthy", "blueGreenStatus": {"finalisingStep": "END", "observedRolloutID": "r-7"}}}),
-        );
-        let page = describe(&typed(&healthy), &nothing(), now(), true);
-        for line in [
-            "Strategy:     BlueGreen",
-            "Step:         -/2",
-            "  ✓ 1  100% of pods, 50% of requests, then approval",
-            "  ✓ 2  100% of pods, 100% of requests, then 60 s",
-            "  Service/web (canary: web-canary)",
-            "  HTTPRoute/web-route",
-            "Release:      r-7",
-            "Canary:       u (pods: h)",
-            "Canary pods:  2 of 3 ready",
-            "Finalising:   END",
-            "Pods:         none",
-        ] {
-            assert!(page.lines().any(|l| l == line), "{line}\n{page}");
-        }
-    }
-
-    #[test]
-    fn pods_are_selected_by_the_label_of_their_kind() {
-        let deployment = typed(&at(1, "StepPaused"));
-        assert_eq!(pod_selector(&View::of(&deployment)).unwrap(), "pod-template-hash in (stable1,canary1)");
-        let set = with(
-            at(1, "StepPaused"),
-            &json!({"spec": {"objectRef": {"workloadRef": {"kind": "StatefulSet"}}},
-                       "status": {"canaryStatus": {"podTemplateHash": ""}}}),
-        );
-        assert_eq!(pod_selector(&View::of(&typed(&set))).unwrap(), "controller-revision-hash in (stable1)");
-        let fresh = with(at(1, ""), &json!({"status": null}));
-        assert_eq!(pod_selector(&View::of(&typed(&fresh))), None);
-    }
-}
+mod tests;

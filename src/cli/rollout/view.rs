@@ -1,14 +1,15 @@
 //! A Rollout as a person sees it: both strategies and both API versions in one form, however little is there.
 
-use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
+mod words;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+pub use self::words::{step_share, step_words};
 use crate::api::{
     analysis::{AnalysisPhase, AnalysisStatus},
     conditions::{self, StepState, phases, reasons, types},
     keys,
-    v1beta1::{
-        Condition, HttpRouteMatch, NetworkRef, Rollout, RolloutStatus, Step, TrafficRoutingRef, Word, WorkloadRef,
-    },
+    v1beta1::{Condition, GateStatus, NetworkRef, Rollout, RolloutStatus, Step, TrafficRoutingRef, Word, WorkloadRef},
 };
 
 /// Where a release stands, from `canaryStatus` or `blueGreenStatus`.
@@ -44,6 +45,10 @@ pub struct Release<'a> {
     pub words: &'a [Word],
     /// The metrics of the current step are not judged yet.
     pub is_measured: bool,
+    /// What the metrics said.
+    pub analysis: Option<&'a AnalysisStatus>,
+    /// The gates of a step that is in place.
+    pub gates: &'a [GateStatus],
 }
 
 /// A Rollout as a person sees it.
@@ -198,6 +203,8 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         since: s.last_update_time.as_ref(),
         words: &s.words,
         is_measured: is_measured(s.analysis.as_ref(), s.current_step_index),
+        analysis: s.analysis.as_ref(),
+        gates: &s.gates,
     });
     let blue_green = status.blue_green_status.as_ref().map(|s| Release {
         field: "blueGreenStatus",
@@ -215,20 +222,10 @@ fn release(status: &RolloutStatus, prefers_blue_green: bool) -> Option<Release<'
         since: s.last_update_time.as_ref(),
         words: &s.words,
         is_measured: is_measured(s.analysis.as_ref(), s.current_step_index),
+        analysis: s.analysis.as_ref(),
+        gates: &s.gates,
     });
     if prefers_blue_green { blue_green.or(canary) } else { canary.or(blue_green) }
-}
-
-/// What a step asks of the gateways: `20%`, `match` (these requests and no others), or `0%`.
-pub fn step_share(step: &Step) -> String {
-    if !step.matches.is_empty() {
-        return "match".to_owned();
-    }
-    match (&step.traffic, step.weight) {
-        (Some(traffic), _) => traffic.clone(),
-        (None, Some(weight)) => format!("{weight}%"),
-        (None, None) => "0%".to_owned(),
-    }
 }
 
 fn is_measured(analysis: Option<&AnalysisStatus>, step: i32) -> bool {
@@ -236,210 +233,7 @@ fn is_measured(analysis: Option<&AnalysisStatus>, step: i32) -> bool {
     run.is_some_and(|run| run.step_index == step && run.phase == AnalysisPhase::Running)
 }
 
-/// A step in words: pods, requests, and what it waits for.
-pub fn step_words(step: &Step) -> String {
-    let mut words = Vec::new();
-    match &step.replicas {
-        Some(IntOrString::Int(1)) => words.push("1 pod".to_owned()),
-        Some(IntOrString::Int(pods)) => words.push(format!("{pods} pods")),
-        Some(IntOrString::String(percent)) => words.push(format!("{percent} of pods")),
-        None => {}
-    }
-    if step.matches.is_empty() {
-        if step.traffic.is_some() || step.weight.is_some() {
-            words.push(format!("{} of requests", step_share(step)));
-        }
-    } else {
-        let matches: Vec<String> = step.matches.iter().map(match_words).collect();
-        words.push(format!("requests with {}", matches.join(" or ")));
-    }
-    words.push(match step.pause.as_ref().and_then(|p| p.duration) {
-        None => "then approval".to_owned(),
-        Some(0) => "then on".to_owned(),
-        Some(seconds) => format!("then {seconds} s"),
-    });
-    words.join(", ")
-}
-
-fn match_words(entry: &HttpRouteMatch) -> String {
-    let equals = |kind: &crate::api::v1beta1::ValueMatchType| match kind {
-        crate::api::v1beta1::ValueMatchType::Exact => "=",
-        crate::api::v1beta1::ValueMatchType::RegularExpression => "~",
-    };
-    let mut parts = Vec::new();
-    if let Some(path) = &entry.path {
-        parts.push(format!("path {} ({:?})", path.value, path.r#type));
-    }
-    parts.extend(entry.headers.iter().map(|h| format!("header {}{}{}", h.name, equals(&h.r#type), h.value)));
-    parts.extend(entry.query_params.iter().map(|q| format!("query {}{}{}", q.name, equals(&q.r#type), q.value)));
-    if parts.is_empty() { "anything".to_owned() } else { parts.join(" and ") }
-}
-
 #[cfg(test)]
-pub(super) mod fixtures {
-    use serde_json::{Value, json};
-
-    use crate::api::v1beta1::Rollout;
-
-    /// The story's Rollout, v1alpha1-shaped, at a step of its release.
-    pub fn at(step: i32, state: &str) -> Value {
-        json!({
-            "apiVersion": "rollouts.kruise.io/v1beta1",
-            "kind": "Rollout",
-            "metadata": {
-                "name": "rollouts-demo", "namespace": "shop", "uid": "u-1", "generation": 1, "resourceVersion": "7",
-                "creationTimestamp": "2026-11-22T05:00:00Z",
-                "annotations": {"rollouts.kruise.io/rolling-style": "canary"}
-            },
-            "spec": {
-                "disabled": false,
-                "objectRef": {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "nginx-deployment"}},
-                "strategy": {"canary": {
-                    "steps": [
-                        {"weight": 20},
-                        {"replicas": 1, "matches": [{"headers": [{"type": "Exact", "name": "version", "value": "canary"}]}]}
-                    ],
-                    "trafficRoutings": [{
-                        "service": "nginx-service",
-                        "createCanaryService": false,
-                        "networkRefs": [
-                            {"apiVersion": "networking.istio.io/v1alpha3", "kind": "VirtualService", "name": "nginx-vs"},
-                            {"apiVersion": "networking.istio.io/v1beta1", "kind": "DestinationRule", "name": "nginx-dr"}
-                        ]
-                    }],
-                    "patchPodTemplateMetadata": {"labels": {"version": "canary"}}
-                }}
-            },
-            "status": {
-                "phase": "Progressing",
-                "message": format!("Rollout is in step({step}/2)"),
-                "observedGeneration": 1,
-                "currentStepIndex": step,
-                "currentStepState": state,
-                "conditions": [{"type": "Progressing", "status": "True", "reason": "InRolling",
-                    "message": "Rollout is in Progressing", "lastTransitionTime": "2026-11-22T05:10:00Z"}],
-                "canaryStatus": {
-                    "stableRevision": "stable1", "podTemplateHash": "canary1", "canaryRevision": "rev2",
-                    "canaryReplicas": 1, "canaryReadyReplicas": 1,
-                    "currentStepIndex": step, "nextStepIndex": if step < 2 { step + 1 } else { -1 },
-                    "currentStepState": state, "finalisingStep": "",
-                    "lastUpdateTime": "2026-11-22T05:12:00Z"
-                }
-            }
-        })
-    }
-
-    /// The same with a merge patch applied.
-    pub fn with(mut value: Value, patch: &Value) -> Value {
-        json_patch::merge(&mut value, patch);
-        value
-    }
-
-    /// Read as the commands read it.
-    pub fn typed(value: &Value) -> Rollout {
-        super::super::resources::typed(&serde_json::from_value(value.clone()).unwrap()).unwrap()
-    }
-
-    /// A Rollout whose only release is in blue-green style.
-    pub fn blue_green(step: i32, state: &str) -> Value {
-        with(
-            at(step, state),
-            &json!({
-                "spec": {"objectRef": null, "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-                         "strategy": {"canary": null, "blueGreen": {"steps": [{"replicas": "100%", "traffic": "50%"}, {"replicas": "100%", "traffic": "100%", "pause": {"duration": 60}}],
-                                      "trafficRoutings": [{"service": "web", "gateway": {"httpRouteName": "web-route"}}]}}},
-                "status": {"canaryStatus": null, "blueGreenStatus": {
-                    "stableRevision": "s", "podTemplateHash": "h", "updatedRevision": "u", "updatedReplicas": 3, "updatedReadyReplicas": 2,
-                    "currentStepIndex": step, "nextStepIndex": 2, "currentStepState": state, "finalisingStep": ""}}
-            }),
-        )
-    }
-}
-
+pub(super) mod fixtures;
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::{fixtures::*, *};
-
-    #[test]
-    fn the_share_in_force_is_that_of_the_last_routed_step() {
-        for (step, state, share) in [
-            (1, "BeforeStepUpgrade", "0%"),
-            (1, "StepTrafficRouting", "0%"),
-            (1, "StepMetricsAnalysis", "20%"),
-            (1, "StepPaused", "20%"),
-            (1, "StepReady", "20%"),
-            (2, "StepUpgrade", "20%"),
-            (2, "StepPaused", "match"),
-            (2, "Completed", ""),
-            (9, "StepPaused", "0%"),
-            (1, "WhoKnows", ""),
-        ] {
-            assert_eq!(View::of(&typed(&at(step, state))).share(), share, "{step} {state}");
-        }
-        let healthy = with(at(1, "StepPaused"), &json!({"status": {"phase": "Healthy"}}));
-        assert_eq!(View::of(&typed(&healthy)).share(), "");
-        let unrouted = with(at(1, "StepPaused"), &json!({"spec": {"strategy": {"canary": {"trafficRoutings": null}}}}));
-        assert_eq!(View::of(&typed(&unrouted)).share(), "");
-    }
-
-    #[test]
-    fn styles_follow_both_spellings() {
-        let style = |value: &serde_json::Value| View::of(&typed(value)).style;
-        let base = at(1, "StepPaused");
-        assert_eq!(style(&base), "Canary");
-        let annotated = with(
-            base.clone(),
-            &json!({"metadata": {"annotations": {"rollouts.kruise.io/rolling-style": "Partition"}}}),
-        );
-        assert_eq!(style(&annotated), "Partition");
-        let explicit =
-            with(annotated, &json!({"spec": {"strategy": {"canary": {"enableExtraWorkloadForCanary": true}}}}));
-        assert_eq!(style(&explicit), "Canary");
-        let beta = with(
-            base,
-            &json!({"metadata": {"annotations": null}, "spec": {"objectRef": null,
-            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}),
-        );
-        assert_eq!(style(&beta), "Partition");
-        assert_eq!(style(&blue_green(1, "StepPaused")), "BlueGreen");
-    }
-
-    #[test]
-    fn steps_in_words() {
-        let words = |step: serde_json::Value| step_words(&serde_json::from_value(step).unwrap());
-        assert_eq!(words(json!({"weight": 20})), "20% of requests, then approval");
-        assert_eq!(
-            words(json!({"replicas": "50%", "traffic": "5%", "pause": {"duration": 60}})),
-            "50% of pods, 5% of requests, then 60 s"
-        );
-        assert_eq!(words(json!({"replicas": 1, "pause": {"duration": 0}})), "1 pod, then on");
-        assert_eq!(
-            words(json!({"replicas": 2, "matches": [
-                {"path": {"value": "/api"}, "headers": [{"name": "a", "value": "b"}]},
-                {"queryParams": [{"type": "RegularExpression", "name": "c", "value": "d.*"}]}, {}]})),
-            "2 pods, requests with path /api (PathPrefix) and header a=b or query c~d.* or anything, then approval"
-        );
-    }
-
-    #[test]
-    fn a_release_that_is_taken_back_waits_for_nobody_and_shares_nothing() {
-        let value = with(
-            at(1, "StepPaused"),
-            &json!({"status": {"conditions": [{"type": "Progressing", "status": "True", "reason": "Cancelling", "message": ""}]}}),
-        );
-        let rollout = typed(&value);
-        let view = View::of(&rollout);
-        assert!(view.is_cancelling() && !view.is_paused() && !view.needs_approval());
-        assert_eq!(view.share(), "");
-    }
-
-    #[test]
-    fn only_a_pause_without_time_needs_a_person() {
-        assert!(View::of(&typed(&at(1, "StepPaused"))).needs_approval());
-        assert!(!View::of(&typed(&at(1, "StepReady"))).needs_approval());
-        assert!(View::of(&typed(&blue_green(1, "StepPaused"))).needs_approval());
-        assert!(!View::of(&typed(&blue_green(2, "StepPaused"))).needs_approval());
-    }
-}
+mod tests;
