@@ -29,6 +29,7 @@ use crate::{
         object::{self, ObjectRef, text},
     },
     rollout::release,
+    traffic::ingress,
     workload::canary::canary_label,
 };
 
@@ -270,6 +271,16 @@ pub async fn find(client: &Client, namespace: &str, name: &str) -> anyhow::Resul
     if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) {
         found.canary_service = one(&ObjectRef::new("v1", "Service", namespace, &traffic.names.canary_service)).await?;
     }
+    for network in scope.traffic.iter().flat_map(|t| &t.networks).filter(|n| n.kind == "HTTPRoute") {
+        let route = one(&ObjectRef::new(&network.api_version, &network.kind, namespace, &network.name)).await?;
+        found.routes.extend(route);
+    }
+    if let Some(stable) = scope.traffic.as_ref().and_then(|t| t.ingress.as_ref()) {
+        let canary = ingress::canary_name(&stable.name);
+        let canary = one(&ObjectRef::new(ingress::API_VERSION, ingress::KIND, namespace, &canary)).await?;
+        let owner = typed.metadata.uid.as_deref().filter(|uid| !uid.is_empty());
+        found.canary_ingress = canary.filter(|canary| owner.is_some() && object::controller_uid(canary) == owner);
+    }
     found.autoscalers = many("autoscaling/v2", "HorizontalPodAutoscaler", "").await?;
     let release = one(&batch_release_of(namespace, name)).await?;
     found.batch_release = release.filter(|r| !object::is_deleting(r) || !object::finalizers(r).is_empty());
@@ -296,14 +307,16 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_original_can_finish_is_refused() {
+    fn what_cannot_be_read_is_refused() {
         let workload = json!({"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "metadata": {"name": "web", "namespace": "shop",
-            "annotations": {plan::CONTROL_INFO: "{}"}}, "spec": {"replicas": 2, "template": {}}});
+            "annotations": {plan::CONTROL_INFO: "{}", "rollouts.kruise.io/original-deployment-strategy": "{"}},
+            "spec": {"replicas": 2, "minReadySeconds": 2147483646, "template": {}}});
         let reference = json!({"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "name": "web"});
         let rollout = json!({"metadata": {"name": "web", "namespace": "shop"},
             "spec": {"workloadRef": reference, "strategy": {"blueGreen": {"steps": [{"replicas": "100%"}]}}}});
         let found = Found { rollout, workload: Some(Arc::new(workload)), ..Found::default() };
-        assert!(plan(&found).is_err(), "{:?}", plan(&found));
+        let error = plan(&found).unwrap_err().to_string();
+        assert!(error.contains("original-deployment-strategy of CloneSet web cannot be read"), "{error}");
         let nothing = Found { rollout: json!({"spec": {}}), ..Found::default() };
         assert!(plan(&nothing).is_err());
     }

@@ -8,6 +8,7 @@
 
 mod canary;
 mod fields;
+mod routes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -67,6 +68,10 @@ pub struct Found {
     pub canary_service: Option<Value>,
     /// HorizontalPodAutoscalers of the namespace.
     pub autoscalers: Vec<Value>,
+    /// HTTPRoutes that the Rollout names.
+    pub routes: Vec<Value>,
+    /// The Ingress that the original has made beside the one that the Rollout names.
+    pub canary_ingress: Option<Value>,
     /// The BatchRelease of the Rollout's name.
     pub batch_release: Option<Value>,
 }
@@ -145,18 +150,26 @@ pub fn plan(found: &Found) -> Result<Vec<Step>, Refused> {
         release::scope(&rollout).or_else(|_| release::bare_scope(&rollout)).map_err(|e| Refused(e.to_string()))?;
     let release = release::release(&rollout).ok();
     let mut steps = Vec::new();
+    let status = found.rollout.get("status").unwrap_or(&Value::Null);
+    if let Some(traffic) = scope.traffic.as_ref().filter(|_| is_releasing(status)) {
+        steps = routes::routes(found, &traffic.names);
+    }
     if let Some(object) = &found.workload {
         let around = Surroundings { revisions: &found.revisions, ..Surroundings::default() };
         let workload = (scope.kind.read)(scope.kind, object, &around);
         let adoption =
             Adoption { found, rollout: &rollout, scope: &scope, release: release.as_ref(), workload: &workload };
-        steps = adoption.steps()?;
+        steps.extend(adoption.steps()?);
         if matches!(steps.last(), Some(Step { deed: Deed::Await { .. }, .. })) {
             return Ok(steps);
         }
     }
     steps.extend(found.batch_release.iter().flat_map(batch_release));
     Ok(steps)
+}
+
+fn is_releasing(status: &Value) -> bool {
+    [phases::PROGRESSING, phases::DISABLING, phases::TERMINATING].contains(&text(status, &["phase"]))
 }
 
 /// The finalizer goes first: nobody is left who would take it away.
@@ -197,12 +210,6 @@ impl Adoption<'_> {
             return Ok(steps);
         }
         let is_deployment = self.scope.kind.group == "apps" && self.scope.kind.kind == "Deployment";
-        if self.scope.style == Style::BlueGreen && !is_deployment {
-            return Err(Refused(format!(
-                "a blue-green release of a {} goes on only with OpenKruise Rollouts: finish it or roll it back there first",
-                self.scope.kind.kind
-            )));
-        }
         let mut steps = Vec::new();
         let mut canary_hash = None;
         if is_deployment && self.scope.style == Style::Canary {
@@ -217,7 +224,7 @@ impl Adoption<'_> {
         }
         steps.extend(self.status(canary_hash.as_deref())?);
         steps.extend(self.old_canaries());
-        let (operations, why) = if is_deployment { self.deployment()? } else { self.by_field() };
+        let (operations, why) = if is_deployment { self.deployment()? } else { self.by_field()? };
         steps.push(patch(object, false, operations, why));
         steps.extend(self.autoscalers());
         Ok(steps)
@@ -232,8 +239,7 @@ impl Adoption<'_> {
     /// The status in Tidegate's words: names of versions, and the step that waits for an approval.
     fn status(&self, canary_hash: Option<&str>) -> Result<Option<Step>, Refused> {
         let status = self.found.rollout.get("status").unwrap_or(&Value::Null);
-        let releasing = [phases::PROGRESSING, phases::DISABLING, phases::TERMINATING];
-        let Some((field, sub)) = self.sub().filter(|_| releasing.contains(&text(status, &["phase"]))) else {
+        let Some((field, sub)) = self.sub().filter(|_| is_releasing(status)) else {
             return Ok(None);
         };
         let Some(release) = self.release else { return Ok(None) };

@@ -144,7 +144,11 @@ pub(crate) fn track(kind: &Kind, caller: &Caller, old: Option<&Value>, new: &mut
     if difference.changed.is_empty() && difference.removed.is_empty() {
         return;
     }
-    let mut managers = old.map(read).unwrap_or_default();
+    // A patch may have handed fields over to another manager.
+    let mut managers = match read(new) {
+        managers if managers.is_empty() => old.map(read).unwrap_or_default(),
+        managers => managers,
+    };
     // A Scale has owners only if its replicas had one: the server does not begin to track what it did not track.
     if caller.subresource == Some("scale")
         && managers.iter().all(|m| m.set.intersection(&difference.changed).is_empty())

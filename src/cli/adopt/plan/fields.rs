@@ -9,7 +9,7 @@ use crate::{
         keys::{self, InProgressing, Opening, OriginalFields},
         object::{self, at, int, text},
     },
-    workload::hold::{By, HELD_DEADLINE, HELD_READY},
+    workload::hold::{By, HELD_DEADLINE, HELD_READY, field::BOUNDS},
 };
 
 impl Adoption<'_> {
@@ -17,31 +17,20 @@ impl Adoption<'_> {
     /// and canary style.
     pub(super) fn deployment(&self) -> Result<(Vec<Value>, String), Refused> {
         let object = self.workload.object();
-        let parsed = |key: &str| -> Result<Option<Value>, Refused> {
-            let Some(annotation) = object::annotation(object, key).filter(|a| !a.is_empty()) else { return Ok(None) };
-            let wrong = |e| Refused(format!("annotation {key} of {} cannot be read: {e}", self.workload.title()));
-            serde_json::from_str(annotation).map(Some).map_err(wrong)
-        };
         let spec = |field: &str| at(object, &["spec", field]);
         let is_paused = spec("paused") == Some(&Value::Bool(true));
         let mut operations = self.drop_left();
         let mut set = |field: &str, value: Value| {
             operations.push(json!({"op": "add", "path": format!("/spec/{field}"), "value": value}));
         };
-        let number = |of: &Value, key: &str| int(of, &[key]);
-        if let Some(original) = parsed(BLUE_GREEN)? {
+        if let Some(original) = self.parsed(BLUE_GREEN)? {
             let opening = Opening {
                 max_surge: bound(object, "maxSurge"),
                 max_unavailable: bound(object, "maxUnavailable"),
                 partition: None,
             };
-            let rolling =
-                json!({"maxSurge": original.get("maxSurge"), "maxUnavailable": original.get("maxUnavailable")});
-            let original = OriginalFields {
-                strategy: json!({"type": "RollingUpdate", "rollingUpdate": object::without_nulls(&rolling)}),
-                min_ready_seconds: number(&original, "minReadySeconds").filter(|s| *s > 0),
-                progress_deadline_seconds: number(&original, "progressDeadlineSeconds"),
-            };
+            let strategy = json!({"type": "RollingUpdate", "rollingUpdate": bounds(&original)});
+            let original = originals(&original, strategy);
             let (open, was) = if is_paused { (None, Some(opening)) } else { (Some(opening), None) };
             let mark = InProgressing { open, was, original: Some(original), ..self.mark() };
             operations.push(self.workload.set_mark(&mark));
@@ -50,7 +39,8 @@ impl Adoption<'_> {
                 "it stays as far open as it is; its own values go into Tidegate's mark".to_owned(),
             ));
         }
-        let Some(strategy) = parsed(STRATEGY)?.filter(|_| text(object, &["spec", "strategy", "type"]) == "Recreate")
+        let Some(strategy) =
+            self.parsed(STRATEGY)?.filter(|_| text(object, &["spec", "strategy", "type"]) == "Recreate")
         else {
             operations.push(self.workload.set_mark(&self.mark()));
             return Ok((operations, "it stays paused, by Tidegate's mark".to_owned()));
@@ -79,8 +69,15 @@ impl Adoption<'_> {
         Ok((operations, "it stays where it is, with its own strategy instead of Recreate".to_owned()))
     }
 
-    /// Kinds that are held by one field keep its value.
-    pub(super) fn by_field(&self) -> (Vec<Value>, String) {
+    /// An annotation of the original's.
+    fn parsed(&self, key: &str) -> Result<Option<Value>, Refused> {
+        let annotation = object::annotation(self.workload.object(), key).filter(|a| !a.is_empty());
+        let wrong = |e| Refused(format!("annotation {key} of {} cannot be read: {e}", self.workload.title()));
+        annotation.map(|text| serde_json::from_str(text).map_err(wrong)).transpose()
+    }
+
+    /// Kinds that are held by one field keep its value, and a CloneSet in blue-green style the bounds beside it.
+    pub(super) fn by_field(&self) -> Result<(Vec<Value>, String), Refused> {
         let object = self.workload.object();
         let mut operations = self.drop_left();
         let rule = self
@@ -97,6 +94,17 @@ impl Adoption<'_> {
                 let partition = serde_json::from_value(value.clone()).ok();
                 mark.open = Some(Opening { partition, ..Opening::default() });
             }
+            if let Some(original) = self.parsed(BLUE_GREEN)?.filter(|_| field.keeps_both(object)) {
+                let [max_surge, max_unavailable] = BOUNDS.map(|bound| {
+                    field.value_beside(object, bound).and_then(|v| serde_json::from_value(v.clone()).ok())
+                });
+                let partition = field.value(object).and_then(|v| serde_json::from_value(v.clone()).ok());
+                let opening = Opening { max_surge, max_unavailable, partition };
+                mark.original = Some(originals(&original, bounds(&original)));
+                // Shut, it has been opened by nobody yet.
+                (mark.open, mark.was) =
+                    if field.is_shut(object) { (None, Some(opening)) } else { (Some(opening), None) };
+            }
             // The original remembers no partition, and takes it away at the end.
             if is_count && object::annotation(object, field.remembers).is_none() {
                 remembers = Some(
@@ -106,8 +114,25 @@ impl Adoption<'_> {
         }
         operations.push(self.workload.set_mark(&mark));
         operations.extend(remembers);
-        (operations, "it stays as far open as it is, by Tidegate's mark".to_owned())
+        Ok((operations, "it stays as far open as it is, by Tidegate's mark".to_owned()))
     }
+}
+
+/// The user's own fields, as the original has kept them for a blue-green release.
+fn originals(kept: &Value, strategy: Value) -> OriginalFields {
+    OriginalFields {
+        strategy,
+        min_ready_seconds: int(kept, &["minReadySeconds"]).filter(|s| *s > 0),
+        progress_deadline_seconds: int(kept, &["progressDeadlineSeconds"]),
+    }
+}
+
+/// What of these is kept.
+fn bounds(kept: &Value) -> Value {
+    BOUNDS
+        .into_iter()
+        .filter_map(|bound| Some((bound.to_owned(), kept.get(bound).filter(|v| !v.is_null())?.clone())))
+        .collect()
 }
 
 fn bound(object: &Value, field: &str) -> Option<IntOrString> {
