@@ -86,20 +86,11 @@ pub fn canary_deployment(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::workload::{Surroundings, deployment::read};
-
-    fn deployment(image: &str) -> Arc<Value> {
-        Arc::new(json!({
-            "metadata": {"name": "web", "namespace": "shop", "uid": "d", "generation": 2},
-            "spec": {"replicas": 4, "paused": true, "strategy": {"rollingUpdate": {"maxUnavailable": "25%"}},
-                "selector": {"matchLabels": {"app": "a"}},
-                "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}}},
-            "status": {"observedGeneration": 2, "replicas": 4, "updatedReplicas": 4, "availableReplicas": 3},
-        }))
-    }
+    use crate::workload::{
+        Surroundings,
+        deployment::{read, tests::deployment},
+    };
 
     #[test]
     fn canary_differs_in_selector_template_and_owner_only() {

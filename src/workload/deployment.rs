@@ -134,7 +134,7 @@ fn trouble(object: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -154,7 +154,7 @@ mod tests {
         }))
     }
 
-    fn deployment(image: &str) -> Arc<Value> {
+    pub fn deployment(image: &str) -> Arc<Value> {
         Arc::new(json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "d", "generation": 2},
             "spec": {"replicas": 4, "paused": true, "strategy": {"rollingUpdate": {"maxUnavailable": "25%"}},

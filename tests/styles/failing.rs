@@ -33,6 +33,15 @@ impl Stage {
         self.patch_deployment(json!({"spec": {"template": template}})).await;
     }
 
+    /// Each step is approved as soon as it waits, until the release ends.
+    async fn approved_to_the_end(&self, style: &str) {
+        for step in 1..=if style == "blueGreen" { 2 } else { 1 } {
+            self.paused_at(step).await;
+            self.approve().await;
+        }
+        self.ends().await;
+    }
+
     fn condition(&self, name: &str) -> Value {
         let rollout = self.rollout();
         let conditions = rollout["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -81,13 +90,7 @@ fn d_51_a_failing_pod_is_named_within_seconds_and_rolled_back_in_time() {
             stage.ends().await;
             // What is mended goes on.
             stage.release_failing("canary", json!(null)).await;
-            stage.paused_at(1).await;
-            stage.approve().await;
-            if style == "blueGreen" {
-                stage.paused_at(2).await;
-                stage.approve().await;
-            }
-            stage.ends().await;
+            stage.approved_to_the_end(style).await;
             assert_eq!(stage.told(), "4 canary; surge 1, unavailable 0");
         });
     }
@@ -106,12 +109,7 @@ fn a_late_step_stays_and_waits_for_a_person() {
             tokio::time::sleep(Duration::from_secs(600)).await;
             stage.paused_at(1).await;
             assert_eq!(stage.stalled().0, "", "{style}");
-            stage.approve().await;
-            if style == "blueGreen" {
-                stage.paused_at(2).await;
-                stage.approve().await;
-            }
-            stage.ends().await;
+            stage.approved_to_the_end(style).await;
         });
     }
 }
@@ -135,13 +133,7 @@ fn a_template_that_never_becomes_ready_is_followed_by_a_fixed_one() {
                 stage.ends().await;
             }
             stage.release_failing("fixed", json!(null)).await;
-            stage.paused_at(1).await;
-            stage.approve().await;
-            if style == "blueGreen" {
-                stage.paused_at(2).await;
-                stage.approve().await;
-            }
-            stage.ends().await;
+            stage.approved_to_the_end(style).await;
             assert_eq!(stage.told(), "4 fixed; surge 1, unavailable 0");
             assert_eq!(stage.seen().0, 4);
             assert_eq!(stage.deployment()["spec"]["strategy"], before["spec"]["strategy"]);
@@ -186,13 +178,7 @@ fn d_42_recreate_is_given_back() {
             let spec = json!({"replicas": 3, "strategy": {"type": "Recreate", "rollingUpdate": null}});
             let stage = Stage::new(&spec, &strategy).await;
             stage.release("canary").await;
-            stage.paused_at(1).await;
-            stage.approve().await;
-            if style == "blueGreen" {
-                stage.paused_at(2).await;
-                stage.approve().await;
-            }
-            stage.ends().await;
+            stage.approved_to_the_end(style).await;
             assert_eq!(stage.deployment()["spec"]["strategy"], json!({"type": "Recreate"}));
         });
     }
