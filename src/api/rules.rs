@@ -112,7 +112,7 @@ pub(super) fn rollout(schema: &mut Value) -> Result<(), Error> {
         schema,
         "spec.strategy.canary.steps[]",
         "(!has(self.traffic) || self.traffic != '0%') && (has(self.replicas) || !has(self.weight) || self.weight > 0)",
-        "the traffic of a canary step is 1% to 100%: leave it out to send no share of the requests",
+        "the traffic of a canary step is 1% to 100%: leave it out to let each ready pod have its share",
     )?;
     rule(
         schema,

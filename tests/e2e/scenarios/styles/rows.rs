@@ -55,18 +55,22 @@ fn blue_green() -> Value {
 
 /// Who a user is says which version answers him.
 pub fn by_header() -> Value {
-    asked_with(json!({"type": "Exact", "name": USER.0, "value": USER.1}))
+    asked_with(beta())
+}
+
+fn beta() -> Value {
+    json!([{"headers": [{"type": "Exact", "name": USER.0, "value": USER.1}]}])
 }
 
 /// The same by a cookie among others.
 fn by_cookie() -> Value {
-    asked_with(json!({"type": "RegularExpression", "name": "cookie", "value": "^(.*; *)?user=beta(;.*)?$"}))
+    let cookie = json!({"type": "RegularExpression", "name": "cookie", "value": "^(.*; *)?user=beta(;.*)?$"});
+    asked_with(json!([{"headers": [cookie]}]))
 }
 
-fn asked_with(header: Value) -> Value {
-    let beta = json!([{"headers": [header]}]);
+fn asked_with(matches: Value) -> Value {
     routing(json!({"canary": {"enableExtraWorkloadForCanary": false, "steps": [
-        {"replicas": 1, "matches": beta}, {"replicas": "50%", "traffic": "50%"}, {"replicas": "100%"}]}}))
+        {"replicas": 1, "matches": matches}, {"replicas": "50%", "traffic": "50%"}, {"replicas": "100%"}]}}))
 }
 
 const USER: (&str, &str) = ("x-user", "beta");
@@ -139,7 +143,7 @@ pub fn switch(both: &'static [(&'static str, usize)]) -> Vec<Deed> {
 
 /// Of the five pods of the second step one may be missing.
 fn tolerant() -> Value {
-    let steps = json!([{"replicas": 2}, {"replicas": 5, "traffic": "50%"}, {"replicas": "100%"}]);
+    let steps = json!([{"replicas": 2, "matches": beta()}, {"replicas": 5, "traffic": "50%"}, {"replicas": "100%"}]);
     routing(json!({"canary": {"enableExtraWorkloadForCanary": true, "failureThreshold": "20%", "steps": steps}}))
 }
 
