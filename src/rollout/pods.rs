@@ -38,11 +38,16 @@ impl Machine<'_> {
         self.canary.is_some() || (self.style() != Style::Canary && self.workload.as_ref().is_some_and(is_other))
     }
 
-    /// After this step no pod of the stable version is left to tell apart.
+    /// After this step no pod of the stable version is left to tell apart. In blue-green style none goes for it; but who
+    /// scales to 0 and up again gets pods of the new version alone.
     pub(super) fn is_whole(&mut self, scope: &Scope, workload: &Workload, step: &ReleaseStep) -> bool {
         let stable = self.sub().stable_revision.clone();
-        scope.style == Style::Partition
-            && (step.target(scope.style, workload.replicas) >= workload.replicas || !workload.runs(&stable))
+        let is_all = step.target(scope.style, workload.replicas) >= workload.replicas;
+        match scope.style {
+            Style::Canary => false,
+            Style::Partition => is_all || !workload.runs(&stable),
+            Style::BlueGreen => !workload.runs(&stable),
+        }
     }
 
     /// Brings the new pods up and waits until they are ready.

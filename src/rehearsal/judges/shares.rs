@@ -64,7 +64,7 @@ pub fn share(sight: &Sight<'_>) -> Result<(), String> {
 
 /// In place, no pod of the stable version is left to tell the others from.
 fn is_over(scene: &Scene<'_>) -> bool {
-    scene.setup.style == Style::Partition
+    scene.setup.style != Style::Canary
         && !scene.eyes.pods().iter().any(|p| version(p) == scene.record.stable && !object::is_deleting(p))
 }
 
