@@ -191,7 +191,7 @@ impl Barriers {
     pub fn of_spec(&self, setup: &Setup) -> Value {
         let mut spec = json!({});
         if let Some(analysis) = self.analysis(setup).filter(|_| self.is_background) {
-            json_patch::merge(&mut spec, &json!({"strategy": {setup.strategy_key(): {"analysis": analysis}}}));
+            json_patch::merge(&mut spec, &json!({"strategy": {"analysis": analysis}}));
         }
         if let Some((from, to)) = self.frozen {
             let at = |minute: i64| format!("2026-01-01T00:{minute:02}");

@@ -137,3 +137,30 @@ pub fn strategy(rollout: &Value) -> &Value {
     let style = |key: &str| at(rollout, &["spec", "strategy", key]);
     style("canary").or_else(|| style("blueGreen")).unwrap_or(&Value::Null)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::v1beta1::Rollout, rehearsal::draw};
+
+    /// The API server would drop what it does not know without a word, and the release would be another than the one
+    /// that was drawn.
+    #[test]
+    fn the_api_knows_every_field_that_is_drawn() {
+        for seed in 0..400 {
+            let setup = draw(seed).setup;
+            if setup.is_old_api {
+                continue;
+            }
+            let asked = rollout(&setup, &setup.steps);
+            let known: Rollout = serde_json::from_value(asked.clone()).unwrap();
+            let known = serde_json::to_value(&known.spec).unwrap();
+            let missing = json_patch::diff(&known, &asked["spec"]).0.into_iter();
+            let missing = missing.filter(|op| !matches!(op, json_patch::PatchOperation::Remove(_)));
+            // Absent and false are the same word.
+            let dropped: Vec<String> =
+                missing.map(|op| json!(op).to_string()).filter(|op| !op.contains(r#""value":false"#)).collect();
+            assert!(dropped.is_empty(), "seed {seed}: {dropped:?}");
+        }
+    }
+}
