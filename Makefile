@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+SIMULATE := $(CARGO) run --locked --quiet --profile simulation -- simulate
 # Built tools are kept here, outside the clone.
 CACHE := $(or $(TIDEGATE_CACHE),$(HOME)/.cache/tidegate)
 
@@ -20,17 +21,18 @@ demo: compiler ## Play the story of examples/istio on a cluster in memory (DEMO=
 	$(CARGO) run --locked --quiet -- demo $(DEMO)
 
 .PHONY: test
-test: fmt-check lint deny unit ## Formatting, lints, licences and advisories, and all tests but e2e
+test: fmt-check lint deny unit ## Formatting, lints, licences and advisories, all tests but e2e, and 2,000 generated releases
 
 .PHONY: unit
 # Properties draw the same cases in every run, so that what is red was made so by a change. A plain `cargo test` draws others.
 unit: export PROPTEST_RNG_SEED = 1
 unit: compiler
 	$(CARGO) test --locked --no-fail-fast
+	$(SIMULATE) --runs 2000 --seed 0
 
 .PHONY: simulate
 simulate: compiler ## 2,000 generated releases with people and faults, judged after every write (RUNS=, SEED=)
-	$(CARGO) run --locked --quiet --profile simulation -- simulate --runs $(or $(RUNS),2000) --seed $(or $(SEED),0)
+	$(SIMULATE) --runs $(or $(RUNS),2000) --seed $(or $(SEED),0)
 
 .PHONY: e2e
 e2e: compiler ## The real controller on a real control plane, with real requests through Envoy (root or user namespaces)

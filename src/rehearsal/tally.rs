@@ -55,14 +55,18 @@ pub struct Manner<'a> {
 }
 
 impl Tally {
-    /// What never happened, or was never on stage.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// Everything that can happen or be on stage.
+    pub fn expected() -> impl Iterator<Item = &'static str> {
         let acts = ACTS.iter().map(|r| r.kind.as_str());
         let stages = Style::ALL.iter().map(|s| s.as_str());
         let stages = stages.chain(Gateway::ALL.iter().map(|g| g.as_str()));
         let stages = stages.chain(Managed::ALL.iter().map(|m| m.as_str()));
-        let all = acts.chain(stages).chain(MORE.iter().copied()).chain(MET.iter().copied());
-        all.filter(|name| !self.exercised.contains_key(name)).collect()
+        acts.chain(stages).chain(MORE.iter().copied()).chain(MET.iter().copied())
+    }
+
+    /// What never happened, or was never on stage.
+    pub fn missing(&self) -> Vec<&'static str> {
+        Tally::expected().filter(|name| !self.exercised.contains_key(name)).collect()
     }
 }
 
