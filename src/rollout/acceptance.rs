@@ -88,7 +88,7 @@ impl Machine<'_> {
         // Stored before anything is put back, so that what is put back is not tried again at once.
         self.status.refused_routes = Some(RefusedRoutes { version, message: message.clone() });
         self.look_again(self.snap.now);
-        Err(self.refused(&message))
+        Err(self.refused(&message, false))
     }
 
     /// Tells what a step makes of the routes, and what proves it, from anything else.
@@ -116,10 +116,11 @@ impl Machine<'_> {
             Some(last) => (Purpose::RouteStep, self.plan_routes(traffic, release, &last.strategy)?),
             None => (Purpose::RestoreRoutes, self.plan_first_routes()?),
         };
-        if !writes.is_empty() {
+        let are_back = writes.is_empty();
+        if !are_back {
             self.write(Effect::Routes { purpose, writes, tried: Vec::new() });
         }
-        Err(self.refused(&refused_routes.message))
+        Err(self.refused(&refused_routes.message, are_back))
     }
 
     /// The routes from before the release. What they refer to stays: the step may be tried again.
@@ -137,13 +138,14 @@ impl Machine<'_> {
         self.sub().current_step_state == StepState::StepTrafficRouting.as_str()
     }
 
-    fn refused(&self, message: &str) -> Wait {
+    fn refused(&self, message: &str, are_back: bool) -> Wait {
         let is_unproven = self.status.proof.as_ref().is_some_and(|proof| proof.phase == ProofPhase::Unproven);
         Wait::stall(
             if is_unproven { reasons::TRAFFIC_UNPROVEN } else { reasons::GATEWAY_REFUSED },
             format!(
-                "{message}. The routes before this step are back in place; mend the object, its script or the plan, or \
-                 set spec.strategy.paused to true and back to false to try again"
+                "{message}. The routes before this step {}; mend the object, its script or the plan, or \
+                 set spec.strategy.paused to true and back to false to try again",
+                if are_back { "are back in place" } else { "come back" }
             ),
         )
     }
