@@ -23,7 +23,7 @@ use tidegate::{
         v1beta1::{Rollout, RolloutStatus},
     },
     apply::{Reach, guard},
-    gather::{collect, collect_routing},
+    gather::{collect, collect::Settings, collect_routing},
     lua::{Engine, Limits},
     rollout::{Effect, decide, plan::Purpose, traffic_routing::decide_routing},
     yaml,
@@ -38,6 +38,8 @@ struct Stage {
     engine: Engine,
     now: Timestamp,
     purposes: Vec<Purpose>,
+    events: Vec<(&'static str, String)>,
+    settings: Settings,
 }
 
 fn key(kind: &str, name: &str) -> Key {
@@ -84,7 +86,14 @@ impl Stage {
         }
         routing.into_iter().for_each(|routing| world.create(routing));
         let engine = Engine::with_limits(1, Limits { wall: Duration::from_secs(60), ..Limits::default() });
-        let mut stage = Stage { world, engine, now: "2026-11-22T06:00:00Z".parse().unwrap(), purposes: Vec::new() };
+        let mut stage = Stage {
+            world,
+            engine,
+            now: "2026-11-22T06:00:00Z".parse().unwrap(),
+            purposes: Vec::new(),
+            events: Vec::new(),
+            settings: settings(),
+        };
         stage.rest();
         stage
     }
@@ -116,10 +125,11 @@ impl Stage {
     fn pass_routing(&mut self, name: &str) -> bool {
         let Some(object) = self.get("TrafficRouting", name) else { return false };
         let routing: TrafficRouting = serde_json::from_value(object.clone()).unwrap();
-        let snapshot = collect_routing(&self.world, routing.clone(), self.now, &self.engine, &settings()).unwrap();
+        let snapshot = collect_routing(&self.world, routing.clone(), self.now, &self.engine, &self.settings).unwrap();
         let plan = decide_routing(&snapshot);
         assert_eq!(plan, decide_routing(&snapshot), "one snapshot, two plans");
         self.write(&plan.effects, &Reach::of_routing(&routing));
+        self.events.extend(plan.events.iter().map(|e| (e.reason, e.message.clone())));
         let changed = routing.status.as_ref() != Some(&plan.status);
         self.world.set_status(&key("TrafficRouting", name), serde_json::to_value(&plan.status).unwrap());
         !plan.effects.is_empty() || changed || plan.requeue.is_some()
@@ -462,4 +472,95 @@ fn routes_that_a_gateway_refuses_are_put_back() {
     assert!(stage.is_routed());
     stage.approve("a");
     assert_eq!(stage.specs(), before);
+}
+
+/// A stage with a shared TrafficRouting of a kind whose script is in the ConfigMap of a namespace.
+fn scripted(config_map_in: &str, namespace_scripts: bool) -> Stage {
+    let mut gate = routing("gate", json!({"weight": 20}));
+    gate["spec"]["objectRef"][0]["customNetworkRefs"] =
+        json!([{"apiVersion": "example.com/v1", "kind": "Way", "name": "way"}]);
+    let mut stage = Stage::new(None);
+    stage.settings.namespace_scripts = namespace_scripts;
+    stage.world.create(json!({"apiVersion": "example.com/v1", "kind": "Way", "metadata": {"name": "way"},
+        "spec": {"service": "nginx-service", "canary": 0}}));
+    stage.world.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+        "name": keys::SCRIPT_CONFIG_MAP, "namespace": config_map_in}, "data": {}}));
+    stage.text("obj.data.spec.canary = tonumber(obj.canaryWeight)\nreturn obj.data\n");
+    stage.world.create(gate);
+    stage.rest();
+    stage
+}
+
+impl Stage {
+    fn text(&mut self, text: &str) {
+        self.world.edit("ConfigMap", keys::SCRIPT_CONFIG_MAP, |map| {
+            map["data"] = json!({"lua.traffic.routing.Way.example.com": text});
+        });
+    }
+
+    /// Share of the canary, and what the status says of the script: source, name, version, differences, rejected version.
+    fn way(&self) -> (i64, Vec<String>) {
+        let script = &self.get("TrafficRouting", "gate").unwrap()["status"]["scripts"][0];
+        let texts = ["/source", "/script", "/version", "/differences", "/rejected/version"];
+        let said = texts.map(|at| script.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned());
+        (self.get("Way", "way").unwrap()["spec"]["canary"].as_i64().unwrap(), said.to_vec())
+    }
+}
+
+#[test]
+fn a_text_that_does_not_work_never_serves_while_routes_are_changed() {
+    let mut stage = scripted("tidegate-system", false);
+    assert_eq!(stage.way(), (0, vec![String::new(); 5]));
+    stage.release("a");
+    let (share, first) = stage.way();
+    let name = "kruise-rollout-configuration/lua.traffic.routing.Way.example.com";
+    assert_eq!((share, &first[..2]), (20, &["ConfigMap".to_owned(), name.to_owned()][..]));
+
+    stage.events.clear();
+    stage.text("error('broken')");
+    stage.rest();
+    let (share, said) = stage.way();
+    assert_eq!((share, &said[2], said[4].is_empty()), (20, &first[2], false), "{said:?}");
+    let rejected: Vec<_> = stage.events.iter().filter(|(reason, _)| *reason == "ScriptRejected").collect();
+    assert!(rejected.len() == 1 && rejected[0].1.contains("broken"), "told once: {:?}", stage.events);
+    // The text that serves goes on with what is asked of it.
+    stage.world.edit("TrafficRouting", "gate", |r| r["spec"]["strategy"] = json!({"weight": 40}));
+    stage.rest();
+    assert_eq!((stage.way().0, &stage.way().1[2]), (40, &first[2]));
+
+    stage.events.clear();
+    stage.text("obj.data.spec.canary = tonumber(obj.canaryWeight) + 1\nreturn obj.data\n");
+    stage.rest();
+    let (share, said) = stage.way();
+    assert_eq!((share, said[4].as_str()), (41, ""));
+    assert!(said[2] != first[2] && said[3].contains("/spec/canary 41"), "{said:?}");
+    assert!(stage.events.iter().any(|(reason, _)| *reason == "ScriptChanged"), "{:?}", stage.events);
+
+    // What is put back needs no script; the next release begins with the text of then.
+    stage.text("error('broken')");
+    stage.rest();
+    stage.approve("a");
+    assert_eq!((stage.way().0, stage.way().1[4].as_str(), stage.routing().0.as_str()), (0, "", "Healthy"));
+    assert!(stage.routing().1.contains("broken"), "it would not begin: {:?}", stage.routing());
+}
+
+#[test]
+fn a_namespace_brings_scripts_if_it_may() {
+    let mut stage = scripted(NAMESPACE, false);
+    stage.release("a");
+    assert!(stage.routing().1.contains("no script for example.com/Way"), "{:?}", stage.routing());
+    assert_eq!(stage.way().0, 0);
+
+    let mut stage = scripted(NAMESPACE, true);
+    stage.release("a");
+    let (share, said) = stage.way();
+    let name = "demo/kruise-rollout-configuration/lua.traffic.routing.Way.example.com";
+    assert_eq!((share, &said[..2]), (20, &["NamespaceConfigMap".to_owned(), name.to_owned()][..]));
+    // The administrator's comes first.
+    stage.world.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
+        "name": keys::SCRIPT_CONFIG_MAP, "namespace": "tidegate-system"}, "data": {
+        "lua.traffic.routing.Way.example.com": "obj.data.spec.canary = 7\nreturn obj.data\n"}}));
+    stage.rest();
+    let (share, said) = stage.way();
+    assert_eq!((share, said[0].as_str()), (7, "ConfigMap"));
 }

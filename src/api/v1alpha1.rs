@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::v1beta1::{HttpRouteMatch, RefusedRoutes, RequestHeaderModifier, Settling, TrafficRoutingRef, Word};
+use super::v1beta1::{
+    HttpRouteMatch, RefusedRoutes, RequestHeaderModifier, ServingScript, Settling, TrafficRoutingRef, Word,
+};
 
 /// A TrafficRouting routes requests for several Rollouts that share one gateway object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct TrafficRoutingStatus {
     /// Routes that a gateway did not take; those before them are in place until something about them changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_routes: Option<RefusedRoutes>,
+    /// The script of each object while routes are changed; afterwards those that served last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<ServingScript>,
 }
 
 /// A RolloutHistory keeps what one release of a Rollout consisted of, and which pods each step brought.

@@ -49,6 +49,10 @@ pub struct Args {
     /// Let the ConfigMap's scripts replace built-in ones
     #[arg(long)]
     config_map_scripts_first: bool,
+    /// Let a ConfigMap kruise-rollout-configuration in a Rollout's own namespace bring scripts for kinds and classes that
+    /// have none
+    #[arg(long)]
+    namespace_scripts: bool,
     /// Rollouts worked on at the same time
     #[arg(long, value_name = "COUNT", default_value = "4")]
     workers: usize,
@@ -266,6 +270,7 @@ async fn serve(args: Args) -> anyhow::Result<ExitCode> {
         namespace: args.pod_namespace,
         namespaces: args.namespaces,
         config_map_wins: args.config_map_scripts_first,
+        namespace_scripts: args.namespace_scripts,
         max_in_flight: args.max_releases_in_flight.map(usize::from),
         history_limit: args.feature_gates.rollout_history.then_some(args.rollout_history_limit.into()),
         hold: args.hold.options(webhooks.is_some()),

@@ -27,6 +27,8 @@ pub const CLUSTER: &str = "tidegate-cluster";
 const ROLLOUTS: &str = "tidegate-rollouts";
 /// Name of the role for MetricTemplates of the controller's own namespace, where it has no other rights on Rollouts.
 const TEMPLATES: &str = "tidegate-templates";
+/// Name of the role for ConfigMaps of scripts in the namespaces of Rollouts.
+const SCRIPTS: &str = "tidegate-namespace-scripts";
 /// Name of the role for further kinds that route, and of its binding. It is made of all ClusterRoles with
 /// [`AGGREGATE`], so that nothing has to be bound.
 pub const GATEWAYS: &str = "tidegate-gateways";
@@ -42,6 +44,9 @@ pub struct Args {
     /// Namespaces of the Rollouts that are worked on: rights in these alone, but for what is in no namespace
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "dir")]
     namespaces: Vec<String>,
+    /// For a controller with --namespace-scripts: it reads the ConfigMap of scripts in every one of these namespaces
+    #[arg(long, conflicts_with = "dir")]
+    namespace_scripts: bool,
     /// Print only what another kind needs beside the rest: one that routes, such as example.io/Mesh, or a workload
     #[arg(long = "for", value_name = "GROUP/KIND", conflicts_with = "dir")]
     kinds: Vec<String>,
@@ -58,7 +63,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     match &args.dir {
         Some(_) => generated::emit(&[roles_file()?], args.dir.as_deref()),
-        None => generated::emit(&[File::of("rbac.yaml", &all(&args.namespace, &args.namespaces))?], None),
+        None => {
+            let all = all(&args.namespace, &args.namespaces, args.namespace_scripts);
+            generated::emit(&[File::of("rbac.yaml", &all)?], None)
+        }
     }
 }
 
@@ -151,9 +159,12 @@ const IN_NO_NAMESPACE: &[Right] = &[
     },
 ];
 
+/// The ConfigMap of scripts: the administrator's, or a namespace's own.
+const CONFIG_MAP: Right = Right { group: "", resources: &["configmaps"], names: &[SCRIPT_CONFIG_MAP], verbs: READ };
+
 /// Rights in the controller's own namespace.
 const AT_HOME: &[Right] = &[
-    Right { group: "", resources: &["configmaps"], names: &[SCRIPT_CONFIG_MAP], verbs: READ },
+    CONFIG_MAP,
     // What is created has no name yet.
     right("coordination.k8s.io", &["leases"], &["create"]),
     Right { group: "coordination.k8s.io", resources: &["leases"], names: &[LEASE], verbs: &["get", "watch", "update"] },
@@ -260,13 +271,18 @@ fn binding(home: &str, namespace: Option<&str>, kind: &str, name: &str) -> Value
     binding
 }
 
-/// Roles, account and bindings for a controller in `home` that works on the Rollouts of `namespaces`, or of all.
-fn all(home: &str, namespaces: &[String]) -> Vec<Value> {
+/// Roles, account and bindings for a controller in `home` that works on the Rollouts of `namespaces`, or of all; these may
+/// bring scripts of their own.
+fn all(home: &str, namespaces: &[String], bring_scripts: bool) -> Vec<Value> {
     let mut all = vec![workload_role(), cluster_role(), gateways(), binding(home, None, "ClusterRole", CLUSTER)];
     let places: Vec<Option<&str>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.iter().map(|n| Some(n.as_str())).collect() };
-    for place in places {
-        all.extend([NAME, GATEWAYS].map(|name| binding(home, place, "ClusterRole", name)));
+    for place in &places {
+        all.extend([NAME, GATEWAYS].map(|name| binding(home, *place, "ClusterRole", name)));
+    }
+    if bring_scripts {
+        all.push(role_of("ClusterRole", SCRIPTS, rules(&[CONFIG_MAP])));
+        all.extend(places.iter().map(|place| binding(home, *place, "ClusterRole", SCRIPTS)));
     }
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME}});
     let mut at_home = vec![account, role(), binding(home, Some(home), "Role", NAME)];
@@ -290,22 +306,31 @@ mod tests {
         assert_eq!(role["rules"], json!([{"apiGroups": ["example.io"], "resources": ["meshes"], "verbs": READ_PATCH}]));
         let selected = &gateways()["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"];
         assert_eq!(selected, &role["metadata"]["labels"]);
-        assert!(all("ops", &[]).iter().any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS));
+        assert!(
+            all("ops", &[], false)
+                .iter()
+                .any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS)
+        );
         assert!(for_kind("Mesh").unwrap_err().to_string().contains("write GROUP/KIND"));
     }
 
     #[test]
     fn in_some_namespaces_nothing_is_granted_beyond_them_but_what_is_in_none() {
-        let bindings = |namespaces: &[&str]| -> Vec<String> {
+        let bindings_with = |namespaces: &[&str], bring_scripts: bool| -> Vec<String> {
             let namespaces: Vec<String> = namespaces.iter().map(|n| (*n).to_owned()).collect();
             let text = |o: &Value, pointer: &str| o.pointer(pointer).and_then(Value::as_str).unwrap_or("*").to_owned();
-            let objects = all("ops", &namespaces);
+            let objects = all("ops", &namespaces, bring_scripts);
             let bound = objects.iter().filter(|o| text(o, "/kind").ends_with("Binding"));
             let [place, name, kind, role] = ["/metadata/namespace", "/metadata/name", "/roleRef/kind", "/roleRef/name"];
             bound
                 .map(|o| format!("{} {}: {} {}", text(o, place), text(o, name), text(o, kind), text(o, role)))
                 .collect()
         };
+        let bindings = |namespaces: &[&str]| bindings_with(namespaces, false);
+        let scripts = "tidegate-namespace-scripts: ClusterRole tidegate-namespace-scripts";
+        assert!(bindings_with(&[], true).contains(&format!("* {scripts}")));
+        assert!(bindings_with(&["shop"], true).contains(&format!("shop {scripts}")));
+        assert!(!bindings(&["shop"]).join(" ").contains("namespace-scripts"));
         let home = "ops tidegate: Role tidegate";
         let cluster = "* tidegate-cluster: ClusterRole tidegate-cluster";
         assert_eq!(

@@ -161,10 +161,12 @@ impl Interests {
         keys.into_iter().flatten().map(|key| Key::clone(key)).collect()
     }
 
-    /// The Rollouts that a change of an object other than a Rollout concerns.
-    pub fn of(&self, target: &ObjectRef, object: &Value) -> Vec<Key> {
+    /// The Rollouts that a change of an object other than a Rollout concerns. `home` is the controller's namespace.
+    pub fn of(&self, target: &ObjectRef, object: &Value, home: &str) -> Vec<Key> {
         let namespace = target.namespace.as_str();
         let (kind, name) = match target.kind.as_str() {
+            // Scripts for its own namespace alone.
+            "ConfigMap" if namespace != home => return self.in_namespace(namespace),
             // Every Rollout may be the one that waits for a script, for a class, or for the hold.
             "ConfigMap"
             | ingress::CLASS_KIND

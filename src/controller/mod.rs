@@ -91,6 +91,8 @@ pub struct Options {
     pub namespaces: Vec<String>,
     /// The ConfigMap's scripts replace built-in ones.
     pub config_map_wins: bool,
+    /// ConfigMaps of the same name in the namespaces of Rollouts bring scripts for what has none.
+    pub namespace_scripts: bool,
     /// How many releases of each Rollout are recorded as RolloutHistory; `None`: none.
     pub history_limit: Option<usize>,
     /// How many releases may be in flight in the cluster; `None`: any number.
@@ -139,7 +141,8 @@ pub async fn run_elected(client: Client, options: Options, election: lease::Elec
 }
 
 async fn lead(client: Client, options: Options, fence: Fence, stop: CancellationToken) {
-    let namespaces = Namespaces::new(&options.namespace, options.namespaces.iter().cloned());
+    let namespaces = Namespaces::new(&options.namespace, options.namespaces.iter().cloned())
+        .bringing_scripts(options.namespace_scripts);
     let (cache, changes) = Cache::start(client.clone(), namespaces, stop.clone());
     let cache = cache.measuring(Means {
         provider: (options.provider)(client.clone()),
@@ -168,6 +171,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         settings: Settings {
             script_namespace: options.namespace.clone(),
             config_map_wins: options.config_map_wins,
+            namespace_scripts: options.namespace_scripts,
             history_limit: options.history_limit,
             max_in_flight: options.max_in_flight,
             names_people: options.names_people,
@@ -217,6 +221,7 @@ async fn listen(
     mut changes: mpsc::UnboundedReceiver<Change>,
     stop: CancellationToken,
 ) {
+    let home = reconciler.settings.script_namespace.as_str();
     let mut interests = Interests::default();
     let mut of_routings = Interests::default();
     let mut line = LineWatch::default();
@@ -228,7 +233,7 @@ async fn listen(
                 vec![(target.namespace.clone(), target.name.clone())]
             }
             Change::Object(target, _) if target.kind == "Rollout" => of_routings.in_namespace(&target.namespace),
-            Change::Object(target, object) => of_routings.of(target, object),
+            Change::Object(target, object) => of_routings.of(target, object, home),
             Change::Pods(_) | Change::Answered(_) => Vec::new(),
             Change::Kind(..) => of_routings.all(),
         };
@@ -245,7 +250,7 @@ async fn listen(
                 keys.push(key);
                 keys
             }
-            Change::Object(target, object) => interests.of(target, object),
+            Change::Object(target, object) => interests.of(target, object, home),
             Change::Pods(key) | Change::Answered(key) => vec![key.clone()],
             Change::Kind(..) => interests.all(),
         };

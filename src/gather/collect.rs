@@ -31,7 +31,7 @@ use crate::{
     api::{
         keys,
         object::{self, ObjectRef},
-        v1beta1::Rollout,
+        v1beta1::{Rollout, ServingScript},
     },
     lua::{Engine, NotFound, Script},
     rollout::{
@@ -43,7 +43,7 @@ use crate::{
         windows::ForAll,
     },
     traffic::{
-        ingress,
+        ingress::{self, Ingress},
         memory::Memory,
         routes::{Missing, Network},
     },
@@ -108,6 +108,8 @@ pub struct Settings {
     pub script_namespace: String,
     /// The ConfigMap's scripts replace built-in ones.
     pub config_map_wins: bool,
+    /// A ConfigMap of the same name in a Rollout's namespace brings scripts for what has none.
+    pub namespace_scripts: bool,
     /// How many releases of a Rollout are recorded; `None`: none, and none is read.
     pub history_limit: Option<usize>,
     /// How many releases may be in flight in the cluster; `None`: any number.
@@ -262,7 +264,10 @@ pub fn collect(
         snapshot.endpoint_slices =
             all_tied(objects, "discovery.k8s.io/v1", "EndpointSlice", &namespace, services.into_iter())?;
         (snapshot.networks, snapshot.ingress) = routes(objects, traffic, &namespace, settings)?;
-        know_working(&mut snapshot, engine);
+        if is_releasing(&snapshot.rollout) {
+            let serving = snapshot.rollout.status.as_ref().map(|s| s.scripts.as_slice()).unwrap_or_default();
+            know_working(&mut snapshot.networks, snapshot.ingress.as_mut(), serving, engine);
+        }
         snapshot.is_left_routed = !is_releasing(&snapshot.rollout)
             && snapshot.networks.iter().any(Network::is_changed)
             && !is_routed_by_others(objects, &snapshot.rollout, traffic, &namespace)?;
@@ -334,21 +339,22 @@ fn nodes(objects: &impl Objects, pods: &[Arc<Value>]) -> Option<Vec<Arc<Value>>>
 
 /// Keeps the texts of the scripts of a release, and finds those that the status says have served in it: a ConfigMap may
 /// have another text by now.
-fn know_working(snapshot: &mut Snapshot, engine: &Engine) {
-    if !is_releasing(&snapshot.rollout) {
-        return;
-    }
+pub(super) fn know_working(
+    networks: &mut [Network],
+    ingress: Option<&mut Ingress>,
+    serving: &[ServingScript],
+    engine: &Engine,
+) {
     let memory = Memory::of(engine);
-    let serving = snapshot.rollout.status.as_ref().map(|s| s.scripts.as_slice()).unwrap_or_default();
     let working = |script: &Result<Script, NotFound>, kind: &str, name: &str| {
         let version = script.as_ref().ok().map(|script| memory.keep(script));
         let served = serving.iter().find(|s| s.kind == kind && s.name == name)?;
         if version.as_ref() == Some(&served.version) { None } else { memory.text(&served.version) }
     };
-    for network in &mut snapshot.networks {
+    for network in networks {
         network.working = working(&network.script, &network.reference.kind, &network.reference.name);
     }
-    if let Some(ingress) = &mut snapshot.ingress {
+    if let Some(ingress) = ingress {
         ingress.working = working(&ingress.script, ingress::KIND, &ingress.name);
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::collect::{Objects, Settings, optional, routes};
+use super::collect::{Objects, Settings, know_working, optional, routes};
 use crate::{
     api::{object::ObjectRef, v1alpha1::TrafficRouting, v1beta1::Rollout},
     lua::Engine,
@@ -39,6 +39,10 @@ pub fn collect_routing(
         let service = ObjectRef::new("v1", "Service", &namespace, &traffic.names.stable_service);
         snapshot.service = optional(objects.get(&service))?;
         (snapshot.networks, snapshot.ingress) = routes(objects, &traffic, &namespace, settings)?;
+        if snapshot.is_needed() {
+            let serving = snapshot.routing.status.as_ref().map(|s| s.scripts.as_slice()).unwrap_or_default();
+            know_working(&mut snapshot.networks, snapshot.ingress.as_mut(), serving, engine);
+        }
     }
     Some(snapshot)
 }

@@ -37,6 +37,8 @@ const RETRY: Duration = Duration::from_secs(15);
 pub struct Namespaces {
     home: String,
     watched: BTreeSet<String>,
+    /// Whether they may bring scripts.
+    bring_scripts: bool,
 }
 
 /// Where one watch looks: in a namespace, or everywhere.
@@ -45,7 +47,12 @@ pub(super) type Place = Option<String>;
 impl Namespaces {
     /// Those `watched`, or all if none is given. `home` is that of the controller, with its scripts and templates.
     pub fn new(home: &str, watched: impl IntoIterator<Item = String>) -> Namespaces {
-        Namespaces { home: home.to_owned(), watched: watched.into_iter().collect() }
+        Namespaces { home: home.to_owned(), watched: watched.into_iter().collect(), bring_scripts: false }
+    }
+
+    /// With their own ConfigMaps of scripts.
+    pub fn bringing_scripts(self, bring_scripts: bool) -> Namespaces {
+        Namespaces { bring_scripts, ..self }
     }
 
     /// All.
@@ -55,14 +62,14 @@ impl Namespaces {
 
     /// The places where objects of a kind are of interest.
     fn of(&self, (api_version, kind): &Kind, scope: &Scope) -> Vec<Place> {
-        if kind == "ConfigMap" {
+        if kind == "ConfigMap" && !self.bring_scripts {
             return vec![Some(self.home.clone())];
         }
         if *scope == Scope::Cluster || self.watched.is_empty() {
             return vec![None];
         }
         let mut places = self.watched.clone();
-        if (api_version.as_str(), kind.as_str()) == METRIC_TEMPLATE {
+        if kind == "ConfigMap" || (api_version.as_str(), kind.as_str()) == METRIC_TEMPLATE {
             // One of the controller's namespace is for all.
             places.insert(self.home.clone());
         }
@@ -296,6 +303,10 @@ mod tests {
         assert_eq!(of(("networking.k8s.io/v1", "IngressClass"), Scope::Cluster), [None]);
         assert_eq!(of(("v1", "ConfigMap"), Scope::Namespaced), [Some("home".to_owned())]);
         assert_eq!(of(("apps/v1", "Deployment"), Scope::Namespaced), [Some("shop".to_owned())]);
+        let key = ("v1".to_owned(), "ConfigMap".to_owned());
+        let bringing = some.clone().bringing_scripts(true);
+        assert_eq!(bringing.of(&key, &Scope::Namespaced), ["home", "shop"].map(|n| Some(n.to_owned())));
+        assert_eq!(Namespaces::all("home").bringing_scripts(true).of(&key, &Scope::Namespaced), [None]);
         let all = Namespaces::all("home");
         assert_eq!(all.of(&("apps/v1".to_owned(), "Deployment".to_owned()), &Scope::Namespaced), [None]);
     }

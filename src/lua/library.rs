@@ -52,6 +52,8 @@ pub struct NotFound {
     pub key: String,
     /// Whether there was a ConfigMap to look into.
     pub config_map_exists: bool,
+    /// The Rollout's own namespace, where its ConfigMap was looked into too.
+    pub namespace: Option<String>,
 }
 
 impl fmt::Display for NotFound {
@@ -59,10 +61,13 @@ impl fmt::Display for NotFound {
         let state = if self.config_map_exists { "which has no such key" } else { "which does not exist" };
         write!(
             f,
-            "no script for {}: there is no built-in {}, and none under key {} of ConfigMap {CONFIG_MAP}, {state}; add \
-             the script under that key",
+            "no script for {}: there is no built-in {}, and none under key {} of ConfigMap {CONFIG_MAP}, {state}",
             self.target, self.built_in, self.key
-        )
+        )?;
+        if let Some(namespace) = &self.namespace {
+            write!(f, ", nor of that of namespace {namespace}")?;
+        }
+        f.write_str("; add the script under that key")
     }
 }
 
@@ -170,7 +175,39 @@ pub fn resolve(
         built_in: custom_path(group, kind),
         key,
         config_map_exists: config_map.is_some(),
+        namespace: None,
     })
+}
+
+/// What the ConfigMap of a Rollout's own namespace has for it, where the administrator lets namespaces bring scripts. They come last:
+/// what is built in, and what the administrator's ConfigMap has, is the same in every namespace.
+#[derive(Clone, Debug)]
+pub struct OfNamespace {
+    /// The namespace.
+    pub namespace: String,
+    /// `data` of its ConfigMap [`CONFIG_MAP`]; `None` when there is none.
+    pub data: Option<BTreeMap<String, String>>,
+}
+
+impl OfNamespace {
+    /// The script that was found elsewhere, or else the namespace's own.
+    ///
+    /// # Errors
+    /// [`NotFound`] when it has none either.
+    pub fn or_own(&self, found: Result<Script, NotFound>) -> Result<Script, NotFound> {
+        found.or_else(|missing| {
+            let own = self.script(&missing.key);
+            own.ok_or_else(|| NotFound { namespace: Some(self.namespace.clone()), ..missing })
+        })
+    }
+
+    /// The script under a key.
+    pub fn script(&self, key: &str) -> Option<Script> {
+        let script = from_config_map(self.data.as_ref(), key)?;
+        let (namespace, name, key) = (self.namespace.clone(), CONFIG_MAP.to_owned(), key.to_owned());
+        let called = format!("{namespace}/{}", script.name);
+        Some(Script::new(called, script.source, Origin::ConfigMap { namespace, name, key }))
+    }
 }
 
 /// The script that reads the status of objects of this API group and kind, in the order of [`resolve`]; none for a kind
@@ -197,6 +234,7 @@ pub fn resolve_ingress(class: &str, config_map: Option<&BTreeMap<String, String>
         built_in: ingress_path(class),
         key,
         config_map_exists: config_map.is_some(),
+        namespace: None,
     })
 }
 
@@ -243,7 +281,7 @@ fn built_in(path: &str) -> Option<Script> {
 
 fn from_config_map(config_map: Option<&BTreeMap<String, String>>, key: &str) -> Option<Script> {
     let text = config_map?.get(key).filter(|text| !text.trim().is_empty())?;
-    // The namespace is the controller's own and is not known here.
+    // Without a namespace: the controller's own.
     let origin = Origin::ConfigMap { namespace: String::new(), name: CONFIG_MAP.to_owned(), key: key.to_owned() };
     Some(Script::new(format!("{CONFIG_MAP}/{key}"), text.as_str(), origin))
 }
@@ -308,6 +346,32 @@ mod tests {
             let reports = matches!(class, Acceptance::A1 | Acceptance::A2 | Acceptance::A3);
             assert_eq!(Library::accepted(&group, &kind).is_some(), reports, "{group}/{kind}: {class:?}");
         }
+    }
+
+    #[test]
+    fn what_a_namespace_brings_comes_last() {
+        let own = OfNamespace { namespace: "shop".to_owned(), data: Some(config_map()) };
+        let found = |group: &str, kind: &str, cluster: Option<&BTreeMap<String, String>>| {
+            own.or_own(resolve(group, kind, cluster, false)).map(|script| (script.name, script.source.to_string()))
+        };
+        let cluster = BTreeMap::from([("lua.traffic.routing.Route.example.com".to_owned(), "return 9".to_owned())]);
+        let key = "kruise-rollout-configuration/lua.traffic.routing.Route.example.com";
+        let told = |name: &str, text: &str| Ok((name.to_owned(), text.to_owned()));
+        assert_eq!(found("example.com", "Route", Some(&cluster)), told(key, "return 9"));
+        assert_eq!(found("example.com", "Route", None), told(&format!("shop/{key}"), "return 2"));
+        assert_eq!(
+            found(GROUP, "VirtualService", None).unwrap().0,
+            "networking.istio.io/VirtualService/trafficRouting.lua"
+        );
+        let class = own.or_own(resolve_ingress("mine", None)).unwrap();
+        let origin = |key: &str| Origin::ConfigMap {
+            namespace: "shop".to_owned(),
+            name: CONFIG_MAP.to_owned(),
+            key: key.to_owned(),
+        };
+        assert_eq!(class.origin, origin("lua.traffic.routing.ingress.mine"));
+        let error = found("example.com", "Empty", Some(&cluster)).unwrap_err().to_string();
+        assert!(error.contains("which has no such key, nor of that of namespace shop; add the script"), "{error}");
     }
 
     #[test]

@@ -29,6 +29,6 @@ mod vm;
 pub use caps::{Acceptance, Caps, Feature};
 pub use engine::Engine;
 pub use error::{ErrorKind, ScriptError};
-pub use library::{Library, NotFound, resolve, resolve_ingress};
+pub use library::{Library, NotFound, OfNamespace, resolve, resolve_ingress};
 pub use limits::Limits;
 pub use script::{Origin, Outcome, Script};

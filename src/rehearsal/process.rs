@@ -130,6 +130,7 @@ impl Processes {
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,
+            namespace_scripts: false,
             max_in_flight: self.max_in_flight,
             history_limit: self.history_limit,
             namespaces: Vec::new(),

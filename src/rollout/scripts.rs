@@ -2,13 +2,14 @@
 //!
 //! A release goes on with the scripts that it began with until new texts have shown that they work: a text that was
 //! changed meanwhile first runs for every step on the live objects, beside the one that serves. One that fails is not used in
-//! this release; one that works takes over at once, and what it does otherwise is told.
+//! this release; one that works takes over at once, and what it does otherwise is told. A TrafficRouting does the same from its first
+//! change of routes to its last.
 
 use serde_json::{Value, json};
 
 use super::{
     machine::Machine,
-    release::{Release, Scope, Traffic, owner_reference},
+    release::{Scope, owner_reference},
 };
 use crate::{
     api::{
@@ -16,7 +17,12 @@ use crate::{
         v1beta1::{RejectedScript, ServingScript},
     },
     lua::{NotFound, Origin, Script},
-    traffic::{diff::diff, ingress, routes},
+    traffic::{
+        Strategy,
+        diff::diff,
+        ingress::{self, Ingress},
+        routes::{self, Context, Network},
+    },
 };
 
 /// An object, and the texts that could serve it.
@@ -39,74 +45,95 @@ struct Choice {
     event: Option<(&'static str, String)>,
 }
 
-impl Machine<'_> {
-    /// Chooses the text of each object's script for this pass.
-    pub(super) fn choose_scripts(&mut self, scope: &Scope) {
-        let (Some(traffic), Ok(release)) = (&scope.traffic, self.release()) else { return };
-        let known = std::mem::take(&mut self.status.scripts);
+/// The objects that route, with the texts of their scripts.
+pub(super) struct Routers<'a> {
+    pub networks: &'a mut [Network],
+    pub ingress: Option<&'a mut Ingress>,
+}
+
+/// What every text is tried with.
+pub(super) struct Trial<'a> {
+    pub context: Context<'a>,
+    /// Of each step that changes routes.
+    pub strategies: Vec<&'a Strategy>,
+    /// Owner of a canary Ingress.
+    pub owner: Value,
+}
+
+/// What was chosen, and what people are told of it: a reason and a message.
+pub(super) type Chosen = (Vec<ServingScript>, Vec<(&'static str, String)>);
+
+impl Routers<'_> {
+    /// Chooses the text of each object's script, which serves from here on. `known`: those that served so far.
+    pub(super) fn choose(self, known: &[ServingScript], trial: &Trial<'_>) -> Chosen {
         let mut chosen = Vec::new();
-        for i in 0..self.networks.len() {
-            let Some(network) = self.networks.get(i) else { continue };
+        for network in self.networks {
             let offer = Offer {
                 kind: network.reference.kind.clone(),
                 name: network.reference.name.clone(),
                 script: network.script.clone(),
                 working: network.working.clone(),
             };
-            let choice = offer.choose(&known, |script| self.try_on_network(i, script, traffic, &release));
-            if let (Some(script), Some(network)) = (&choice.instead, self.networks.get_mut(i)) {
+            let choice = offer.choose(known, |script| trial.on_network(network, script));
+            if let Some(script) = &choice.instead {
                 network.script = Ok(script.clone());
             }
             chosen.push(choice);
         }
-        if let Some(ingress) = &self.ingress {
+        if let Some(ingress) = self.ingress {
             let offer = Offer {
                 kind: ingress::KIND.to_owned(),
                 name: ingress.name.clone(),
                 script: ingress.script.clone(),
                 working: ingress.working.clone(),
             };
-            let choice = offer.choose(&known, |script| self.try_on_ingress(script, traffic, &release));
-            if let (Some(script), Some(ingress)) = (&choice.instead, &mut self.ingress) {
+            let choice = offer.choose(known, |script| trial.on_ingress(ingress, script));
+            if let Some(script) = &choice.instead {
                 ingress.script = Ok(script.clone());
             }
             chosen.push(choice);
         }
-        for choice in chosen {
-            self.status.scripts.extend(choice.serving);
-            match choice.event {
-                Some((reason @ reasons::SCRIPT_REJECTED, message)) => self.warn(reason, message),
-                Some((reason, message)) => self.event(reason, message),
-                None => {}
-            }
-        }
-        self.report_rejected();
+        let (serving, events): (Vec<_>, Vec<_>) = chosen.into_iter().map(|c| (c.serving, c.event)).unzip();
+        (serving.into_iter().flatten().collect(), events.into_iter().flatten().collect())
     }
+}
 
-    /// What the text makes of an object in every step.
-    fn try_on_network(
-        &self,
-        i: usize,
-        script: &Script,
-        traffic: &Traffic,
-        release: &Release,
-    ) -> Result<Vec<Value>, String> {
-        let mut networks: Vec<_> = self.networks.get(i).cloned().into_iter().collect();
-        networks.iter_mut().for_each(|n| n.script = Ok(script.clone()));
-        let context = self.context(traffic, release);
-        let steps = release.steps.iter().filter(|step| !step.strategy.is_empty());
-        let results = steps.map(|step| routes::results(&networks, &context, &step.strategy));
+impl Trial<'_> {
+    /// What a text makes of an object in every step.
+    fn on_network(&self, network: &Network, script: &Script) -> Result<Vec<Value>, String> {
+        let networks = [Network { script: Ok(script.clone()), ..network.clone() }];
+        let results = self.strategies.iter().map(|strategy| routes::results(&networks, &self.context, strategy));
         results.map(|result| result.map(|parts| json!(parts.first())).map_err(|e| e.message)).collect()
     }
 
-    fn try_on_ingress(&self, script: &Script, traffic: &Traffic, release: &Release) -> Result<Vec<Value>, String> {
-        let Some(mut ingress) = self.ingress.clone() else { return Ok(Vec::new()) };
-        ingress.script = Ok(script.clone());
-        let context = self.context(traffic, release);
-        let owner = owner_reference(&self.snap.rollout);
-        let steps = release.steps.iter().filter(|step| !step.strategy.is_empty());
-        let results = steps.map(|step| ingress.plan_step(&context, &step.strategy, &owner));
+    fn on_ingress(&self, ingress: &Ingress, script: &Script) -> Result<Vec<Value>, String> {
+        let ingress = Ingress { script: Ok(script.clone()), ..ingress.clone() };
+        let results = self.strategies.iter().map(|strategy| ingress.plan_step(&self.context, strategy, &self.owner));
         results.map(|result| result.map(|write| json!(write)).map_err(|e| e.message)).collect()
+    }
+}
+
+impl Machine<'_> {
+    /// Chooses the text of each object's script for this pass.
+    pub(super) fn choose_scripts(&mut self, scope: &Scope) {
+        let (Some(traffic), Ok(release)) = (&scope.traffic, self.release()) else { return };
+        let known = std::mem::take(&mut self.status.scripts);
+        let trial = Trial {
+            context: Context { names: &traffic.names, patch: release.patch.as_ref(), engine: &self.snap.engine },
+            strategies: release.steps.iter().map(|step| &step.strategy).filter(|s| !s.is_empty()).collect(),
+            owner: owner_reference(&self.snap.rollout),
+        };
+        let routers = Routers { networks: &mut self.networks, ingress: self.ingress.as_mut() };
+        let (serving, events) = routers.choose(&known, &trial);
+        self.status.scripts = serving;
+        for (reason, message) in events {
+            if reason == reasons::SCRIPT_REJECTED {
+                self.warn(reason, message);
+            } else {
+                self.event(reason, message);
+            }
+        }
+        self.report_rejected();
     }
 
     /// A new release begins with the texts of its own time.
@@ -167,7 +194,11 @@ impl Offer {
     }
 
     fn serving(&self, script: &Script) -> ServingScript {
-        let source = if script.origin == Origin::BuiltIn { "BuiltIn" } else { "ConfigMap" };
+        let source = match &script.origin {
+            Origin::BuiltIn => "BuiltIn",
+            Origin::ConfigMap { namespace, .. } if !namespace.is_empty() => "NamespaceConfigMap",
+            Origin::ConfigMap { .. } | Origin::File(_) => "ConfigMap",
+        };
         ServingScript {
             kind: self.kind.clone(),
             name: self.name.clone(),

@@ -11,6 +11,7 @@ use super::{
     clock::whole_second_after,
     plan::{Effect, Event, Plan, Purpose},
     release::{self, Traffic},
+    scripts::{Routers, Trial},
 };
 use crate::{
     api::{
@@ -49,6 +50,14 @@ pub struct RoutingSnapshot {
     pub engine: Engine,
 }
 
+impl RoutingSnapshot {
+    /// Whether a Rollout needs its routes.
+    pub fn is_needed(&self) -> bool {
+        let finalizers = self.routing.metadata.finalizers.as_deref().unwrap_or_default();
+        finalizers.iter().any(|f| f.starts_with(keys::PROGRESSING_FINALIZER))
+    }
+}
+
 /// The object's reference as other objects and writes name it.
 pub fn reference(routing: &TrafficRouting) -> ObjectRef {
     let metadata = &routing.metadata;
@@ -82,6 +91,9 @@ type Turn<T = ()> = Result<T, Stop>;
 
 struct Pass<'a> {
     snap: &'a RoutingSnapshot,
+    /// Those of the snapshot, with the texts of scripts that serve.
+    networks: Vec<Network>,
+    ingress: Option<Ingress>,
     status: TrafficRoutingStatus,
     effects: Vec<Effect>,
     events: Vec<Event>,
@@ -90,7 +102,14 @@ struct Pass<'a> {
 /// Decides what to do next. Total: whatever is wrong becomes the status' message.
 pub fn decide_routing(snapshot: &RoutingSnapshot) -> Plan<TrafficRoutingStatus> {
     let before = snapshot.routing.status.clone().unwrap_or_default();
-    let mut pass = Pass { snap: snapshot, status: before.clone(), effects: Vec::new(), events: Vec::new() };
+    let mut pass = Pass {
+        snap: snapshot,
+        networks: snapshot.networks.clone(),
+        ingress: snapshot.ingress.clone(),
+        status: before.clone(),
+        effects: Vec::new(),
+        events: Vec::new(),
+    };
     pass.status.observed_generation = snapshot.routing.metadata.generation;
     let mut requeue = None;
     match pass.run() {
@@ -156,6 +175,8 @@ impl Pass<'_> {
         if self.is_routing() {
             self.enter(phases::FINALIZING, "TrafficRouting is Finalizing");
             self.restore(Some(&traffic))?;
+            // The next time begins with the texts of then.
+            self.status.scripts.iter_mut().for_each(|script| script.rejected = None);
             self.event(reasons::RESTORED, "no Rollout needs the routes any more; they are what they were");
         } else {
             if self.status.phase.is_empty() {
@@ -184,6 +205,7 @@ impl Pass<'_> {
     }
 
     fn progress(&mut self, traffic: &Traffic) -> Turn {
+        self.choose_scripts(traffic)?;
         self.check(traffic)?;
         self.avoid_refused(traffic)?;
         let writes = self.plan(traffic)?;
@@ -192,8 +214,8 @@ impl Pass<'_> {
         if !definitions.is_empty() {
             return self.write(Purpose::RouteStep, definitions, routes);
         }
-        let networks = &self.snap.networks;
         if !routes.is_empty() {
+            let networks = &self.networks;
             let is_first = networks.iter().any(Network::is_definition)
                 && networks.iter().any(|n| !n.is_definition() && !n.is_changed());
             if is_first {
@@ -210,9 +232,29 @@ impl Pass<'_> {
         Ok(())
     }
 
+    /// Chooses the text of each object's script for this pass: while routes are changed, the one that served until now unless
+    /// another one has shown that it works.
+    fn choose_scripts(&mut self, traffic: &Traffic) -> Turn {
+        let strategy = self.strategy()?;
+        let trial = Trial {
+            context: Context { names: &traffic.names, patch: None, engine: &self.snap.engine },
+            strategies: Some(&strategy).filter(|s| !s.is_empty()).into_iter().collect(),
+            owner: self.owner(),
+        };
+        let known = std::mem::take(&mut self.status.scripts);
+        let known = if self.is_routing() { known } else { Vec::new() };
+        let routers = Routers { networks: &mut self.networks, ingress: self.ingress.as_mut() };
+        let (serving, events) = routers.choose(&known, &trial);
+        self.status.scripts = serving;
+        for (reason, message) in events {
+            self.events.push(Event { is_warning: reason == reasons::SCRIPT_REJECTED, reason, message });
+        }
+        Ok(())
+    }
+
     /// Goes on when every gateway has taken the routes as they are now.
     fn wait_for_gateways(&mut self, traffic: &Traffic) -> Turn {
-        let refusal = match acceptance(&self.snap.networks, &self.snap.engine, self.snap.now)? {
+        let refusal = match acceptance(&self.networks, &self.snap.engine, self.snap.now)? {
             Acceptance::Taken => None,
             Acceptance::Waiting { message, until: Some(until) } => {
                 return Err(Stop::Until(format!("waiting for a gateway: {message}"), until));
@@ -237,7 +279,7 @@ impl Pass<'_> {
         self.status.settling = None;
         // Not routed: the Rollouts that share it have to wait.
         phases::INITIAL.clone_into(&mut self.status.phase);
-        Err(refused(&message))
+        Err(refused(&message, "become what they were"))
     }
 
     /// Keeps routes that were refused away, until something about them changes: the routes are as before.
@@ -248,14 +290,14 @@ impl Pass<'_> {
             return Ok(());
         }
         match self.restore(Some(traffic)) {
-            Ok(()) => Err(refused(&known.message)),
+            Ok(()) => Err(refused(&known.message, "are as before")),
             Err(stop) => Err(stop),
         }
     }
 
     fn version(&self, traffic: &Traffic) -> Turn<String> {
         let context = Context { names: &traffic.names, patch: None, engine: &self.snap.engine };
-        Ok(routes::version(&self.snap.networks, &context, &self.strategy()?)?)
+        Ok(routes::version(&self.networks, &context, &self.strategy()?)?)
     }
 
     fn strategy(&self) -> Turn<Strategy> {
@@ -281,8 +323,8 @@ impl Pass<'_> {
             return Ok(Vec::new());
         }
         let context = Context { names: &traffic.names, patch: None, engine: &self.snap.engine };
-        let mut writes = routes::plan_step(&self.snap.networks, &context, &strategy)?;
-        if let Some(ingress) = &self.snap.ingress {
+        let mut writes = routes::plan_step(&self.networks, &context, &strategy)?;
+        if let Some(ingress) = &self.ingress {
             writes.extend(ingress.plan_step(&context, &strategy, &self.owner())?);
         }
         Ok(writes)
@@ -290,14 +332,14 @@ impl Pass<'_> {
 
     fn restore(&mut self, traffic: Option<&Traffic>) -> Turn {
         let (definitions, mut routes): (Vec<_>, Vec<_>) =
-            routes::plan_restore(&self.snap.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
-        if let Some(ingress) = &self.snap.ingress {
+            routes::plan_restore(&self.networks, &self.snap.engine)?.into_iter().partition(|w| w.is_definition);
+        if let Some(ingress) = &self.ingress {
             routes.extend(ingress.plan_restore(&self.owner())?);
         }
         if !routes.is_empty() {
             return self.write(Purpose::RestoreRoutes, routes, Vec::new());
         }
-        let going = self.snap.ingress.as_ref().and_then(|i| i.canary.as_deref().ok()).filter(|c| {
+        let going = self.ingress.as_ref().and_then(|i| i.canary.as_deref().ok()).filter(|c| {
             object::is_deleting(c) && object::controller_uid(c) == self.snap.routing.metadata.uid.as_deref()
         });
         if let Some(canary) = going {
@@ -315,9 +357,9 @@ impl Pass<'_> {
 
     /// Whether something may have to be put back.
     fn is_routing(&self) -> bool {
-        let canary = self.snap.ingress.as_ref().and_then(|i| i.canary.as_deref().ok());
+        let canary = self.ingress.as_ref().and_then(|i| i.canary.as_deref().ok());
         [phases::PROGRESSING, phases::FINALIZING].contains(&self.status.phase.as_str())
-            || self.snap.networks.iter().any(Network::is_changed)
+            || self.networks.iter().any(Network::is_changed)
             || canary.is_some_and(|c| object::controller_uid(c) == self.snap.routing.metadata.uid.as_deref())
     }
 
@@ -378,7 +420,7 @@ impl Pass<'_> {
     }
 }
 
-fn refused(message: &str) -> Stop {
-    let text = format!("{message}. The routes are as before; mend the object, its script or spec.strategy");
+fn refused(message: &str, the_routes: &str) -> Stop {
+    let text = format!("{message}. The routes {the_routes}; mend the object, its script or spec.strategy");
     Stop::Trouble(reasons::GATEWAY_REFUSED, text)
 }

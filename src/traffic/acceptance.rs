@@ -179,8 +179,13 @@ mod tests {
 
     /// An object whose script answers with what its status holds.
     fn network(name: &str, status: Value) -> Network {
-        let not_found =
-            NotFound { target: String::new(), built_in: String::new(), key: String::new(), config_map_exists: false };
+        let not_found = NotFound {
+            target: String::new(),
+            built_in: String::new(),
+            key: String::new(),
+            config_map_exists: false,
+            namespace: None,
+        };
         Network {
             reference: NetworkRef { api_version: "g.io/v1".into(), kind: "Route".into(), name: name.into() },
             namespace: "shop".into(),

@@ -71,6 +71,7 @@ pub fn settings() -> Settings {
     Settings {
         script_namespace: "tidegate-system".into(),
         config_map_wins: false,
+        namespace_scripts: false,
         history_limit: None,
         max_in_flight: None,
         names_people: true,

@@ -78,7 +78,7 @@ pub struct ServingScript {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// `BuiltIn` or `ConfigMap`.
+    /// `BuiltIn`, `ConfigMap` (the controller's), or `NamespaceConfigMap` (the namespace's own).
     pub source: String,
     /// The script: the path of a built-in one, or ConfigMap and key.
     pub script: String,

@@ -71,6 +71,7 @@ pub fn options(cluster: &Cluster) -> Options {
         decides_in_place: true,
         namespace: "kruise-rollout".to_owned(),
         config_map_wins: false,
+        namespace_scripts: false,
         history_limit: None,
         max_in_flight: None,
         namespaces: Vec::new(),

@@ -13,6 +13,7 @@ use crate::{
         v1beta1::Rollout,
         windows::ClusterWindows,
     },
+    lua::OfNamespace,
     rollout::{calls::short, notifications::config, windows::ForAll},
     traffic::routes::Missing,
     yaml,
@@ -58,7 +59,19 @@ pub(super) fn receivers(
 
 /// The data of the administrator's ConfigMap.
 pub(super) fn scripts(objects: &impl Objects, settings: &Settings) -> Option<Option<BTreeMap<String, String>>> {
-    let target = ObjectRef::new("v1", "ConfigMap", &settings.script_namespace, keys::SCRIPT_CONFIG_MAP);
+    data(objects, &settings.script_namespace)
+}
+
+/// What the ConfigMap of a Rollout's own namespace has, if namespaces may bring scripts.
+pub(super) fn scripts_of(objects: &impl Objects, namespace: &str, settings: &Settings) -> Option<Option<OfNamespace>> {
+    if !settings.namespace_scripts || namespace == settings.script_namespace {
+        return Some(None);
+    }
+    Some(Some(OfNamespace { namespace: namespace.to_owned(), data: data(objects, namespace)? }))
+}
+
+fn data(objects: &impl Objects, namespace: &str) -> Option<Option<BTreeMap<String, String>>> {
+    let target = ObjectRef::new("v1", "ConfigMap", namespace, keys::SCRIPT_CONFIG_MAP);
     Some(optional(objects.get(&target))?.map(|map| {
         let data = object::at(&map, &["data"]).and_then(Value::as_object).into_iter().flatten();
         data.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()

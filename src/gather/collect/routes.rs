@@ -2,19 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lookup, Objects, Settings, config::scripts, optional};
+use super::{
+    Lookup, Objects, Settings,
+    config::{scripts, scripts_of},
+    optional,
+};
 use crate::{
     api::{
         object::{self, ObjectRef},
         v1beta1::{IngressRef, NetworkRef},
     },
-    lua::library,
+    lua::{Library, NotFound, OfNamespace, Script, library},
     rollout::release::Traffic,
     traffic::{
         ingress::{self, Ingress},
         routes::Network,
     },
 };
+
+/// Where scripts come from beside those built in.
+struct Scripts {
+    /// The administrator's.
+    cluster: Option<BTreeMap<String, String>>,
+    /// The namespace's own.
+    own: Option<OfNamespace>,
+    config_map_wins: bool,
+}
+
+impl Scripts {
+    fn or_own(&self, found: Result<Script, NotFound>) -> Result<Script, NotFound> {
+        match &self.own {
+            Some(own) => own.or_own(found),
+            None => found,
+        }
+    }
+}
 
 /// The objects that route, with their scripts, and the Ingress beside which a canary stands.
 pub(in crate::gather) fn routes(
@@ -23,13 +45,17 @@ pub(in crate::gather) fn routes(
     namespace: &str,
     settings: &Settings,
 ) -> Option<(Vec<Network>, Option<Ingress>)> {
-    let scripts = scripts(objects, settings)?;
+    let scripts = Scripts {
+        cluster: scripts(objects, settings)?,
+        own: scripts_of(objects, namespace, settings)?,
+        config_map_wins: settings.config_map_wins,
+    };
     let mut networks = Vec::new();
     for reference in &traffic.networks {
-        networks.push(network(objects, reference, namespace, scripts.as_ref(), settings)?);
+        networks.push(network(objects, reference, namespace, &scripts)?);
     }
     let Some(reference) = &traffic.ingress else { return Some((networks, None)) };
-    match ingress(objects, reference, namespace, scripts.as_ref())? {
+    match ingress(objects, reference, namespace, &scripts)? {
         Route::InPlace(network) => {
             networks.push(network);
             Some((networks, None))
@@ -38,13 +64,7 @@ pub(in crate::gather) fn routes(
     }
 }
 
-fn network(
-    objects: &impl Objects,
-    reference: &NetworkRef,
-    namespace: &str,
-    scripts: Option<&BTreeMap<String, String>>,
-    settings: &Settings,
-) -> Option<Network> {
+fn network(objects: &impl Objects, reference: &NetworkRef, namespace: &str, scripts: &Scripts) -> Option<Network> {
     let target = ObjectRef::new(&reference.api_version, &reference.kind, namespace, &reference.name);
     let object = match objects.get(&target) {
         Err(Lookup::Pending) => return None,
@@ -52,8 +72,10 @@ fn network(
         Ok(object) => Ok(object),
     };
     let group = object::group(&reference.api_version);
-    let script = library::resolve(group, &reference.kind, scripts, settings.config_map_wins);
-    let acceptance = library::resolve_accepted(group, &reference.kind, scripts, settings.config_map_wins);
+    let (cluster, kind) = (scripts.cluster.as_ref(), &reference.kind);
+    let script = scripts.or_own(library::resolve(group, kind, cluster, scripts.config_map_wins));
+    let acceptance = library::resolve_accepted(group, kind, cluster, scripts.config_map_wins)
+        .or_else(|| scripts.own.as_ref()?.script(&Library::accepted_key(group, kind)));
     Some(Network {
         reference: reference.clone(),
         namespace: namespace.to_owned(),
@@ -72,19 +94,14 @@ enum Route {
     Beside(Ingress),
 }
 
-fn ingress(
-    objects: &impl Objects,
-    reference: &IngressRef,
-    namespace: &str,
-    scripts: Option<&BTreeMap<String, String>>,
-) -> Option<Route> {
+fn ingress(objects: &impl Objects, reference: &IngressRef, namespace: &str, scripts: &Scripts) -> Option<Route> {
     let get = |name: &str| match objects.get(&ObjectRef::new(ingress::API_VERSION, ingress::KIND, namespace, name)) {
         Err(Lookup::Pending) => None,
         Err(Lookup::Missing(missing)) => Some(Err(missing)),
         Ok(object) => Some(Ok(object)),
     };
     let stable = get(&reference.name)?;
-    let script = library::resolve_ingress(&reference.class_type, scripts);
+    let script = scripts.or_own(library::resolve_ingress(&reference.class_type, scripts.cluster.as_ref()));
     let in_place = Network {
         reference: NetworkRef {
             api_version: ingress::API_VERSION.to_owned(),
