@@ -9,6 +9,8 @@
     clippy::disallowed_methods
 )]
 
+mod situations;
+
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -24,8 +26,13 @@ fn main() {
         let cases = found.cases.clone();
         move || every_script_has_twelve_cases(&root.join("testcases"), &cases)
     });
+    let situations = Trial::test("every_script_is_shown_in_every_situation", {
+        let cases = found.cases.clone();
+        move || situations::every_script_is_shown_in_every_situation(&root.join("testcases"), &cases)
+    });
     let engine = Engine::new(std::thread::available_parallelism().map_or(1, usize::from));
-    let trials = found.cases.into_iter().map(|path| trial(root, path, engine.clone())).chain([every]).collect();
+    let trials =
+        found.cases.into_iter().map(|path| trial(root, path, engine.clone())).chain([every, situations]).collect();
     libtest_mimic::run(&args, trials).exit();
 }
 

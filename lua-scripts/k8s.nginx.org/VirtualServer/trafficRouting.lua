@@ -1,5 +1,5 @@
 -- VirtualServer of the NGINX Ingress Controller.
--- caps: weight,header,query,path,rhm,method,sticky,ports,several,http; accept: A3
+-- caps: weight,header,query,path,rhm,method,cookie,sticky,ports,several,http; accept: A3
 -- versions: v1
 --
 -- Every upstream that is the stable Service, and that a step touches, gets a twin for the canary. Weight steps split
@@ -8,7 +8,8 @@
 -- so that earlier entries keep their requests. Matches win over a weight. Redirects, returns and delegated routes
 -- stay.
 --
--- Conditions compare whole values, without regard to case. A step's path must hold for the whole path of a route of
+-- Conditions compare whole values, without regard to case. A header named canary-by-cookie stands for a cookie: its value is
+-- the cookie's name, and the cookie must be "always". A step's path must hold for the whole path of a route of
 -- ours; routes of other paths are left out. `sessionCookie` pins clients to pods of an upstream, not to a version.
 --
 -- Not expressible: regular expressions; values that begin with "!"; header names beyond letters, digits and "-"; a
@@ -21,7 +22,7 @@
 --   Service "S" has 1 per cent of a rule, which cannot be split; give it 2 or more
 --   VirtualServer tells versions apart by Service only, and Service "S" is both
 --   VirtualServer cannot express matches[i]... of type RegularExpression | matches[i]...: a value that begins with "!"
---   VirtualServer cannot express matches[i].headers[j]: the name "N"
+--   VirtualServer cannot express matches[i].headers[j]: the name "N" | ...: the cookie "N"
 --   VirtualServer cannot express matches[i].path, which is a part of route /P; give that path a route of its own
 --   VirtualServer cannot express matches with a path alone; add a header or parameter
 --   VirtualServer cannot express requestHeaderModifier.add | requestHeaderModifier.remove
@@ -168,6 +169,12 @@ local function add_condition(conditions, field, entry, wanted, at)
   end
   if string.sub(entry.value, 1, 1) == "!" then
     refuse("VirtualServer", at .. ': a value that begins with "!"', "that means any other value")
+  end
+  if field == "headers" and entry.name == "canary-by-cookie" then
+    if not string.match(entry.value, "^[%w_]+$") then
+      refuse("VirtualServer", at .. ': the cookie "' .. entry.value .. '"', 'use letters, digits and "_"')
+    end
+    return table.insert(conditions, { cookie = entry.value, value = "always" })
   end
   if field == "headers" and not string.match(entry.name, "^[%w-]+$") then
     refuse("VirtualServer", at .. ': the name "' .. entry.name .. '"', 'use letters, digits and "-"')
