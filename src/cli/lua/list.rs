@@ -1,12 +1,16 @@
 //! `tidegate lua list`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 
-use super::{print, served::Served};
+use super::{
+    print,
+    served::Served,
+    sources::{SCRIPTS, lua_files},
+};
 use crate::cli::client::{self, KubeArgs};
-use crate::lua::{Caps, Feature, Library, Script};
+use crate::lua::{Caps, Feature, Library, Origin, Script};
 
 /// Arguments of `tidegate lua list`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let scripts = Library::list().into_iter().map(with_caps).collect::<anyhow::Result<Vec<_>>>()?;
     let served = args.cluster.then(|| served(args)).transpose()?;
     let text = match args.output {
-        Output::Text => table(&scripts, served.as_ref()),
+        Output::Text => table(&scripts, &own(&scripts), served.as_ref()),
         Output::Markdown => markdown(&scripts),
         Output::Json => {
             let rows = scripts.iter().map(|(script, caps)| {
@@ -73,6 +77,22 @@ fn with_caps(script: Script) -> anyhow::Result<(Script, Caps)> {
     }
 }
 
+/// Scripts of the working directory for what nothing built in is for, with their headers as far as they have one.
+fn own(built_in: &[(Script, Caps)]) -> Vec<(Script, Option<Caps>)> {
+    let is_known = |name: &str| built_in.iter().any(|(script, _)| script.name == name);
+    let files = lua_files(&[SCRIPTS.into()]).unwrap_or_default();
+    let names = files.iter().filter_map(|file| Some((file, file.strip_prefix(SCRIPTS).ok()?.to_str()?)));
+    let routing = names.filter(|(_, name)| name.ends_with("/trafficRouting.lua") || name.starts_with("ingress/"));
+    routing
+        .filter(|(_, name)| !is_known(name))
+        .filter_map(|(file, name)| {
+            let text = std::fs::read_to_string(file).ok()?;
+            let caps = Caps::parse(&text).ok().flatten();
+            Some((Script::new(name, text, Origin::File(Path::new(file).to_owned())), caps))
+        })
+        .collect()
+}
+
 fn served(args: &Args) -> anyhow::Result<Served> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (client, _) = client::connect(&args.kube).await?;
@@ -80,18 +100,23 @@ fn served(args: &Args) -> anyhow::Result<Served> {
     })
 }
 
-fn table(scripts: &[(Script, Caps)], served: Option<&Served>) -> String {
+fn table(scripts: &[(Script, Caps)], own: &[(Script, Option<Caps>)], served: Option<&Served>) -> String {
     let in_cluster = |target: &str| match served.map(|served| served.versions(target)) {
         None => String::new(),
         Some([]) => "-".to_owned(),
         Some(versions) => versions.join(","),
     };
-    let of_script = |(script, caps): &(Script, Caps)| {
-        let features: Vec<&str> = caps.features.iter().copied().map(Feature::name).collect();
+    let row = |script: &Script, caps: Option<&Caps>, origin: &str| {
         let target = target(&script.name);
         let there = in_cluster(&target);
-        [target, caps.versions.join(","), format!("{:?}", caps.accept), there, features.join(" ")]
+        let Some(caps) = caps else {
+            return [target, String::new(), String::new(), there, format!("no header{origin}")];
+        };
+        let features: Vec<&str> = caps.features.iter().copied().map(Feature::name).collect();
+        [target, caps.versions.join(","), format!("{:?}", caps.accept), there, features.join(" ") + origin]
     };
+    let of_script = |(script, caps): &(Script, Caps)| row(script, Some(caps), "");
+    let of_folder = |(script, caps): &(Script, Option<Caps>)| row(script, caps.as_ref(), " (of lua-scripts)");
     let of_config_map = |target: &String| {
         let there = in_cluster(target);
         [target.clone(), String::new(), String::new(), there, "(script of the ConfigMap)".to_owned()]
@@ -99,6 +124,7 @@ fn table(scripts: &[(Script, Caps)], served: Option<&Served>) -> String {
     let head = ["OBJECT", "VERSIONS", "ACCEPTANCE", "IN CLUSTER", "FEATURES"].map(str::to_owned);
     let rows: Vec<[String; 5]> = std::iter::once(head)
         .chain(scripts.iter().map(of_script))
+        .chain(own.iter().map(of_folder))
         .chain(served.iter().flat_map(|served| &served.scripts).map(of_config_map))
         .collect();
     let width = |column: usize| rows.iter().filter_map(|r| r.get(column)).map(String::len).max().unwrap_or(0);

@@ -33,9 +33,16 @@ impl Watcher {
         loop {
             let Some(changed) = relevant(self.events.recv()??) else { continue };
             while self.events.recv_timeout(SETTLE).is_ok() {}
-            return Ok(changed);
+            return Ok(as_said(&changed));
         }
     }
+}
+
+/// As a person in the working directory calls it.
+fn as_said(path: &Path) -> PathBuf {
+    let path: PathBuf = path.components().collect();
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).map_or_else(|_| path.clone(), Path::to_owned)
 }
 
 fn relevant(event: notify::Event) -> Option<PathBuf> {

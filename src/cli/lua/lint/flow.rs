@@ -4,27 +4,26 @@
 //! A value is followed through locals, fields, loops and the script's own functions. Whatever is not clear is unknown, and
 //! nothing is said of it.
 
+mod values;
+mod writes;
+
 use std::collections::{BTreeSet, HashMap};
 
 use full_moon::{
     ast::{
-        Ast, Block, Call, Expression, Field, FunctionArgs, FunctionBody, FunctionCall, GenericFor, Index, LastStmt,
-        Prefix, Stmt, Suffix, TableConstructor, Var, punctuated::Punctuated,
+        Ast, Block, Call, Expression, FunctionBody, FunctionCall, GenericFor, LastStmt, Prefix, Stmt, Suffix,
+        TableConstructor, punctuated::Punctuated,
     },
     node::Node,
     tokenizer::{Position, TokenReference},
 };
 use serde_json::Value;
 
-use super::{
-    schema,
-    walk::{field, text},
-};
+use self::values::element;
+use super::walk::text;
 
 /// Calls of functions are followed so many times.
 const PASSES: usize = 4;
-/// Fields of `obj` from which every rule is made.
-const OF_THE_STEP: [&str; 3] = ["matches", "requestHeaderModifier", "patchPodMetadata"];
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -260,249 +259,4 @@ impl<'a> Flow<'a> {
         self.blocks.pop();
         Shape::Function(place)
     }
-
-    fn values(&mut self, list: &'a Punctuated<Expression>) -> Vec<Shape<'a>> {
-        list.iter().map(|value| self.value(value)).collect()
-    }
-
-    fn value(&mut self, node: &'a Expression) -> Shape<'a> {
-        match node {
-            Expression::BinaryOperator { lhs, binop, rhs } => {
-                let (left, right) = (self.value(lhs), self.value(rhs));
-                match binop.token().token().to_string().as_str() {
-                    "and" => right,
-                    "or" => {
-                        self.given(&left, &right);
-                        if matches!(right, Shape::Table(_)) || left == right { left } else { Shape::Unknown }
-                    }
-                    _ => Shape::Unknown,
-                }
-            }
-            Expression::Parentheses { expression, .. } | Expression::TypeAssertion { expression, .. } => {
-                self.value(expression)
-            }
-            Expression::UnaryOperator { expression, .. } => {
-                self.value(expression);
-                Shape::Unknown
-            }
-            Expression::Function(function) => self.function(function.body()),
-            Expression::FunctionCall(call) => self.call(call),
-            Expression::IfExpression(node) => {
-                self.value(node.condition());
-                self.value(node.if_expression());
-                self.value(node.else_expression());
-                Shape::Unknown
-            }
-            Expression::TableConstructor(table) => {
-                for field in table.fields() {
-                    match field {
-                        Field::ExpressionKey { key, value, .. } => {
-                            self.value(key);
-                            self.value(value);
-                        }
-                        Field::NameKey { value, .. } => {
-                            self.value(value);
-                        }
-                        Field::NoKey(value) => {
-                            self.value(value);
-                        }
-                        _ => {}
-                    }
-                }
-                Shape::Table(table)
-            }
-            Expression::Var(Var::Name(name)) => self.find(&text(name)),
-            Expression::Var(Var::Expression(node)) => self.chain(node.prefix(), node.suffixes()),
-            _ => Shape::Unknown,
-        }
-    }
-
-    fn call(&mut self, call: &'a FunctionCall) -> Shape<'a> {
-        self.chain(call.prefix(), call.suffixes())
-    }
-
-    fn chain(&mut self, prefix: &'a Prefix, suffixes: impl Iterator<Item = &'a Suffix>) -> Shape<'a> {
-        let mut shape = match prefix {
-            Prefix::Name(name) => self.find(&text(name)),
-            Prefix::Expression(inner) => self.value(inner),
-            _ => Shape::Unknown,
-        };
-        for suffix in suffixes {
-            shape = match suffix {
-                Suffix::Index(index) => self.index(&shape, index),
-                Suffix::Call(Call::AnonymousCall(args)) => self.called(&shape, args),
-                Suffix::Call(Call::MethodCall(call)) => {
-                    self.arguments(call.args());
-                    Shape::Unknown
-                }
-                _ => Shape::Unknown,
-            };
-        }
-        shape
-    }
-
-    fn arguments(&mut self, args: &'a FunctionArgs) -> Vec<(Shape<'a>, Option<Position>)> {
-        match args {
-            FunctionArgs::Parentheses { arguments, .. } => {
-                arguments.iter().map(|argument| (self.value(argument), argument.start_position())).collect()
-            }
-            FunctionArgs::TableConstructor(table) => vec![(Shape::Table(table), table.start_position())],
-            _ => Vec::new(),
-        }
-    }
-
-    fn called(&mut self, callee: &Shape<'a>, args: &'a FunctionArgs) -> Shape<'a> {
-        let given = self.arguments(args);
-        let first = given.first().cloned();
-        match callee {
-            Shape::Function(place) => {
-                let signature = self.functions.entry(*place).or_default();
-                signature.parameters.resize(signature.parameters.len().max(given.len()), None);
-                for (known, (shape, _)) in signature.parameters.iter_mut().zip(given) {
-                    merge(known, shape);
-                }
-                signature.returns.clone().unwrap_or(Shape::Unknown)
-            }
-            Shape::Host(name) => match (name.as_str(), first) {
-                ("table.insert" | "table.remove" | "table.sort", Some((list, at))) => {
-                    self.changed(&list, at);
-                    if let (2.., Some((added, at))) = (given.len(), given.last()) {
-                        self.added(&list, added, *at);
-                    }
-                    Shape::Unknown
-                }
-                ("tidegate.copy" | "json.array" | "json.object", Some((of, _))) => match of {
-                    Shape::Part { schema, path, .. } => Shape::Part { schema, path, is_copy: true },
-                    Shape::Table(table) => Shape::Table(table),
-                    _ => Shape::Unknown,
-                },
-                ("tidegate.matches", _) => Shape::Step("obj.matches".to_owned()),
-                ("tidegate.modifier", _) => Shape::Step("obj.requestHeaderModifier".to_owned()),
-                _ => Shape::Unknown,
-            },
-            _ => Shape::Unknown,
-        }
-    }
-
-    fn index(&mut self, of: &Shape<'a>, index: &'a Index) -> Shape<'a> {
-        if let Index::Brackets { expression, .. } = index {
-            self.value(expression);
-        }
-        match name_of(index) {
-            Some((name, at)) => self.member(of, &name, at),
-            None => element(of),
-        }
-    }
-
-    fn member(&mut self, of: &Shape<'a>, name: &str, at: Option<Position>) -> Shape<'a> {
-        match of {
-            Shape::Host(host) => Shape::Host(format!("{host}.{name}")),
-            Shape::Input if self.reads_status => self.of_data(name),
-            Shape::Input if name == "data" => Shape::Data,
-            Shape::Input if OF_THE_STEP.contains(&name) => Shape::Step(format!("obj.{name}")),
-            Shape::Data => self.of_data(name),
-            Shape::Step(path) => Shape::Step(format!("{path}.{name}")),
-            Shape::Part { schema, path, is_copy } => match schema::field(schema, name) {
-                schema::Known::As(schema) => Shape::Part { schema, path: format!("{path}.{name}"), is_copy: *is_copy },
-                known => {
-                    // Where anything may be, only what is written almost like a field is a mistake.
-                    let near = schema::near(schema, name);
-                    if near.is_some() || known == schema::Known::Not {
-                        let meant = near.map(|near| format!("; is `{near}` meant?")).unwrap_or_default();
-                        self.mistake(at, "unknown-field", format!("`{path}` has no `{name}` in the schema{meant}"));
-                    }
-                    Shape::Unknown
-                }
-            },
-            _ => Shape::Unknown,
-        }
-    }
-
-    fn of_data(&self, name: &str) -> Shape<'a> {
-        match self.spec.filter(|_| name == "spec") {
-            Some(schema) => Shape::Part { schema, path: name.to_owned(), is_copy: false },
-            None => Shape::Unknown,
-        }
-    }
-
-    fn write(&mut self, var: &'a Var, value: Shape<'a>) {
-        let node = match var {
-            Var::Name(name) => return self.assign(&text(name), value),
-            Var::Expression(node) => node,
-            _ => return,
-        };
-        let suffixes: Vec<&Suffix> = node.suffixes().collect();
-        let Some((last, before)) = suffixes.split_last() else { return };
-        let holder = self.chain(node.prefix(), before.iter().copied());
-        self.changed(&holder, var.start_position());
-        let Suffix::Index(index) = last else { return };
-        if name_of(index).is_none() {
-            self.added(&holder, &value, var.start_position());
-        }
-        let place = self.index(&holder, index);
-        self.given(&place, &value);
-    }
-
-    /// A table is changed.
-    fn changed(&mut self, table: &Shape<'a>, at: Option<Position>) {
-        if let Shape::Step(path) = table {
-            let message = format!("`{path}` is changed, from which every rule is made: change a `tidegate.copy` of it");
-            self.mistake(at, "shared-input", message);
-        }
-    }
-
-    /// A list gets one more entry.
-    fn added(&mut self, list: &Shape<'a>, entry: &Shape<'a>, at: Option<Position>) {
-        let Shape::Part { path, .. } = list else { return };
-        if let Shape::Part { path: of, is_copy: false, .. } = entry
-            && *of == format!("{path}[]")
-        {
-            let message =
-                format!("an entry of `{path}` is put into it once more, and is the same table: add a `tidegate.copy`");
-            self.mistake(at, "shared-input", message);
-        }
-        self.given(&element(list), entry);
-    }
-
-    /// What is put in a place of the object.
-    fn given(&mut self, place: &Shape<'a>, value: &Shape<'a>) {
-        let Shape::Table(table) = value else { return };
-        if matches!(place, Shape::Unknown | Shape::Step(_) | Shape::Input | Shape::Host(_)) {
-            return;
-        }
-        for field in table.fields() {
-            let (inner, value) = match field {
-                Field::NameKey { key, value, .. } => {
-                    (self.member(place, &text(key), Some(key.token().start_position())), &**value)
-                }
-                Field::NoKey(value) => (element(place), value),
-                _ => continue,
-            };
-            if let Expression::TableConstructor(table) = value {
-                self.given(&inner, &Shape::Table(table));
-            }
-        }
-    }
-}
-
-/// What an entry of a list or map is.
-fn element<'a>(of: &Shape<'a>) -> Shape<'a> {
-    match of {
-        Shape::Step(path) => Shape::Step(format!("{path}[]")),
-        Shape::Part { schema, path, is_copy } => match schema::element(schema) {
-            Some(schema) => Shape::Part { schema, path: format!("{path}[]"), is_copy: *is_copy },
-            None => Shape::Unknown,
-        },
-        _ => Shape::Unknown,
-    }
-}
-
-/// The name in `.name` or `["name"]`, and where it is.
-fn name_of(index: &Index) -> Option<(String, Option<Position>)> {
-    let at = match index {
-        Index::Dot { name, .. } => Some(name.token().start_position()),
-        Index::Brackets { expression, .. } => expression.start_position(),
-        _ => None,
-    };
-    Some((field(&Suffix::Index(index.clone()))?, at))
 }
