@@ -49,6 +49,10 @@ impl Via {
                 // Only a Service's own names count in a mesh.
                 object["spec"].as_object_mut()?.remove("hostnames");
             }
+            // Who asks counts the answers of two versions.
+            ("TraefikService", _) => {
+                object["spec"]["weighted"]["services"].as_array_mut()?.retain(|s| s["name"] == "shop");
+            }
             _ => {}
         }
         Some(object)

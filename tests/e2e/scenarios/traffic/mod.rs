@@ -51,6 +51,7 @@ pub const ROWS: &[Row] = &[
     row("contour_http_proxy", "contour", Via::Contour),
     row("contour_http_route", "gateway-api", Via::ContourGateway),
     row("traefik_ingress_route", "traefik", Via::Traefik),
+    row("traefik_service", "traefik-service", Via::Traefik),
     row("traefik_http_route", "gateway-api", Via::TraefikGateway),
     Row { workload: "web", ..row("traefik_nginx_ingress", "nginx", Via::Traefik) },
 ];

@@ -71,7 +71,7 @@ impl Story {
             // Some routes of the recipes share with another Service.
             objects.extend(example("gateway-api")?.into_iter().filter(|o| o["metadata"]["name"] == "legacy"));
         }
-        objects.extend(row.via.more());
+        objects.extend(row.more());
         let mut objects: Vec<Value> = objects.iter().filter_map(|o| row.via.adapt(o, &space)).collect();
         objects.iter_mut().for_each(change);
         let mut routes = Vec::new();
@@ -214,7 +214,7 @@ impl Story {
     /// A rule that gives another Service a share of 40 % goes on to do so.
     async fn shares_with_another(&self, promise: &Promise) -> Result<()> {
         let Promise::Share(share) = promise else { return Ok(()) };
-        if self.row.example == "nginx" {
+        if ["nginx", "traefik-service"].contains(&self.row.example) {
             return Ok(());
         }
         let tally = self.users.at("/api").send(1000).await;
@@ -277,10 +277,15 @@ pub async fn play(rig: Arc<Rig>, row: &'static Row) -> Result<()> {
     story.undisturbed(&tally)
 }
 
-impl Via {
+impl Row {
     /// What a recipe takes for granted.
-    fn more(self) -> Vec<Value> {
-        match self {
+    fn more(&self) -> Vec<Value> {
+        match self.via {
+            Via::Traefik if self.example == "traefik-service" => vec![
+                json!({"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": {"name": "shop"}, "spec": {
+                "entryPoints": ["web"], "routes": [{"kind": "Rule", "match": "Host(`shop.example.com`)",
+                    "services": [{"kind": "TraefikService", "name": "shop"}]}]}}),
+            ],
             Via::Traefik => vec![
                 json!({"apiVersion": "traefik.io/v1alpha1", "kind": "Middleware", "metadata": {"name": "compress"},
                 "spec": {"compress": {}}}),
