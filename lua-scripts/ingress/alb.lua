@@ -1,5 +1,5 @@
 -- AWS Load Balancer Controller, Ingresses of class alb. Lua 5.1, also valid Luau.
--- caps: weight,header,query,path,regex,cookie,sticky,ports,several,http; accept: A5
+-- caps: weight,header,query,path,regex,method,cookie,sticky,ports,several,http; accept: A5
 -- versions: v1
 -- ingress: in-place
 --

@@ -1,11 +1,12 @@
 -- Gloo Edge RouteTable.
--- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,ports,several,http; accept: A3
+-- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,sticky,ports,several,http; accept: A3
 -- versions: v1
 --
 -- Weight steps split every destination that is the stable Service, as `kube` or as the Upstream that Gloo makes for it
 -- (`<namespace>-<service>-<port>`); `single` becomes `multi`, other destinations keep their share. Match steps put a
 -- copy with narrower matchers right before each of our routes, as the first that matches wins. Options, such as
--- timeouts, retries, rewrites and shadowing, go with it. Matches win over a weight. An absent weight is 0.
+-- timeouts, retries, rewrites, shadowing and hash policies, go with it; a hash pins clients to pods, not to a version.
+-- Matches win over a weight. An absent weight is 0.
 --
 -- Paths: PathPrefix is Gloo's `prefix`, a plain text prefix. Regular expressions are RE2 and match the whole value.
 -- A cookie is a header: name `Cookie`, RegularExpression. Header changes go into options.headerManipulation of the

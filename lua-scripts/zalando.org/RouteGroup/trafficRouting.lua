@@ -1,11 +1,12 @@
 -- Skipper RouteGroup.
--- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,ports,several,http; accept: A4
+-- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,sticky,ports,several,http; accept: A4
 -- versions: v1
 --
 -- Every backend that is the stable Service, and that a step touches, gets a twin for the canary. Weight steps split
 -- the references to it in defaultBackends and in routes; other references keep their share. Match steps put copies of
 -- each of our routes before it, one for each of the step's matches, with the step's conditions as predicates. Filters,
--- such as retries, rewrites and mirrors, go with them. Matches win over a weight. An absent weight is 0, and weights
+-- such as retries, rewrites and mirrors, go with them, and a backend's algorithm with its twin: a hash pins clients to pods,
+-- not to a version. Matches win over a weight. An absent weight is 0, and weights
 -- of 0 alone share evenly. Without routes there is one for all paths.
 --
 -- Skipper takes the route of the longest path, then the one with most predicates. A path of a step narrows the route's
