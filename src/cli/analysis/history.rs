@@ -1,22 +1,24 @@
 //! `tidegate analysis try`: what the metrics of a Rollout would have said of the past.
 
+mod days;
+
 use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use jiff::Timestamp;
 use kube::{Api, Client};
 
+use self::days::by_day;
 use crate::{
     analysis::{
-        Answer, Sample,
-        ask::Ask,
-        judge::{self, Finding},
-        metric::{Analysis, Metric, duration},
+        ask::{self, Ask},
+        compare::Comparison,
+        metric::{Analysis, Metric},
         query::{Value, Values, literal},
         templates::{self, Rendered},
     },
     api::{
-        analysis::{AnalysisPhase, MetricStatus, MetricTemplate, MetricTemplateSpec},
+        analysis::{MetricTemplate, MetricTemplateSpec},
         v1beta1::Rollout,
     },
     cli::client::{self, KubeArgs, explain},
@@ -35,6 +37,8 @@ use crate::{
 const DAY: i64 = 86_400;
 /// Points of a series that a Prometheus gives in one answer: it refuses more than 11,000.
 const POINTS: i64 = 5_000;
+/// The same of a histogram, of which each point has many series.
+const POINTS_OF_BUCKETS: i64 = 300;
 /// Days that may be asked about.
 const MOST_DAYS: i64 = 400;
 
@@ -42,7 +46,8 @@ const MOST_DAYS: i64 = 400;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The version that runs stands for the new one: `{{ canary-pods }}` are all pods of the workload, `{{ canary-service }}` is the stable Service. Each day is cut
-into releases, one after the other: a step's metrics until they have passed or failed, then anew.
+into releases, one after the other: a step's metrics until they have passed or failed, then anew. Metrics that compare are tried on the version that ran
+against itself, one half of its pods against the other, so that what fails is a false alarm; queries that tell no pods apart are not tried.
 
 Exit code 1: on some day a release would have failed, or could not have been judged.")]
 pub struct Args {
@@ -141,48 +146,92 @@ impl Trial<'_> {
         let mut report = super::Report { text: String::new(), is_good: true };
         for metric in &metrics {
             report.text.push_str(&format!("{}\n", metric.name));
-            let question = templates::resolve(metric, &values, |name| self.kept.get(name).cloned());
-            let question = question.map_err(|problem| anyhow::anyhow!("metric {}: {problem}", metric.name))?;
-            if metric.is_comparison() || question.provider.prometheus.is_none() {
-                let why = if metric.is_comparison() {
-                    "there was no other version to compare with"
-                } else {
-                    "its provider keeps no history"
-                };
-                report.text.push_str(&format!("  not tried: {why}\n"));
-                continue;
+            let asks = match self.asks(metric, &values)? {
+                Ok(asks) => asks,
+                Err(why) => {
+                    report.text.push_str(&format!("  not tried: {why}\n"));
+                    continue;
+                }
+            };
+            let mut past = Vec::new();
+            for ask in &asks.of_moment {
+                past.push(self.range(ask, times).await.with_context(|| format!("metric {}", metric.name))?);
             }
-            let range = self.range(metric, question, times).await.with_context(|| format!("metric {}", metric.name))?;
-            report.is_good &= by_day(metric, &range, times, &mut report.text);
+            report.is_good &= by_day(metric, asks.comparison.as_ref(), &past, times, &mut report.text);
         }
         Ok(report)
     }
 
-    async fn range(&self, metric: &Metric, mut question: Rendered, (from, to): (i64, i64)) -> anyhow::Result<Range> {
+    /// What is asked of each moment, or why a metric says nothing of the past.
+    fn asks(&self, metric: &Metric, values: &Values) -> anyhow::Result<Result<Asks, &'static str>> {
+        let resolve = |values: &Values| {
+            let found = templates::resolve(metric, values, |name| self.kept.get(name).cloned());
+            found.map_err(|problem| anyhow::anyhow!("metric {}: {problem}", metric.name))
+        };
+        let mut question = resolve(values)?;
+        if question.provider.prometheus.is_none() {
+            return Ok(Err("its provider keeps no history"));
+        }
+        if question.comparison.is_some() {
+            question = resolve(&halves(self.rollout, values, HALVES)?)?;
+            let [one, other] = HALVES;
+            if question.comparison == resolve(&halves(self.rollout, values, [other, one])?)?.comparison {
+                return Ok(Err("no other version ran, and its queries tell no pods apart (canary-pods, stable-pods)"));
+            }
+        }
         if let (Some(server), Some(prometheus)) = (self.server, &mut question.provider.prometheus) {
             server.clone_into(&mut prometheus.address);
             prometheus.secret_ref = None;
         }
+        let Rendered { provider, query, comparison, .. } = question;
         let namespace = self.rollout.metadata.namespace.as_deref().unwrap_or_default();
-        let ask = Ask::new(&question.provider, namespace, &question.query, metric.interval, Timestamp::UNIX_EPOCH);
+        let any = Timestamp::UNIX_EPOCH;
+        let of_moment = match &comparison {
+            Some(comparison) => ask::of_look(&provider, namespace, comparison, metric.interval, any),
+            None => vec![Ask::new(&provider, namespace, &query, metric.interval, any)],
+        };
+        Ok(Ok(Asks { of_moment, comparison }))
+    }
+
+    /// What a question would have been answered at each moment, an interval apart.
+    async fn range(&self, ask: &Ask, (from, to): (i64, i64)) -> anyhow::Result<Range> {
+        let points = if ask.is_of_buckets { POINTS_OF_BUCKETS } else { POINTS };
         let mut all = Range::new();
         let mut begin = from;
         while begin <= to {
-            let end =
-                begin.saturating_add(metric.interval.saturating_mul(POINTS)).min(begin.saturating_add(DAY)).min(to);
-            let part =
-                self.servers.range(&ask, (begin, end), metric.interval).await.map_err(|failure| match failure {
-                    Failure::Unavailable(why) | Failure::Mistake(why) => {
-                        anyhow::anyhow!("{}: {why}; query: {}", question.provider.address(), question.query)
-                    }
-                })?;
+            let end = begin.saturating_add(ask.interval.saturating_mul(points)).min(begin.saturating_add(DAY)).min(to);
+            let part = self.servers.range(ask, (begin, end), ask.interval).await.map_err(|failure| match failure {
+                Failure::Unavailable(why) | Failure::Mistake(why) => {
+                    anyhow::anyhow!("{}: {why}; query: {}", ask.provider.address(), ask.query)
+                }
+            })?;
             all.extend(part);
             // The moments stay an interval apart.
-            begin =
-                begin.saturating_add((end - begin) / metric.interval * metric.interval).saturating_add(metric.interval);
+            begin = begin.saturating_add((end - begin) / ask.interval * ask.interval).saturating_add(ask.interval);
         }
         Ok(all)
     }
+}
+
+/// The questions of one moment.
+struct Asks {
+    of_moment: Vec<Ask>,
+    comparison: Option<Comparison>,
+}
+
+/// The version that runs is compared with itself: half of its pods with the other half, by the last character of their names and
+/// addresses.
+const HALVES: [&str; 2] = ["[acegikmoqsuwy13579]", "[bdfhjlnprtvxz02468]"];
+
+/// The values with which one half of the pods stands for the canary.
+fn halves(rollout: &Rollout, values: &Values, [canary, stable]: [&str; 2]) -> anyhow::Result<Values> {
+    let workload = literal(&release::scope(rollout)?.workload.name);
+    let mut values = values.clone();
+    for (version, half) in [("canary", canary), ("stable", stable)] {
+        values.insert(format!("{version}-pods"), Value::Pattern(format!("{workload}-.*{half}")));
+        values.insert(format!("{version}-ips"), Value::Pattern(format!(".*{half}")));
+    }
+    Ok(values)
 }
 
 /// The version that runs stands for the new one.
@@ -202,6 +251,7 @@ fn values(rollout: &Rollout) -> anyhow::Result<Values> {
         ("canary-revision", text(stable)),
         ("canary-hash", text(stable)),
         ("canary-pods", Value::Pattern(format!("{}-.+", literal(workload)))),
+        ("stable-pods", Value::Pattern(format!("{}-.+", literal(workload)))),
         ("canary-ips", Value::Pattern(".+".to_owned())),
         ("stable-ips", Value::Pattern(".+".to_owned())),
         ("step", Value::Bare("1".to_owned())),
@@ -211,84 +261,6 @@ fn values(rollout: &Rollout) -> anyhow::Result<Values> {
         values.push(("canary-service", text(&traffic.names.stable_service)));
     }
     Ok(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-}
-
-/// How the releases of a day would have ended.
-#[derive(Default)]
-struct Day {
-    passed: u32,
-    failed: u32,
-    unclear: u32,
-    /// Measurements, and those without data.
-    measured: u32,
-    without_data: u32,
-    /// When the first one failed or could not be judged, and why.
-    first: Option<(Timestamp, String)>,
-}
-
-/// Prints a line a day; true when no release would have failed.
-fn by_day(metric: &Metric, range: &Range, (from, to): (i64, i64), out: &mut String) -> bool {
-    let at = |second: i64| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut days = BTreeMap::<i64, Day>::new();
-    let mut status = MetricStatus::default();
-    let mut due = from;
-    while due <= to {
-        let answer = range.get(&due).map_or(Answer::Empty, |values| Answer::of(values.iter().copied()));
-        let (finding, text) = judge::take_in(&mut status, metric, &metric.name, &Sample { at: at(due), answer });
-        let day = days.entry(due.div_euclid(DAY)).or_default();
-        day.measured += 1;
-        day.without_data += u32::from(finding == Finding::NoData);
-        let phase = judge::phase(&status, metric, false);
-        match phase {
-            AnalysisPhase::Running => {}
-            AnalysisPhase::Passed => day.passed += 1,
-            AnalysisPhase::Failed => day.failed += 1,
-            AnalysisPhase::Inconclusive => day.unclear += 1,
-        }
-        if matches!(phase, AnalysisPhase::Failed | AnalysisPhase::Inconclusive) && day.first.is_none() {
-            day.first = Some((at(due), text));
-        }
-        if phase != AnalysisPhase::Running {
-            status = MetricStatus::default();
-        }
-        due = due.saturating_add(metric.interval);
-    }
-    for (day, of) in &days {
-        let date = at(day * DAY).strftime("%Y-%m-%d").to_string();
-        out.push_str(&format!("  {date}  {}\n", of.describe()));
-    }
-    let bad = days.values().filter(|day| day.failed + day.unclear > 0).count();
-    let verdict = match bad {
-        0 if days.values().all(|day| day.measured == day.without_data) => {
-            "no data at all: is the query right?".to_owned()
-        }
-        0 => "no release would have failed".to_owned(),
-        bad => format!("a release would have failed or waited for a person on {bad} of {} days", days.len()),
-    };
-    let what =
-        format!("every {}, {} values, {} forgiven", duration(metric.interval), metric.count, metric.failure_limit);
-    out.push_str(&format!("  {verdict} ({what})\n"));
-    bad == 0
-}
-
-impl Day {
-    fn describe(&self) -> String {
-        let all = self.passed + self.failed + self.unclear;
-        let mut text = match (self.failed, self.unclear) {
-            _ if all == 0 && self.measured == self.without_data => "no data".to_owned(),
-            (0, 0) => format!("good: {all} releases passed"),
-            (failed, 0) => format!("BAD: {failed} of {all} releases failed"),
-            (0, unclear) => format!("UNCLEAR: {unclear} of {all} releases could not be judged"),
-            (failed, unclear) => format!("BAD: {failed} of {all} releases failed, {unclear} could not be judged"),
-        };
-        if let Some((at, why)) = &self.first {
-            text.push_str(&format!("; first at {}: {why}", at.strftime("%H:%M:%S")));
-        }
-        if self.without_data > 0 && self.measured > self.without_data {
-            text.push_str(&format!("; {} of {} measurements without data", self.without_data, self.measured));
-        }
-        text
-    }
 }
 
 #[cfg(test)]

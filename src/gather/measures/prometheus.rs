@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::{Request, header::CONTENT_TYPE};
 use hyper::body::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     http::Failure,
@@ -48,29 +48,32 @@ pub(super) fn range_request(
     post(ask, &format!("{address}/api/v1/query_range"), &fields)
 }
 
-/// What a query said, by second: the values of all series.
-pub type Range = BTreeMap<i64, Vec<f64>>;
+/// What a query said, by second.
+pub type Range = BTreeMap<i64, Answer>;
 
-pub(super) fn read_range(body: &[u8]) -> Result<Range, Failure> {
+pub(super) fn read_range(body: &[u8], is_of_buckets: bool) -> Result<Range, Failure> {
     let reply: Option<Reply> = serde_json::from_slice(body).ok();
     if reply.and_then(|reply| reply.data).is_none_or(|data| data.kind != "matrix") {
         return Err(Failure::Mistake(
             "the answer is none of Prometheus' HTTP API to a question about a time".to_owned(),
         ));
     }
-    let mut range = Range::new();
+    let mut moments = BTreeMap::<i64, Vec<Series>>::new();
     for series in result::<Vec<RangeSeries>>(body)? {
         for RangePoint(at, value) in series.values {
+            let value = Some(Point(IgnoredAny, value));
             // Whole seconds are meant.
             #[allow(clippy::cast_possible_truncation)]
-            range.entry(at.round() as i64).or_default().push(number(&value)?);
+            moments.entry(at.round() as i64).or_default().push(Series { metric: series.metric.clone(), value });
         }
     }
-    Ok(range)
+    moments.into_iter().map(|(at, series)| Ok((at, answer(&series, is_of_buckets)?))).collect()
 }
 
 #[derive(Deserialize)]
 struct RangeSeries {
+    #[serde(default)]
+    metric: Labels,
     #[serde(default)]
     values: Vec<RangePoint>,
 }
@@ -133,7 +136,7 @@ impl Series {
 }
 
 /// What is read of a series' labels.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 struct Labels {
     #[serde(default)]
     le: Option<String>,
@@ -157,7 +160,7 @@ fn histogram(series: &[Series]) -> Option<Histogram> {
 
 /// Seconds since 1970, and a number as text.
 #[derive(Deserialize)]
-struct Point(serde::de::IgnoredAny, String);
+struct Point(IgnoredAny, String);
 
 fn read(body: &[u8], is_of_buckets: bool) -> Result<Answer, Failure> {
     let reply: Option<Reply> = serde_json::from_slice(body).ok();
@@ -166,16 +169,18 @@ fn read(body: &[u8], is_of_buckets: bool) -> Result<Answer, Failure> {
     };
     match data.kind.as_str() {
         "scalar" => number(&result::<Point>(body)?.1).map(Answer::Value),
-        "vector" => {
-            let series = result::<Vec<Series>>(body)?;
-            if is_of_buckets && let Some(histogram) = histogram(&series) {
-                return Ok(Answer::Histogram(histogram));
-            }
-            let numbers: Result<Vec<f64>, Failure> = series.iter().map(Series::number).collect();
-            Ok(Answer::of(numbers?.into_iter()))
-        }
+        "vector" => answer(&result::<Vec<Series>>(body)?, is_of_buckets),
         other => Err(Failure::Mistake(format!("the answer is a {}, not a number at one moment", part(other)))),
     }
+}
+
+/// What the series of one moment say.
+fn answer(series: &[Series], is_of_buckets: bool) -> Result<Answer, Failure> {
+    if is_of_buckets && let Some(histogram) = histogram(series) {
+        return Ok(Answer::Histogram(histogram));
+    }
+    let numbers: Result<Vec<f64>, Failure> = series.iter().map(Series::number).collect();
+    Ok(Answer::of(numbers?.into_iter()))
 }
 
 /// Read a second time, into what it is: into something general it would take ten times the space.

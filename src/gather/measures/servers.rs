@@ -75,7 +75,7 @@ impl Servers {
     /// As when it is asked once; also when the provider is no Prometheus.
     pub async fn range(&self, ask: &Ask, times: (i64, i64), step: i64) -> Result<Range, Failure> {
         let body = self.send(ask, &Prometheus, |address| range_request(ask, address, times, step)).await?;
-        read_range(&body)
+        read_range(&body, ask.is_of_buckets)
     }
 
     /// One exchange with the server of a question; the answer of one that had no objection.

@@ -115,3 +115,95 @@ fn how_far_to_go_back() {
         assert!(since(text).is_err(), "{text}");
     }
 }
+
+const COMPARES: &str = "
+apiVersion: rollouts.kruise.io/v1beta1
+kind: Rollout
+metadata: {name: web, namespace: shop}
+spec:
+  workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  strategy:
+    analysis:
+      metrics:
+      - name: errors
+        provider: {prometheus: {address: 'http://prometheus:9090'}}
+        interval: 10m
+        compare:
+          canary: {failures: 'failures{pod=~\"{{ canary-pods }}\"}', requests: 'requests{pod=~\"{{ canary-pods }}\"}'}
+          stable: {failures: 'failures{pod!~\"{{ canary-pods }}\"}', requests: 'requests{pod!~\"{{ canary-pods }}\"}'}
+      - name: latency
+        template: {name: istio/compare-latency}
+        provider: {prometheus: {address: 'http://prometheus:9090'}}
+        interval: 10m
+        compare: {}
+      - name: by-service
+        provider: {prometheus: {address: 'http://prometheus:9090'}}
+        compare:
+          canary: {failures: 'f{of={{ canary-service }}}', requests: 'r{of={{ canary-service }}}'}
+          stable: {failures: 'f{of={{ stable-service }}}', requests: 'r{of={{ stable-service }}}'}
+    canary:
+      steps: [{replicas: 1}, {replicas: 100%}]
+      trafficRoutings: [{service: web, gateway: {httpRouteName: web}}]
+";
+
+/// Both halves are good; on the second day a third of what the first half answers fails from six to seven, and takes long.
+struct Pods;
+
+impl Http for Pods {
+    fn send<'a>(
+        &'a self,
+        request: Request<Bytes>,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Response<Bytes>, Failure>> {
+        let fields: BTreeMap<String, String> = form_urlencoded::parse(request.body()).into_owned().collect();
+        let query = &fields["query"];
+        let is_first = query.contains("=~\"(web-.*[ace") && query.contains("pod=~");
+        let number = |name: &str| fields[name].parse::<i64>().unwrap();
+        let (mut at, end, step) = (number("start"), number("end"), number("step"));
+        let mut series = BTreeMap::<&str, Vec<serde_json::Value>>::new();
+        while at <= end {
+            let is_bad = is_first && (BEGIN + DAY + 6 * 3600..BEGIN + DAY + 7 * 3600).contains(&at);
+            let points: &[(&str, &str)] = match (query.split_once(['{', '(']).unwrap().0, is_bad) {
+                ("failures", true) => &[("", "100")],
+                ("failures", false) => &[("", "1")],
+                ("requests", _) => &[("", "300")],
+                (_, true) => &[("100", "100"), ("500", "150"), ("+Inf", "300")],
+                (_, false) => &[("100", "295"), ("500", "299"), ("+Inf", "300")],
+            };
+            for (le, value) in points {
+                series.entry(le).or_default().push(serde_json::json!([at, value]));
+            }
+            at += step;
+        }
+        let result: Vec<serde_json::Value> =
+            series.iter().map(|(le, values)| serde_json::json!({"metric": {"le": le}, "values": values})).collect();
+        let body =
+            serde_json::json!({"status": "success", "data": {"resultType": "matrix", "result": result}}).to_string();
+        assert!(body.len() < crate::gather::measures::http::LARGEST, "{} bytes", body.len());
+        Box::pin(async { Ok(Response::new(body.into())) })
+    }
+}
+
+#[tokio::test]
+async fn what_compares_is_tried_on_the_halves_of_the_version_that_ran() {
+    let rollout: Rollout = yaml::from_str(COMPARES).unwrap();
+    let servers = Servers { http: Arc::new(Pods), logins: None, allowed: Vec::new() };
+    let trial = Trial { rollout: &rollout, kept: &BTreeMap::new(), servers: &servers, step: None, server: None };
+    let report = trial.run((BEGIN, BEGIN + 2 * DAY - 1)).await.unwrap();
+    assert_eq!(
+        report.text,
+        "\
+errors
+  2024-10-04  good: 48 releases passed
+  2024-10-05  BAD: 6 of 52 releases failed; first at 06:00:00: errors 33.3 % of 300 against 0.33 % of 300; worse by at least 20.0 points at 99 %
+  a release would have failed or waited for a person on 1 of 2 days (every 10m, half of the pods against the other half)
+latency
+  2024-10-04  good: 48 releases passed
+  2024-10-05  BAD: 3 of 49 releases failed; first at 06:10:00: latency above 100: 66.7 % of 300 against 1.7 % of 300; worse by at least 50.0 points at 99 %
+  a release would have failed or waited for a person on 1 of 2 days (every 10m, half of the pods against the other half)
+by-service
+  not tried: no other version ran, and its queries tell no pods apart (canary-pods, stable-pods)
+"
+    );
+    assert!(!report.is_good);
+}
