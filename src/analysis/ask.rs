@@ -66,6 +66,15 @@ pub fn due(moment: Timestamp, interval: i64, question: &str) -> Timestamp {
     Timestamp::from_second(second.saturating_add(late)).unwrap_or(moment)
 }
 
+/// The first moment not before `moment` that is whole intervals after `due`.
+pub fn resumes(due: Timestamp, interval: i64, moment: Timestamp) -> Timestamp {
+    let interval = interval.max(1);
+    let late = moment.duration_since(due).as_millis().max(0);
+    let step = i128::from(interval) * 1000;
+    let intervals = i64::try_from((late + step - 1) / step).unwrap_or(i64::MAX);
+    due.checked_add(SignedDuration::from_secs(intervals.saturating_mul(interval))).unwrap_or(moment)
+}
+
 /// The longest time between two tries of a question that nobody answers, in seconds, where its interval is shorter.
 const LONGEST_PAUSE: i64 = 300;
 
@@ -114,6 +123,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_was_missed_is_asked_at_a_moment_of_its_own(due in 0_i64..4_000_000_000, late in -1_000_i64..10_000_000, interval in 1_i64..100_000) {
+            let moment = at(due).checked_add(SignedDuration::from_millis(late)).unwrap();
+            let then = resumes(at(due), interval, moment);
+            prop_assert!(then >= moment && (late <= 0) == (then == at(due)));
+            prop_assert!(late <= 0 || then.duration_since(moment) < SignedDuration::from_secs(interval));
+            prop_assert_eq!((then.as_second() - due) % interval, 0);
+        }
+
         #[test]
         fn never_more_often_than_its_interval(second in 0_i64..4_000_000_000, interval in 1_i64..100_000, question in ".{0,20}", in_vain in 0..9_i32) {
             let first = due(at(second), interval, &question);

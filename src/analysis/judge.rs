@@ -205,7 +205,8 @@ pub fn describe(status: &MetricStatus, metric: &Metric) -> String {
             format!("metric {name}: {}", status.message)
         }
         AnalysisPhase::Running if measured == 0 && status.measurements.is_empty() => {
-            format!("metric {name}: not measured yet")
+            let why = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
+            format!("metric {name}: not measured yet{why}")
         }
         AnalysisPhase::Running if status.without_data > 0 => {
             let since = status.no_data_since.as_ref().map(|Time(t)| format!(" since {t}")).unwrap_or_default();

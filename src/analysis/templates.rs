@@ -13,6 +13,7 @@ use super::{
 use crate::api::{
     analysis::{MetricProvider, MetricTemplateSpec},
     comparison::Compare,
+    object::digest,
 };
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/metric-templates");
@@ -150,6 +151,16 @@ fn fill_comparison(provider: MetricProvider, comparison: &Comparison, values: &V
     let queries = filled.collect::<Result<Vec<_>, _>>()?;
     let query = queries.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
     Ok(Rendered { provider, query, comparison: Some(Comparison { queries, ..comparison.clone() }) })
+}
+
+/// Tells what a template asks from what it asked before; `None` for a metric without a template, or one that is missing. Its
+/// descriptions may change.
+pub fn version(metric: &Metric, kept: impl Fn(&str) -> Option<MetricTemplateSpec>) -> Option<String> {
+    let Question::Template { name, .. } = &metric.question else { return None };
+    let mut template = find(name, kept).ok()?;
+    template.description.clear();
+    template.arguments.iter_mut().for_each(|argument| argument.description.clear());
+    Some(digest(&serde_json::to_value(&template).ok()?))
 }
 
 fn find(name: &str, kept: impl Fn(&str) -> Option<MetricTemplateSpec>) -> Result<MetricTemplateSpec, String> {

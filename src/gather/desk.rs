@@ -35,6 +35,12 @@ pub trait Question: Clone + Send + Sync + 'static {
     /// Not before; and an answer from before is none to this question.
     fn due(&self) -> Timestamp;
 
+    /// When it is asked that was due before `begun`, when whoever asks began: perhaps somebody before him has asked it, and
+    /// was stopped before the answer was kept.
+    fn resumes(&self, _begun: Timestamp) -> Timestamp {
+        self.due()
+    }
+
     /// How long it is not asked again, whoever wants to know.
     fn rests(&self) -> SignedDuration {
         SignedDuration::ZERO
@@ -141,6 +147,7 @@ impl<Q: Question> Clone for Desk<Q> {
 struct Inner<Q: Question> {
     answerer: Box<dyn Answerer<Q>>,
     clock: Clock,
+    begun: Timestamp,
     table: Mutex<Table<Q::Answer>>,
     slots: Semaphore,
     changes: mpsc::UnboundedSender<Change>,
@@ -162,7 +169,8 @@ impl<Q: Question> Desk<Q> {
             recent: BTreeMap::new(),
             most_recent: 64,
         });
-        Desk(Arc::new(Inner { answerer, clock, table, slots: Semaphore::new(AT_ONCE), changes, stop, tasks }))
+        let begun = clock();
+        Desk(Arc::new(Inner { answerer, clock, begun, table, slots: Semaphore::new(AT_ONCE), changes, stop, tasks }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<Q::Answer>> {
@@ -215,8 +223,9 @@ impl<Q: Question> Desk<Q> {
     }
 
     async fn ask(self, question: Q) {
-        let Inner { answerer, clock, slots, changes, .. } = &*self.0;
-        let mut wait = question.due().duration_since(clock());
+        let Inner { answerer, clock, begun, slots, changes, .. } = &*self.0;
+        let due = if question.due() < *begun { question.resumes(*begun) } else { question.due() };
+        let mut wait = due.duration_since(clock());
         let (answer, _slot) = loop {
             tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
             let Ok(slot) = slots.acquire().await else { return };

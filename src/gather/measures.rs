@@ -1,12 +1,14 @@
 //! Questions to metrics servers, asked beside the loop; see [`super::desk`].
 
+#[cfg(test)]
+mod bad_input;
 mod datadog;
 pub mod http;
 pub mod login;
 pub mod prometheus;
 pub mod servers;
 #[cfg(test)]
-mod stand_ins;
+pub(super) mod stand_ins;
 mod web;
 
 use std::{sync::Arc, time::Duration};
@@ -57,6 +59,10 @@ impl Question for Ask {
 
     fn due(&self) -> Timestamp {
         self.due
+    }
+
+    fn resumes(&self, begun: Timestamp) -> Timestamp {
+        ask::resumes(self.due, self.interval, begun)
     }
 
     fn rests(&self) -> SignedDuration {

@@ -9,6 +9,8 @@ pub mod pods;
 pub mod raw;
 mod routing;
 mod shelf;
+#[cfg(test)]
+mod stand_ins;
 mod watches;
 
 pub use cache::Cache;

@@ -72,7 +72,7 @@ impl Machine<'_> {
         let known = self.analysis().background.take();
         let is_ended = known.as_ref().is_some_and(|run| run.phase != AnalysisPhase::Running);
         let is_approved = state == StepState::StepReady && self.sub().paused_step_index == Some(index);
-        let is_of_other = known.as_ref().is_some_and(|run| !is_of(analysis, run));
+        let is_of_other = known.as_ref().is_some_and(|run| !self.is_of(analysis, run));
         let known = known.filter(|_| !(is_ended && (is_approved || is_of_other)));
         if known.is_none() {
             if is_ended && is_approved && !self.analysis().halted.is_empty() {
@@ -223,12 +223,6 @@ impl Machine<'_> {
     fn analysis(&mut self) -> &mut AnalysisStatus {
         self.sub().analysis.get_or_insert_default()
     }
-}
-
-/// The run is of these metrics, as they are now.
-fn is_of(analysis: &Analysis, run: &AnalysisRun) -> bool {
-    run.metrics.len() == analysis.metrics.len()
-        && run.metrics.iter().zip(&analysis.metrics).all(|(status, metric)| status.hash == metric.hash())
 }
 
 /// A person has to mend the question, or the data have been missing for too long.

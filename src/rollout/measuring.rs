@@ -55,12 +55,9 @@ impl Machine<'_> {
         let mut metrics = Vec::new();
         let mut asked = None;
         for metric in &analysis.metrics {
-            let hash = metric.hash();
-            let known = run.metrics.iter().find(|m| m.name == metric.name && m.hash == hash).cloned();
             // One that came later begins when it came.
             let begun = if run.metrics.is_empty() { begun } else { now };
-            let mut status =
-                known.unwrap_or_else(|| MetricStatus { name: metric.name.clone(), hash, ..MetricStatus::default() });
+            let mut status = self.known(metric, &run);
             let mut query = String::new();
             if status.phase == AnalysisPhase::Running {
                 match self.resolve(metric, &values) {
@@ -85,6 +82,47 @@ impl Machine<'_> {
             asks.into_iter().for_each(|ask| self.ask(ask));
         }
         run
+    }
+
+    /// Whether the run is of these metrics, as they and their templates are now.
+    pub(super) fn is_of(&self, analysis: &Analysis, run: &AnalysisRun) -> bool {
+        run.metrics.len() == analysis.metrics.len()
+            && run.metrics.iter().zip(&analysis.metrics).all(|(status, metric)| self.is_its(status, metric))
+    }
+
+    /// Whether the metric is defined as it was when this was counted.
+    fn is_its(&self, status: &MetricStatus, metric: &Metric) -> bool {
+        let (hash, version) = match status.hash.split_once('-') {
+            Some((hash, version)) => (hash, Some(version)),
+            None => (status.hash.as_str(), None),
+        };
+        let now = templates::version(metric, |name| self.template(name));
+        // While its template is missing nothing can be asked; what was counted is still good when it comes back.
+        status.name == metric.name && hash == metric.hash() && now.is_none_or(|now| version == Some(&now))
+    }
+
+    /// Where a metric stands. What was counted under another definition does not count.
+    fn known(&self, metric: &Metric, run: &AnalysisRun) -> MetricStatus {
+        let name = metric.name.clone();
+        let former = run.metrics.iter().find(|former| former.name == name);
+        if let Some(former) = former.filter(|former| self.is_its(former, metric)) {
+            return former.clone();
+        }
+        let mut hash = metric.hash();
+        let what = match former {
+            Some(former) if former.hash.split('-').next() == Some(&hash) => "its template",
+            _ => "it",
+        };
+        let counted = former.filter(|former| !former.measurements.is_empty());
+        let message = counted.map(|_| format!("{what} was changed, so that it is counted anew")).unwrap_or_default();
+        if let Some(version) = templates::version(metric, |name| self.template(name)) {
+            hash = format!("{hash}-{version}");
+        }
+        MetricStatus { name, hash, message, ..MetricStatus::default() }
+    }
+
+    fn template(&self, name: &str) -> Option<MetricTemplateSpec> {
+        serde_json::from_value(at(self.snap.templates.get(name)?, &["spec"])?.clone()).ok()
     }
 
     /// Takes in an answer to a metric's question, if there is one; the next question.
@@ -205,10 +243,7 @@ impl Machine<'_> {
     }
 
     pub(super) fn resolve(&self, metric: &Metric, values: &Values) -> Result<Rendered, String> {
-        templates::resolve(metric, values, |name| {
-            let spec = at(self.snap.templates.get(name)?, &["spec"])?.clone();
-            serde_json::from_value::<MetricTemplateSpec>(spec).ok()
-        })
+        templates::resolve(metric, values, |name| self.template(name))
     }
 
     /// What a query may name.

@@ -114,7 +114,8 @@ fn through_gateways(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         .map(|row| trial(handle, rig, &name(row.row.name), move |rig| traffic::metrics::play(rig, row)));
     let alerts = trial(handle, rig, &name(traffic::ALERTS), traffic::metrics::alerts);
     let proof = trial(handle, rig, &name(traffic::proof::ROW.name), traffic::proof::play);
-    recipes.chain(metered).chain([alerts, proof]).collect()
+    let tried = trial(handle, rig, &name(traffic::history::TRIED.name), traffic::history::play);
+    recipes.chain(metered).chain([alerts, proof, tried]).collect()
 }
 
 /// Whether a scenario is asked for, as libtest-mimic understands the arguments.

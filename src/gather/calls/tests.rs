@@ -1,12 +1,12 @@
-use std::sync::Mutex;
+mod secrets;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-};
+use tokio::net::TcpListener;
 
 use super::*;
-use crate::gather::measures::http::Web;
+use crate::gather::{
+    measures::{http::Web, stand_ins::Canned},
+    stand_ins::{Server, http_answer, status_answer},
+};
 
 fn call(url: &str) -> Call {
     Call {
@@ -28,27 +28,6 @@ fn sender(http: Arc<dyn Http>, hosts: &[&str]) -> Sender {
     Sender { hooks: http.clone(), receivers: http, logins: None, hosts, metrics: Metrics::new() }
 }
 
-/// A server that answers one request with these bytes; what it was sent.
-async fn server(answer: impl Into<Vec<u8>>) -> (String, tokio::task::JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}/gate", listener.local_addr().unwrap());
-    let answer = answer.into();
-    let served = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut got = Vec::new();
-        while !String::from_utf8_lossy(&got).contains(r#"{"step":1}"#) {
-            let mut part = [0; 4096];
-            let n = stream.read(&mut part).await.unwrap();
-            assert!(n > 0, "the request breaks off");
-            got.extend_from_slice(&part[..n]);
-        }
-        // A client that has read enough goes away.
-        let _ = stream.write_all(&answer).await;
-        String::from_utf8(got).unwrap()
-    });
-    (address, served)
-}
-
 #[test]
 fn signs_as_standard_webhooks_do() {
     // The example of the specification.
@@ -63,56 +42,46 @@ fn signs_as_standard_webhooks_do() {
 
 #[tokio::test]
 async fn a_real_exchange() {
-    let (address, served) =
-        server(b"HTTP/1.1 429 Too Many\r\nretry-after: 7\r\ncontent-length: 18\r\n\r\n{\"message\":\"soon\"}").await;
+    let answer = || status_answer(429, "retry-after: 7\r\n", r#"{"message":"soon"}"#);
+    let server = Server::start(answer, None).await;
     let at = Timestamp::from_second(1_800_000_000).unwrap();
-    let reply = sender(Arc::new(Web::default()), &["127.0.0.1"]).answer(&call(&address), at).await;
+    let call = call(&format!("{}/gate", server.address));
+    let reply = sender(Arc::new(Web::default()), &["localhost"]).answer(&call, at).await;
     let body = r#"{"message":"soon"}"#.to_owned();
     assert_eq!(reply, Reply { at, outcome: Outcome::Answered { status: 429, body, retry_after: Some(7) } });
-    let got = served.await.unwrap().to_ascii_lowercase();
-    assert!(got.starts_with("post /gate http/1.1\r\n"), "{got}");
-    for header in [
-        "content-type: application/json",
-        "idempotency-key: rel-key",
-        "webhook-id: rel-key",
-        "webhook-timestamp: 1800000000",
+    let got = server.received().remove(0);
+    assert_eq!((got.line.as_str(), got.body.as_str()), ("POST /gate HTTP/1.1", r#"{"step":1}"#));
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("idempotency-key", "rel-key"),
+        ("webhook-id", "rel-key"),
+        ("webhook-timestamp", "1800000000"),
     ] {
-        assert!(got.contains(header), "{header}: {got}");
+        assert_eq!(got.headers[name], value, "{name}");
     }
-    assert!(!got.contains("webhook-signature"), "nothing to sign with");
+    assert!(!got.headers.contains_key("webhook-signature"), "nothing to sign with");
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed_and_answers_are_bounded() {
-    let (address, _served) =
-        server(b"HTTP/1.1 307 T\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n").await;
-    let sender = sender(Arc::new(Web::default()), &["127.0.0.1"]);
-    let reply = sender.answer(&call(&address), Timestamp::UNIX_EPOCH).await;
-    assert!(matches!(reply.outcome, Outcome::Answered { status: 307, .. }), "{reply:?}");
-    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{}", "x".repeat(100_000));
-    let (address, _served) = server(large).await;
-    let reply = sender.answer(&call(&address), Timestamp::UNIX_EPOCH).await;
-    assert_eq!(reply.outcome, Outcome::Mistake("the answer is larger than 64 KiB".into()));
-}
-
-/// Keeps what it was sent.
-#[derive(Default)]
-struct Kept(Mutex<Vec<Request<Bytes>>>);
-
-impl Http for Kept {
-    fn send<'a>(
-        &'a self,
-        request: Request<Bytes>,
-        _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Response<Bytes>, Failure>> {
-        self.0.lock().unwrap().push(request);
-        Box::pin(async { Ok(Response::new(Bytes::new())) })
+    let large = "x".repeat(LARGEST + 1);
+    for (answer, wanted) in [
+        (
+            status_answer(307, "location: http://169.254.169.254/\r\n", ""),
+            Outcome::Answered { status: 307, body: String::new(), retry_after: None },
+        ),
+        (http_answer(&large), Outcome::Mistake("the answer is larger than 64 KiB".into())),
+    ] {
+        let server = Server::start(move || answer.clone(), None).await;
+        let sender = sender(Arc::new(Web::default()), &["localhost"]);
+        let reply = sender.answer(&call(&server.address), Timestamp::UNIX_EPOCH).await;
+        assert_eq!(reply.outcome, wanted);
     }
 }
 
 #[tokio::test]
 async fn hosts_are_the_operators_to_restrict() {
-    let http = Arc::new(Kept::default());
+    let http = Arc::new(Canned { status: 200, ..Canned::default() });
     for (hosts, url, says) in [
         (&[][..], "http://127.0.0.1:10250/", "own machine"),
         (&["gate.example"], "https://metadata.internal/", "--hook-hosts"),
@@ -120,14 +89,14 @@ async fn hosts_are_the_operators_to_restrict() {
         let reply = sender(http.clone(), hosts).answer(&call(url), Timestamp::UNIX_EPOCH).await;
         assert!(matches!(&reply.outcome, Outcome::Mistake(why) if why.contains(says)), "{reply:?}");
     }
-    assert!(http.0.lock().unwrap().is_empty(), "nothing is sent");
+    assert!(http.asked.lock().unwrap().is_empty(), "nothing is sent");
     let reply =
         sender(http.clone(), &["gate.example"]).answer(&call("https://gate.example/"), Timestamp::UNIX_EPOCH).await;
     assert_eq!(reply.outcome, Outcome::Answered { status: 200, body: String::new(), retry_after: None });
     // The administrator's own receivers are where he says.
     let notice = Call { kind: Kind::Notification, ..call("https://chat.example/") };
     sender(http.clone(), &["gate.example"]).answer(&notice, Timestamp::UNIX_EPOCH).await;
-    assert_eq!(http.0.lock().unwrap().len(), 2);
+    assert_eq!(http.asked.lock().unwrap().len(), 2);
 }
 
 struct Hangs;
@@ -152,14 +121,12 @@ async fn a_server_that_hangs_is_left() {
 
 #[tokio::test]
 async fn a_name_that_leads_here_is_refused() {
-    let (address, served) = server("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    let port = address.trim_end_matches("/gate").rsplit(':').next().unwrap().to_owned();
+    let server = Server::start(|| http_answer(""), None).await;
     // Any name would do; of this one every system knows where it leads.
-    let named = format!("http://localhost:{port}/gate");
     let guarded = sender(Arc::new(Web::guarded()), &["localhost"]);
-    let reply = guarded.answer(&call(&named), Timestamp::UNIX_EPOCH).await;
+    let reply = guarded.answer(&call(&server.address), Timestamp::UNIX_EPOCH).await;
     assert!(matches!(&reply.outcome, Outcome::Unavailable(why) if why.contains("own machine or link")), "{reply:?}");
-    served.abort();
+    assert!(server.received().is_empty());
 }
 
 fn proof(url: &str, count: u32) -> Call {
@@ -167,49 +134,31 @@ fn proof(url: &str, count: u32) -> Call {
     Call { body: Body::Probe { count }, headers, kind: Kind::Proof, timeout: 1, ..call(url) }
 }
 
-/// A gateway that answers each connection with the next of these statuses; what it was sent.
-async fn gateway(statuses: &'static [u16]) -> (String, tokio::task::JoinHandle<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}/checkout?a=1", listener.local_addr().unwrap());
-    let served = tokio::spawn(async move {
-        let mut requests = Vec::new();
-        for status in statuses {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut got = Vec::new();
-            while !got.ends_with(b"\r\n\r\n") {
-                got.push(stream.read_u8().await.unwrap());
-            }
-            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nlocation: http://[::1]/\r\n\r\nok");
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            requests.push(String::from_utf8(got).unwrap());
-        }
-        requests
-    });
-    (address, served)
-}
-
 #[tokio::test]
 async fn a_probe_counts_what_a_gateway_answers() {
-    let (address, served) = gateway(&[200, 302, 503, 200]).await;
-    let sender = sender(Arc::new(Web::default()), &["127.0.0.1"]);
-    let reply = sender.answer(&proof(&address, 4), Timestamp::UNIX_EPOCH).await;
+    let mut statuses = [200, 302, 503, 200].into_iter();
+    let answer = move || status_answer(statuses.next().unwrap(), "location: http://[::1]/\r\n", "ok");
+    let gateway = Server::start(answer, None).await;
+    let sender = sender(Arc::new(Web::default()), &["localhost"]);
+    let proof = proof(&format!("{}/checkout?a=1", gateway.address), 4);
+    let reply = sender.answer(&proof, Timestamp::UNIX_EPOCH).await;
     assert_eq!(reply.outcome, Outcome::Probed([(200, 2), (302, 1), (503, 1)].into()), "a redirect is not followed");
-    let requests = served.await.unwrap();
-    assert_eq!(requests.len(), 4, "each by a connection of its own");
-    for request in requests {
-        let request = request.to_ascii_lowercase();
-        assert!(request.starts_with("get /checkout?a=1 http/1.1\r\n"), "{request}");
-        for header in ["host: shop.example\r\n", "x-canary: 1\r\n", "connection: close\r\n", "user-agent: tidegate/"] {
-            assert!(request.contains(header), "{header}: {request}");
+    let received = gateway.received();
+    assert_eq!(received.len(), 4, "each by a connection of its own");
+    for request in received {
+        assert_eq!(request.line, "GET /checkout?a=1 HTTP/1.1");
+        for (name, value) in [("host", "shop.example"), ("x-canary", "1"), ("connection", "close")] {
+            assert_eq!(request.headers[name], value, "{name}");
         }
-        assert_eq!(request.matches("host:").count(), 1, "{request}");
-        assert!(!request.contains("webhook-") && !request.contains("content-type"), "{request}");
+        assert!(request.headers["user-agent"].starts_with("tidegate/"), "{request:?}");
+        let ours = |name: &String| name.starts_with("webhook-") || name == "content-type";
+        assert!(!request.headers.keys().any(ours), "{request:?}");
     }
 }
 
 #[tokio::test]
 async fn probes_go_where_hooks_may_be() {
-    let http = Arc::new(Kept::default());
+    let http = Arc::new(Canned { status: 200, ..Canned::default() });
     for (hosts, url, says) in [
         (&[][..], "http://169.254.169.254/latest/meta-data", "own machine"),
         (&["gateway.infra"], "http://kubernetes.default/", "--hook-hosts"),
@@ -217,11 +166,11 @@ async fn probes_go_where_hooks_may_be() {
         let reply = sender(http.clone(), hosts).answer(&proof(url, 3), Timestamp::UNIX_EPOCH).await;
         assert!(matches!(&reply.outcome, Outcome::Mistake(why) if why.contains(says)), "{reply:?}");
     }
-    assert!(http.0.lock().unwrap().is_empty(), "nothing is sent");
+    assert!(http.asked.lock().unwrap().is_empty(), "nothing is sent");
     let gateway = proof("http://gateway.infra/", 3);
     let reply = sender(http.clone(), &["gateway.infra"]).answer(&gateway, Timestamp::UNIX_EPOCH).await;
     assert_eq!(reply.outcome, Outcome::Probed([(200, 3)].into()));
-    assert_eq!(http.0.lock().unwrap().len(), 3);
+    assert_eq!(http.asked.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]

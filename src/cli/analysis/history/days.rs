@@ -95,6 +95,7 @@ impl Day {
         let mut text = match (self.failed, self.unclear) {
             _ if all == 0 && self.measured == self.without_data => "no data".to_owned(),
             _ if all == 0 => "no verdict".to_owned(),
+            (0, 0) if all == 1 => "good: 1 release passed".to_owned(),
             (0, 0) => format!("good: {all} releases passed"),
             (failed, 0) => format!("BAD: {failed} of {all} releases failed"),
             (0, unclear) => format!("UNCLEAR: {unclear} of {all} releases could not be judged"),

@@ -3,11 +3,14 @@ use super::{
         Provider as _,
         login::Logins,
         servers::Servers,
-        stand_ins::{Canned, api, ask_of, http_answer, serve},
+        stand_ins::{Canned, ask_of},
     },
     *,
 };
-use crate::api::analysis::{MetricProvider, SecretRef};
+use crate::{
+    api::analysis::{MetricProvider, SecretRef},
+    gather::stand_ins::{Server, api, http_answer, secret},
+};
 use std::sync::{Arc, Mutex};
 
 fn ask(address: Option<&str>, api: DatadogApi) -> Ask {
@@ -18,16 +21,9 @@ fn ask(address: Option<&str>, api: DatadogApi) -> Ask {
 }
 
 fn logins(keys: &str, address: &str) -> Option<Logins> {
-    let mut data = serde_json::json!({});
-    for (key, value) in [("address", address), ("header.DD-API-KEY", "abc"), ("header.DD-APPLICATION-KEY", "def")] {
-        if keys.contains(key) {
-            use base64::{Engine as _, prelude::BASE64_STANDARD};
-            data[key] = BASE64_STANDARD.encode(value).into();
-        }
-    }
-    let secret = serde_json::json!({"apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "login", "namespace": "demo"}, "data": data});
-    Some(Logins::new(api(Arc::new(Mutex::new(Some(secret))))))
+    let mut data = vec![("address", address), ("header.DD-API-KEY", "abc"), ("header.DD-APPLICATION-KEY", "def")];
+    data.retain(|(key, _)| keys.contains(key));
+    Some(Logins::new(api(Arc::new(Mutex::new([("secrets/login".to_owned(), secret(&data))].into())))))
 }
 
 const ALL: &str = "address header.DD-API-KEY header.DD-APPLICATION-KEY";
@@ -113,15 +109,15 @@ async fn answers() {
 
 #[tokio::test]
 async fn a_real_exchange_and_what_its_secret_lacks() {
-    let address = serve(|| http_answer(SCALAR), None).await;
+    let server = Server::start(|| http_answer(SCALAR), None).await;
     let http = Arc::new(super::super::http::Web::default());
     for (keys, says) in [
         (ALL, None),
         ("address header.DD-API-KEY", Some("lacks the key header.DD-APPLICATION-KEY")),
         ("header.DD-API-KEY header.DD-APPLICATION-KEY", Some("add the key address")),
     ] {
-        let servers = Servers { http: http.clone(), logins: logins(keys, &address), allowed: Vec::new() };
-        match (servers.ask(&ask(Some(&address), DatadogApi::V2)).await, says) {
+        let servers = Servers { http: http.clone(), logins: logins(keys, &server.address), allowed: Vec::new() };
+        match (servers.ask(&ask(Some(&server.address), DatadogApi::V2)).await, says) {
             (Answer::Value(value), None) => assert_eq!(value, 0.0125),
             (Answer::Mistake(why), Some(says)) => assert!(why.contains(says), "{why}"),
             (other, _) => panic!("{keys}: {other:?}"),

@@ -1,11 +1,14 @@
 use super::{
     super::{
         Provider as _,
-        stand_ins::{answer_to, ask_of, http_answer, serve, servers},
+        stand_ins::{answer_to, ask_of, servers},
     },
     *,
 };
-use crate::api::analysis::{MetricProvider, Web as Spec};
+use crate::{
+    api::analysis::{MetricProvider, Web as Spec},
+    gather::stand_ins::{Server, http_answer},
+};
 
 fn ask(address: &str, body: Option<&str>, query: &str) -> Ask {
     let (path, body) = (Some("/check?of=shop".to_owned()), body.map(str::to_owned));
@@ -48,6 +51,6 @@ async fn trouble_is_named() {
 
 #[tokio::test]
 async fn a_real_exchange() {
-    let address = serve(|| http_answer(r#"{"data": [{"ok": true}]}"#), None).await;
-    assert_eq!(servers().ask(&ask(&address, None, "$.data[0].ok")).await, Answer::Value(1.0));
+    let server = Server::start(|| http_answer(r#"{"data": [{"ok": true}]}"#), None).await;
+    assert_eq!(servers().ask(&ask(&server.address, None, "$.data[0].ok")).await, Answer::Value(1.0));
 }

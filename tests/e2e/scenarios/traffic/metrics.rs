@@ -65,7 +65,7 @@ fn at_the_gateway(via: Via) -> Value {
 }
 
 /// The recipe's Rollout with metrics in place of approvals, and pods whose metrics are wanted.
-fn measured(object: &mut Value, via: Via) {
+pub fn measured(object: &mut Value, via: Via) {
     match object["kind"].as_str() {
         Some("Deployment") => object["spec"]["template"]["metadata"]["annotations"] = json!({SCRAPE: "true"}),
         Some("Rollout") => {

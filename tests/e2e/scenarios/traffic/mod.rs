@@ -1,6 +1,7 @@
 //! Releases through real gateways, each told by its own recipe under `examples/`.
 
 mod gateways;
+pub mod history;
 pub mod metrics;
 pub mod proof;
 pub mod story;
@@ -63,8 +64,9 @@ pub const PREFIX: &str = "traffic_";
 pub fn programs(wanted: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let rows = ROWS.iter().map(|r| (r.name, r.via.programs().to_vec()));
     let proof = [(proof::ROW.name, proof::ROW.via.programs().to_vec())];
+    let tried = [(history::TRIED.name, [history::TRIED.via.programs(), &["prometheus"]].concat())];
     let metered = metrics::METRICS.iter().map(|m| (m.row.name, m.programs()));
-    let all = rows.chain(proof).chain(metered).chain([(ALERTS, vec!["prometheus"])]);
+    let all = rows.chain(proof).chain(tried).chain(metered).chain([(ALERTS, vec!["prometheus"])]);
     all.filter(|(name, _)| wanted(&format!("{PREFIX}{name}"))).flat_map(|(_, programs)| programs).collect()
 }
 
