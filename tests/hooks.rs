@@ -33,6 +33,8 @@ static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/hooks");
 struct Servers {
     says: Arc<Mutex<BTreeMap<String, (u16, String)>>>,
     sent: Arc<Mutex<Vec<Value>>>,
+    /// When a hook was asked.
+    times: Arc<Mutex<Vec<Timestamp>>>,
 }
 
 impl Servers {
@@ -57,6 +59,7 @@ impl Answerer<Call> for Servers {
             let body: Value = serde_json::from_str(body).unwrap();
             let said = self.says.lock().unwrap().get(body["hook"].as_str().unwrap()).cloned();
             self.sent.lock().unwrap().push(body);
+            self.times.lock().unwrap().push(at);
             let outcome = match said {
                 None => Outcome::Unavailable("connection refused".into()),
                 Some((status, body)) => Outcome::Answered { status, body, retry_after: None },
@@ -154,5 +157,36 @@ fn a_hook_that_is_away_is_no_bad_release() {
         servers.say("smoke-test", 200, &Value::Null);
         stage.until("done", |s| s["phase"] == "Healthy").await;
         assert_eq!(stage.pods("2"), 5);
+    });
+}
+
+/// It is tried again ever less often, and when it answers with a text, that is what a person reads.
+#[test]
+fn a_hook_is_tried_ever_less_often_until_it_answers() {
+    play(async {
+        let (stage, servers) = stage().await;
+        let clock = stage.cluster.clock();
+        stage.release("2").await;
+        let begun = clock.now();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let times: Vec<i64> =
+            servers.times.lock().unwrap().iter().map(|at: &Timestamp| at.duration_since(begun).as_secs()).collect();
+        let pauses: Vec<i64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.windows(2).all(|pair| pair[1] + 1 >= pair[0]), "{pauses:?}");
+        assert!(
+            pauses[0] <= 3 && *pauses.last().unwrap() >= 59 && pauses.iter().all(|pause| *pause <= 62),
+            "{pauses:?}"
+        );
+        let said = stage.condition("Stalled")["message"].clone();
+        assert!(
+            said.as_str().unwrap().contains("hook \"change-board\" cannot be reached: connection refused"),
+            "{said}"
+        );
+        servers.say("change-board", 200, &json!({"result": "hold", "message": "12 of 40\ntests are done"}));
+        let waits = "step 1 of 2 waits: hook \"change-board\" holds it: 12 of 40 tests are done";
+        stage.until("held with a text", |s| s["message"] == waits).await;
+        assert_eq!(stage.condition("Stalled"), Value::Null);
+        let known = stage.status()["hooks"]["hooks"][0].clone();
+        assert_eq!((&known["phase"], &known["tries"]), (&json!("Held"), &json!(1)), "{known}");
     });
 }

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use stage::{Stage, play};
 use tidegate::{
     api::notifications::{News, Notifications, Occasion, Receiver},
+    cli::demo::world::manifests,
     controller::Options,
     gather::{
         calls::{Sender, hosts::Hosts},
@@ -201,7 +202,8 @@ fn a_write_that_is_refused_is_told_once() {
             Ok(None)
         };
         let receivers = Receivers::default();
-        let stage = Stage::on(Cluster::builder().admission(policy), &MANIFESTS, adjust(&receivers)).await;
+        let stage =
+            Stage::on(Cluster::builder().admission(policy), manifests(&MANIFESTS).unwrap(), adjust(&receivers)).await;
         is_refusing.store(true, Ordering::Relaxed);
         stage.release("2").await;
         stage.until("refused", |_| stage.condition("Stalled")["reason"] == "WriteRefused").await;

@@ -264,7 +264,7 @@ pub enum AnalysisPhase {
 pub struct MetricStatus {
     /// Name of the metric.
     pub name: String,
-    /// Hash of the metric as it was read, and of its template. Another one begins to count anew.
+    /// Hash of the metric as it was read. Another one begins to count anew.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hash: String,
     /// `Running`, `Passed`, `Failed` or `Inconclusive`.

@@ -36,17 +36,17 @@ pub struct Stage {
 impl Stage {
     /// The example is installed, and healthy.
     pub async fn new(example: &Dir<'_>, adjust: impl Fn(&mut Options, &CancellationToken) + 'static) -> Stage {
-        Stage::on(Cluster::builder(), example, adjust).await
+        Stage::on(Cluster::builder(), manifests(example).unwrap(), adjust).await
     }
 
-    /// The same on a cluster of the test's own making.
+    /// The same on a cluster of the test's own making, with its own objects.
     pub async fn on(
         builder: Builder,
-        example: &Dir<'_>,
+        objects: Vec<Value>,
         adjust: impl Fn(&mut Options, &CancellationToken) + 'static,
     ) -> Stage {
         let mut builder = install(builder).unwrap().namespace("kruise-rollout");
-        for object in manifests(example).unwrap() {
+        for object in objects {
             builder = builder.object(object);
         }
         let cluster = builder.build().unwrap();
@@ -72,11 +72,16 @@ impl Stage {
 
     /// Changes the version of the workload.
     pub async fn release(&self, version: &str) {
+        self.release_of(NAME, version).await;
+        self.until("begun", |s| s["phase"] == "Progressing").await;
+    }
+
+    /// Changes the version of another workload.
+    pub async fn release_of(&self, name: &str, version: &str) {
         let image = format!("registry.example/shop:{version}");
         let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "shop", "image": image}]}}}});
         let api: Api<Deployment> = Api::namespaced(self.cluster.client("user"), NAMESPACE);
-        api.patch(NAME, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
-        self.until("begun", |s| s["phase"] == "Progressing").await;
+        api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
     }
 
     /// Approves the step that waits.
