@@ -87,6 +87,10 @@ pods-process: compiler ## What 50,000 pods cost a controller at rest, and during
 webhook-process: compiler ## Latency of the real process's webhooks at 500 reviews a second, and its memory amid bad input (RATE=, SECONDS=)
 	$(CARGO) bench --locked --profile simulation --bench webhook
 
+.PHONY: script-times
+script-times: compiler ## What one call of each built-in script takes, at one rule and at 500, and memory over 2,000 edits (RUNS=)
+	$(CARGO) bench --locked --profile simulation --bench scripts
+
 .PHONY: bench
 bench: compiler ## Benchmarks; figures are under target/criterion
 	$(CARGO) bench --locked

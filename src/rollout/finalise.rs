@@ -103,7 +103,7 @@ impl Machine<'_> {
     /// Whether the workload still has the template that went through the steps. Any one sign will do: an API server
     /// that was upgraded meanwhile may show every template with new defaults, and a plan may be edited.
     fn is_released(&mut self, workload: &Workload) -> bool {
-        let patch = self.release().ok().and_then(|r| r.patch);
+        let patch = self.release().ok().and_then(|r| r.patch.clone());
         let is_canarys = self.canary.as_ref().is_some_and(|c| is_made_from(c, workload, patch.as_ref()));
         // With the hold in force a new template takes this word away from the mark in the same write.
         let is_let_through = self.snap.hold == Hold::InForce && workload.mark().is_some_and(|mark| mark.released);
@@ -190,7 +190,7 @@ impl Machine<'_> {
 
     /// The extra Deployment is that of the newer template already: the status that says so could not be stored.
     fn is_restarted(&self, workload: Option<&Workload>) -> bool {
-        let patch = self.release().ok().and_then(|r| r.patch);
+        let patch = self.release().ok().and_then(|r| r.patch.clone());
         let (Some(canary), Some(workload)) = (&self.canary, workload) else { return false };
         !object::is_deleting(canary.object()) && is_made_from(canary, workload, patch.as_ref())
     }

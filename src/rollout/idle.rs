@@ -99,7 +99,7 @@ impl Machine<'_> {
                 current_step_index: release.count(),
                 next_step_index: -1,
                 current_step_state: StepState::Completed.as_str().to_owned(),
-                rollout_hash: release.hash,
+                rollout_hash: release.hash.clone(),
                 ..CanaryStatus::default()
             };
         }

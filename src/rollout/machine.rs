@@ -1,5 +1,7 @@
 //! One pass over a Rollout: what holds in every phase, and which phase comes next.
 
+use std::{cell::OnceCell, sync::Arc};
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -51,6 +53,8 @@ pub(super) struct Machine<'a> {
     /// The extra Deployment of canary style.
     pub(super) canary: Option<Workload>,
     pub(super) scope: Result<Scope, SpecError>,
+    /// The plan, once it was asked for.
+    release: OnceCell<Result<Arc<Release>, SpecError>>,
     /// The objects that route, each with the text of its script that serves it.
     pub(super) networks: Vec<Network>,
     /// The Ingress beside which a canary stands, the same.
@@ -85,6 +89,7 @@ impl<'a> Machine<'a> {
             workload: snap.workload.as_ref().zip(kind).map(|(w, kind)| (kind.read)(kind, w, &surroundings)),
             canary: canary.map(|c| deployment::read(c, &surroundings)),
             scope,
+            release: OnceCell::new(),
             networks: snap.networks.clone(),
             ingress: snap.ingress.clone(),
             effects: Vec::new(),
@@ -323,8 +328,9 @@ impl<'a> Machine<'a> {
     }
 
     /// The plan; a spec that cannot be followed stalls.
-    pub(super) fn release(&self) -> Turn<Release> {
-        Ok(release::release(&self.snap.rollout)?)
+    pub(super) fn release(&self) -> Turn<Arc<Release>> {
+        let read = || release::release(&self.snap.rollout).map(Arc::new);
+        Ok(self.release.get_or_init(read).clone()?)
     }
 
     /// Whether the object with the canary Deployment's name may be changed and deleted by us.

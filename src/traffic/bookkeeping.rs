@@ -1,6 +1,6 @@
 //! What an object was before the release: read from the object and the annotation that we keep on it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -20,6 +20,8 @@ pub(super) struct Kept {
     /// What we last wrote. Absent when a controller wrote the annotation that does not keep it: whatever is there is
     /// taken for what was written.
     pub written: Option<Arc<Sparse>>,
+    /// How much of the text says what the original is, where it is text of ours.
+    head: usize,
 }
 
 /// An object with its state before the release.
@@ -29,6 +31,8 @@ pub(super) struct Reading {
     pub original: Arc<Original>,
     /// Absent when we have not changed the object.
     pub kept: Option<Kept>,
+    /// Whether the object is what we last wrote, as far as that is known.
+    pub holds: bool,
 }
 
 impl Reading {
@@ -41,14 +45,15 @@ impl Reading {
                 Some(last) if is_original(object, last) => last.clone(),
                 _ => Arc::new(live(object)?),
             };
-            return Ok(Reading { original, kept: None });
+            return Ok(Reading { original, kept: None, holds: false });
         };
         let kept = match known.iter().find(|k| *k.text == *text && is_of(object, &k.original)) {
             Some(kept) => kept.clone(),
             None => Kept::parse(text, object)?,
         };
+        let holds = kept.written.as_ref().map(|written| holds(object, &kept.original, written));
         let original = match &kept.written {
-            Some(written) if !holds(object, &kept.original, written) => {
+            Some(written) if holds == Some(false) => {
                 let rebased = rebased(object, written, &kept.original)?;
                 match last {
                     Some(last) if **last == rebased => last.clone(),
@@ -60,7 +65,7 @@ impl Reading {
                 _ => kept.original.clone(),
             },
         };
-        Ok(Reading { original, kept: Some(kept) })
+        Ok(Reading { original, kept: Some(kept), holds: holds == Some(true) })
     }
 }
 
@@ -138,30 +143,20 @@ impl Kept {
         };
         let written = operations.map(|operations| changed(&original, operations)).transpose()?;
         let written = written.map(|written| Arc::new(Sparse::of(&original, written)));
-        Ok(Kept { text: text.into(), original: Arc::new(original), written })
+        Ok(Kept { text: text.into(), original: Arc::new(original), written, head: 0 })
     }
 
-    /// What is to be kept when `written` is about to be written.
-    pub fn of(original: Arc<Original>, written: Arc<Sparse>) -> Kept {
-        // In the order of their keys, as maps are written.
-        #[derive(Serialize)]
-        struct Text<'a> {
-            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-            annotations: &'a BTreeMap<String, String>,
-            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-            labels: &'a BTreeMap<String, String>,
-            spec: &'a Value,
-            written: Vec<Value>,
-        }
-        let text = Text {
-            annotations: &original.annotations,
-            labels: &original.labels,
-            spec: &original.spec,
-            written: changes(&original, &written),
+    /// What is to be kept when `written` is about to be written. The text of an original is long: one that `known` has
+    /// is not made again.
+    pub fn of<'k>(original: Arc<Original>, written: Arc<Sparse>, mut known: impl Iterator<Item = &'k Kept>) -> Kept {
+        let known = known.find(|known| known.head > 0 && Arc::ptr_eq(&known.original, &original));
+        let head = match known.and_then(|known| known.text.get(..known.head)) {
+            Some(head) => Cow::Borrowed(head),
+            None => Cow::Owned(head(&original)),
         };
-        // Strings, numbers and maps with string keys can always be written.
-        let text = serde_json::to_string(&text).unwrap_or_default().into();
-        Kept { text, original, written: Some(written) }
+        let changes = json!(changes(&original, &written));
+        let text = format!("{head},\"written\":{changes}}}").into();
+        Kept { text, head: head.len(), original, written: Some(written) }
     }
 
     /// Whether it says this.
@@ -169,6 +164,23 @@ impl Kept {
         let same_original = Arc::ptr_eq(&self.original, original) || *self.original == **original;
         same_original && self.written.as_ref().is_some_and(|w| Arc::ptr_eq(w, written) || **w == **written)
     }
+}
+
+/// An original as text, open for one more field. The fields are in the order of their keys, as maps are written.
+fn head(original: &Original) -> String {
+    #[derive(Serialize)]
+    struct Head<'a> {
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: &'a BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        labels: &'a BTreeMap<String, String>,
+        spec: &'a Value,
+    }
+    let head = Head { annotations: &original.annotations, labels: &original.labels, spec: &original.spec };
+    // Strings, numbers and maps with string keys can always be written.
+    let mut text = serde_json::to_string(&head).unwrap_or_default();
+    text.pop();
+    text
 }
 
 /// How the parts differ from an original: a JSON patch of `{spec, labels, annotations}`.
@@ -261,4 +273,36 @@ fn metadata_diff(live: &Value, field: &str, wanted: &BTreeMap<String, String>, o
         }
     }
     operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(weight: i64) -> Parts {
+        let spec = json!({"hosts": ["*"], "http": [{"route": 1.5}, {"route": "\"<ä>\"", "weight": weight}]});
+        Parts { spec, annotations: BTreeMap::from([("a/b".to_owned(), "1".to_owned())]), ..Parts::default() }
+    }
+
+    /// The annotation is the same text whether the original's part is made anew or taken over, and reads back as it was.
+    #[test]
+    fn text_that_is_taken_over_is_the_same() {
+        for labels in [BTreeMap::new(), BTreeMap::from([("team".to_owned(), "web".to_owned())])] {
+            let Parts { spec, annotations, .. } = parts(0);
+            let name = "route".to_owned();
+            let original = Arc::new(Original { name, spec, labels, annotations, ..Original::default() });
+            let written = |weight| Arc::new(Sparse::of(&original, parts(weight)));
+            let first = Kept::of(original.clone(), written(20), [].iter());
+            let object = json!({"apiVersion": "", "kind": "", "metadata": {"name": "route"}});
+            let read = Kept::parse(&first.text, &object).unwrap();
+            assert_eq!((&read.original, &read.written), (&original, &Some(written(20))));
+            for known in [first, read] {
+                let alone = Kept::of(original.clone(), written(50), [].iter());
+                let beside = Kept::of(original.clone(), written(50), [known].iter());
+                assert_eq!((&beside.text, beside.head), (&alone.text, alone.head));
+                let map: BTreeMap<String, Value> = serde_json::from_str(&alone.text).unwrap();
+                assert_eq!(serde_json::to_string(&map).unwrap(), *alone.text, "as a map is written");
+            }
+        }
+    }
 }

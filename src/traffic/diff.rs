@@ -26,11 +26,12 @@ fn compare(path: &mut String, from: Option<&Value>, to: Option<&Value>, out: &mu
         (None, None) => {}
         (None, Some(to)) => out.push(json!({"op": "add", "path": path, "value": to})),
         (Some(_), None) => out.push(json!({"op": "remove", "path": path})),
+        (Some(from), Some(to)) if std::ptr::eq(from, to) => {}
         (Some(Value::Object(from)), Some(Value::Object(to))) => compare_maps(path, from, to, out),
-        (Some(from), Some(to)) if is_same(from, to) => {}
         (Some(Value::Array(from)), Some(Value::Array(to))) => {
             compare_lists(path, &from.iter().collect::<Vec<_>>(), &to.iter().collect::<Vec<_>>(), out);
         }
+        (Some(from), Some(to)) if from == to => {}
         (Some(_), Some(to)) => out.push(json!({"op": "replace", "path": path, "value": to})),
     }
 }
@@ -54,7 +55,8 @@ fn compare_maps(path: &mut String, from: &Map<String, Value>, to: &Map<String, V
     }
     for (key, value) in to {
         let before = from.get(key);
-        if before != Some(value) {
+        // Long lists are compared once, entry by entry.
+        if value.is_array() || before.is_none_or(|before| !is_same(before, value)) {
             below(path, &pointer_key(key), |path| compare(path, before, Some(value), out));
         }
     }

@@ -13,7 +13,7 @@ use super::strategy::Strategy;
 use crate::api::v1beta1::PatchPodTemplateMetadata;
 
 /// An object that routes traffic, as it was before the release.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Original {
     /// Such as `networking.istio.io/v1`.
     pub api_version: String,
@@ -43,7 +43,7 @@ pub struct Names {
 }
 
 /// The parts of an object that a script owns.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Parts {
     /// The new `spec`, an object.
     pub spec: Value,

@@ -280,11 +280,16 @@ fn writes(group: &mut Group, memory: &Memory, networks: &[Network], step: &Step)
         let Ok(live) = &network.object else { continue };
         memory.did(Did::Compare);
         let original = &known.reading.original;
-        let kept = match &known.reading.kept {
-            Some(kept) if kept.says(original, wanted) => kept.clone(),
-            _ => Kept::of(original.clone(), wanted.clone()),
+        let (kept, operations) = match &known.reading.kept {
+            Some(kept) if kept.says(original, wanted) => {
+                (kept.clone(), if known.reading.holds { Vec::new() } else { write(live, kept) })
+            }
+            reading => {
+                let kept = Kept::of(original.clone(), wanted.clone(), known.planned.iter().chain(reading));
+                let operations = write(live, &kept);
+                (kept, operations)
+            }
         };
-        let operations = write(live, &kept);
         known.planned = Some(kept);
         writes.push(RouteWrite::new(network, live, operations));
     }

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// A result, to be read with its original.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sparse {
     /// Every field of `spec`.
     fields: BTreeMap<String, Field>,
@@ -21,7 +21,7 @@ pub(super) struct Sparse {
     pub annotations: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Field {
     /// As in the original.
     Same,
@@ -30,7 +30,7 @@ enum Field {
     New(Value),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
     /// This entry of the original.
     Same(usize),
