@@ -10,7 +10,9 @@
     clippy::panic,
     missing_docs,
     clippy::disallowed_methods,
-    dead_code
+    // The rows come with tests of their own.
+    dead_code,
+    unused_imports
 )]
 
 #[path = "../tests/script_properties/gateway_api.rs"]
