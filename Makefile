@@ -83,6 +83,10 @@ idle-process: compiler ## Memory and requests of the real process with 1,000 Rol
 pods-process: compiler ## What 50,000 pods cost a controller at rest, and during the release of four: memory and requests
 	$(CARGO) bench --locked --profile simulation --bench pods
 
+.PHONY: metrics-process
+metrics-process: compiler ## Processor and memory of the real process with 1,000 releases that metrics judge (ROLLOUTS=, SECONDS=, SHARED=1)
+	$(CARGO) bench --locked --profile simulation --bench measuring
+
 .PHONY: webhook-process
 webhook-process: compiler ## Latency of the real process's webhooks at 500 reviews a second, and its memory amid bad input (RATE=, SECONDS=)
 	$(CARGO) bench --locked --profile simulation --bench webhook
