@@ -94,6 +94,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "some_namespaces", operator::some_namespaces),
         trial(handle, rig, "taken_over_midway", adopt::taken_over_midway),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
+        trial(handle, rig, "namespace_brings_a_script", script::namespace_brings_a_script),
     ];
     let of_kinds = kinds::ROWS
         .iter()

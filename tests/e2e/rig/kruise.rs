@@ -76,14 +76,30 @@ impl Kruise {
 /// The role that `tidegate rbac --for` prints, for the controller's user.
 pub async fn grant(objects: &Objects, kind: &str) -> Result<()> {
     for role in documents(&["rbac", "--for", kind])? {
-        objects.apply(&role).await?;
-        let name = &role["metadata"]["name"];
-        objects
-            .apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": CONTROLLER}]}))
-            .await?;
+        bind(objects, &role).await?;
     }
+    Ok(())
+}
+
+/// The roles that only a controller with this switch has.
+pub async fn grant_for(objects: &Objects, switch: &str) -> Result<()> {
+    let others = documents(&["rbac"])?;
+    let more = documents(&["rbac", switch])?;
+    for role in more.iter().filter(|role| role["kind"] == "ClusterRole" && !others.contains(role)) {
+        bind(objects, role).await?;
+    }
+    Ok(())
+}
+
+/// Makes a role, and gives it to the controller's user.
+async fn bind(objects: &Objects, role: &Value) -> Result<()> {
+    objects.apply(role).await?;
+    let name = &role["metadata"]["name"];
+    objects
+        .apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": CONTROLLER}]}))
+        .await?;
     Ok(())
 }
 

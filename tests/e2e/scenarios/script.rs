@@ -1,4 +1,4 @@
-//! A script of the administrator's in place of the built-in one.
+//! Scripts of ConfigMaps: the administrator's in place of a built-in one, and a namespace's own.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -13,6 +13,8 @@ use super::{
 use crate::rig::{
     Rig,
     controller::{Controller, NAMESPACE},
+    kruise::grant_for,
+    poll::{SOON, until},
 };
 
 const LABEL: &str = "routed-by";
@@ -44,6 +46,46 @@ pub async fn config_map_script_wins(rig: Arc<Rig>) -> Result<()> {
     rig.objects.kill("v1", "ConfigMap", NAMESPACE, SCRIPT_CONFIG_MAP).await?;
     controller.stop().await?;
     outcome
+}
+
+/// With rights of its own for that, and no others.
+pub async fn namespace_brings_a_script(rig: Arc<Rig>) -> Result<()> {
+    const SWITCH: &str = "--namespace-scripts";
+    let _stage = rig.alone().await?;
+    grant_for(&rig.objects, SWITCH).await?;
+    let controller = Controller::start_with(&rig, &[SWITCH]).await?;
+    let outcome = told_by_its_own(&rig).await;
+    controller.stop().await?;
+    outcome
+}
+
+async fn told_by_its_own(rig: &Arc<Rig>) -> Result<()> {
+    let story = Story::begin(rig, "own-script").await?;
+    // Nothing that is built in reads what a VirtualService says.
+    let write = async |verdict: &str| {
+        let script = format!("return {{ verdict = \"{verdict}\", reason = \"the team looks first\" }}");
+        let scripts = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": SCRIPT_CONFIG_MAP, "namespace": story.space.name},
+            "data": {"lua.traffic.accepted.VirtualService.networking.istio.io": script},
+        });
+        rig.objects.apply(&scripts).await.map(drop)
+    };
+    write("waiting").await?;
+    story.release().await?;
+    until("the namespace's script is asked", SOON, async || {
+        let status = story.rollout().await?["status"].clone();
+        let message = status["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("the team looks first"), "status: {status}");
+        Ok(())
+    })
+    .await?;
+    write("accepted").await?;
+    story.paused_at(1).await?;
+    story.approve()?;
+    story.paused_at(2).await?;
+    story.approve()?;
+    story.ended(CANARY).await
 }
 
 async fn played(rig: &Arc<Rig>) -> Result<()> {
