@@ -26,6 +26,7 @@ use tidegate::{
     gather::{collect, collect::Settings, collect_routing},
     lua::{Engine, Limits},
     rollout::{Effect, decide, plan::Purpose, traffic_routing::decide_routing},
+    traffic::memory::Memory,
     yaml,
 };
 use world::{Key, World, policy, settings};
@@ -542,6 +543,24 @@ fn a_text_that_does_not_work_never_serves_while_routes_are_changed() {
     stage.approve("a");
     assert_eq!((stage.way().0, stage.way().1[4].as_str(), stage.routing().0.as_str()), (0, "", "Healthy"));
     assert!(stage.routing().1.contains("broken"), "it would not begin: {:?}", stage.routing());
+}
+
+/// Whoever saves a script again and again makes the process no larger.
+#[test]
+fn texts_that_served_once_are_forgotten() {
+    let mut stage = scripted("tidegate-system", false);
+    stage.release("a");
+    for n in 0..300 {
+        stage.text(&format!("-- {n}\nobj.data.spec.canary = tonumber(obj.canaryWeight)\nreturn obj.data\n"));
+        stage.pass_routing("gate");
+    }
+    let (version, way) = (stage.way().1[2].clone(), stage.way().0);
+    assert!(way == 20 && Memory::of(&stage.engine).text(&version).is_some(), "the last one serves");
+    let (texts, bytes) = Memory::of(&stage.engine).texts();
+    let (compiled, results) = stage.engine.kept();
+    let limits = stage.engine.limits();
+    assert!(texts <= 256 && bytes <= 8 << 20, "{texts} texts, {bytes} bytes");
+    assert!(compiled <= limits.compiled && results <= limits.results, "{compiled} compiled, {results} results");
 }
 
 #[test]
