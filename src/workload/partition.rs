@@ -64,7 +64,19 @@ pub(super) fn by_ordinal(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
     let rolling = object::at(workload.object(), &["spec", "updateStrategy", "rollingUpdate"]);
     let is_unordered = rolling.and_then(|r| r.get("unorderedUpdate")).is_some_and(Value::is_object);
     let kept = if is_unordered { 0 } else { goal.kept };
-    IntOrString::Int((workload.replicas - goal.target + kept).max(0))
+    let first = (workload.replicas - goal.target + kept).max(0);
+    let is_counted = is_unordered || goal.kept > 0;
+    IntOrString::Int(if is_counted { first } else { past_those_there(workload, goal, first) })
+}
+
+/// Pods that came by scaling while the partition stood lower are new ones before it, and stay so: as many fewer are
+/// replaced behind it.
+fn past_those_there(workload: &Workload, goal: &Goal<'_>, first: i32) -> i32 {
+    let Some(new) = workload.current() else { return first };
+    let ordinal = |pod: &Arc<Value>| object::name(pod).rsplit('-').next().and_then(|n| n.parse::<i32>().ok());
+    let pods = goal.surroundings.pods_of(workload.object()).filter(|pod| new.pods.contains(object::name(pod)));
+    let there = pods.filter(|pod| ordinal(pod).is_some_and(|ordinal| ordinal < first)).count();
+    first + i32::try_from(there).unwrap_or(i32::MAX).min(goal.target)
 }
 
 /// A workload whose pods are replaced by whoever deletes them is not released step by step.
@@ -256,5 +268,52 @@ impl Gate for Partition {
 
     fn stuck(&self, workload: &Workload, surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
         (self.stuck)(workload, surroundings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::{Style, kind};
+
+    /// A StatefulSet of as many pods as there are letters: `n` of the present template, `o` of the one before.
+    fn partition_of(pods: &str, target: i32) -> IntOrString {
+        let replicas = pods.len();
+        let set = Arc::new(json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "db", "uid": "uid", "generation": 1}, "spec": {"replicas": replicas},
+            "status": {"observedGeneration": 1, "replicas": replicas, "currentRevision": "db-o", "updateRevision": "db-n"}}));
+        let pods: Vec<Arc<Value>> = pods
+            .chars()
+            .enumerate()
+            .map(|(ordinal, version)| {
+                Arc::new(json!({"metadata": {"name": format!("db-{ordinal}"),
+                    "labels": {"controller-revision-hash": format!("db-{version}")},
+                    "ownerReferences": [{"kind": "StatefulSet", "uid": "uid", "controller": true}]}}))
+            })
+            .collect();
+        let surroundings = Surroundings { pods: &pods, ..Surroundings::default() };
+        let row = kind("apps", "StatefulSet").unwrap();
+        let wanted = IntOrString::Int(target);
+        let goal = Goal {
+            rollout: "r",
+            style: Style::Partition,
+            target,
+            kept: 0,
+            wanted: &wanted,
+            needed: target,
+            stable: "db-o",
+            surroundings,
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
+        by_ordinal(&(row.read)(row, &set, &surroundings), &goal)
+    }
+
+    #[test]
+    fn new_pods_before_the_partition_count_for_the_step() {
+        for (pods, target, expected) in
+            [("oooooo", 2, 4), ("oooonn", 2, 4), ("oonnon", 2, 6), ("oonoon", 2, 5), ("nnnnoo", 2, 6), ("oonnon", 6, 0)]
+        {
+            assert_eq!(partition_of(pods, target), IntOrString::Int(expected), "{pods}, {target} wanted");
+        }
     }
 }
