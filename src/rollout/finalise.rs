@@ -24,7 +24,10 @@ impl Machine<'_> {
         let workload = self.workload.clone();
         self.wind_up(ending, scope, workload.as_ref())?;
         if let Some(workload) = &workload {
-            self.resume_workload(ending, workload)?;
+            // What was made anew, or rolled out by other means, is not the release's to open, nor to wait for.
+            if ending != Ending::WorkloadGone {
+                self.resume_workload(ending, workload)?;
+            }
             // Whoever goes on managing it needs the switch of the hold.
             let metadata = &self.snap.rollout.metadata;
             let lets_go = self.snap.rollout.spec.disabled || metadata.deletion_timestamp.is_some();
