@@ -93,6 +93,10 @@ impl<'a> Machine<'a> {
             // Nobody is there to send them to.
             return Ok(());
         }
+        if workload.kind.gate.is_at_most(workload, workload.replicas) {
+            // Pods of both versions answer while its own controller replaces the old ones: these wait for nobody.
+            return Ok(());
+        }
         let release = self.release()?;
         let Some(traffic) = scope.traffic.as_ref().filter(|_| release.steps.iter().any(|s| !s.strategy.is_empty()))
         else {

@@ -218,12 +218,16 @@ fn restore(field: &Field, workload: &Workload, mark: &InProgressing) -> Vec<Valu
 
 /// Its own controller makes no more pods beyond those that are wanted than new ones are missing: after scaling up, or
 /// when a new pod was lost, that may be none.
-fn makes_no_more(workload: &Workload, target: i32) -> Option<String> {
+fn old_pods_at_most(workload: &Workload, target: i32) -> Option<i32> {
     let new = workload.current()?.existing;
     let all: i32 = workload.revisions.iter().map(|r| r.existing).sum();
     let most = workload.replicas + (workload.replicas - new).max(0);
-    (object::is_observed(workload.object()) && new < target && all >= most)
-        .then(|| format!("; beside {} old pods a CloneSet makes no more: scale it to {new}, or roll back", all - new))
+    (object::is_observed(workload.object()) && new < target && all >= most).then_some(all - new)
+}
+
+fn remedy(workload: &Workload, target: i32) -> Option<String> {
+    let (old, new) = (old_pods_at_most(workload, target)?, workload.current()?.existing);
+    Some(format!("; beside {old} old pods a CloneSet makes no more: scale it to {new}, or roll back"))
 }
 
 impl Gate for CloneSet {
@@ -263,7 +267,7 @@ impl Gate for CloneSet {
         if is_open && !PARTITION.is_paused(workload) {
             return match await_ready(workload, goal, seconds) {
                 Move::Wait { reason, until } => {
-                    let remedy = makes_no_more(workload, goal.target).unwrap_or_default();
+                    let remedy = remedy(workload, goal.target).unwrap_or_default();
                     Move::Wait { reason: reason + &remedy, until }
                 }
                 other => other,
@@ -272,6 +276,10 @@ impl Gate for CloneSet {
         let mut operations = PARTITION.opening(workload, goal, opening.clone(), Some(original));
         operations.extend(keep_both(field, workload, &opening));
         Move::Write(change(workload, operations))
+    }
+
+    fn is_at_most(&self, workload: &Workload, target: i32) -> bool {
+        old_pods_at_most(workload, target).is_some_and(|old| old > 0)
     }
 
     fn release(&self, workload: &Workload, rollout: &str, stays_paused: bool) -> Vec<Value> {

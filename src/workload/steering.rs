@@ -37,6 +37,12 @@ pub trait Gate: Sync {
         None
     }
 
+    /// Beside the pods of older versions its own controller makes no more of the present template, though fewer than a
+    /// target are there, however long one waits.
+    fn is_at_most(&self, _workload: &Workload, _target: i32) -> bool {
+        false
+    }
+
     /// Pods that its own controller waits for in vain: it goes on only without them.
     fn stuck(&self, _workload: &Workload, _surroundings: &Surroundings<'_>) -> Vec<Arc<Value>> {
         Vec::new()
