@@ -20,7 +20,7 @@ use super::{
     judges::{Bench, Originals, Topic, sit},
     process::{CONTROLLER, Processes},
     run::{Ending, strikes_later},
-    script::{Act, Managed, Script, Setup, Step},
+    script::{Act, Script, Setup, Step},
     world::{self, Eyes, NAMESPACE, Version, WORKLOAD, name_of},
 };
 use crate::{
@@ -282,8 +282,7 @@ impl People {
     }
 
     fn create_workload(&mut self) {
-        let is_ordered = matches!(self.setup.workload, Managed::StatefulSet | Managed::AdvancedStatefulSet);
-        if is_ordered && !self.version.runs() {
+        if self.setup.workload.is_numbered() && !self.version.runs() {
             // Kubernetes does not bring such a set up by another template either: its first pod stays, and no other is
             // made before it is ready. Who makes one anew takes a version that runs.
             self.version = Version { number: 4, touched: 0 };

@@ -21,11 +21,29 @@ pub fn draw(seed: u64) -> Script {
             events.push(dice.event(true, steps));
         }
     }
+    vary_kind(seed, &mut setup);
     // v1alpha1 has none of them.
     if !setup.is_old_api {
         setup.barriers = Barriers::draw(seed);
     }
     Script { seed, setup, events }
+}
+
+/// Some of the kinds are played as others, or in another style. Their dice are their own, so that they change nothing else
+/// that the number decides.
+fn vary_kind(seed: u64, setup: &mut Setup) {
+    let mut dice = Rng::new(seed ^ 0x6b_69_6e);
+    match setup.workload {
+        Managed::CloneSet if dice.chance(0.4) => {
+            setup.style = Style::BlueGreen;
+            setup.is_old_api = false;
+            setup.steps.iter_mut().for_each(|step| "100%".clone_into(&mut step.replicas));
+        }
+        Managed::StatefulSet | Managed::AdvancedStatefulSet if dice.chance(0.3) => {
+            setup.workload = Managed::StatefulSetLike;
+        }
+        _ => {}
+    }
 }
 
 struct Dice(Rng);

@@ -13,7 +13,7 @@ use super::{
     judges::{Bench, Court, Violation, sit},
     metrics_server::MetricsServer,
     process::{CONTROLLER, Mind, Processes},
-    script::{Kind, Script},
+    script::{Kind, Managed, Script, Style},
     timeline,
     world::{self, Eyes},
 };
@@ -103,6 +103,7 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         (court.record.has_failed, "failed-step"),
         (court.record.has_rolled_back, "failed-step-rolled-back"),
         (court.record.has_history, "history"),
+        (setup.workload == Managed::CloneSet && setup.style == Style::BlueGreen, "cloneset-blue-green"),
     ];
     for name in &court.record.met {
         exercised.insert(*name, 1);

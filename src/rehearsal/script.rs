@@ -1,6 +1,7 @@
 //! What a rehearsal plays: its setup, and what happens when.
 
 use super::Barriers;
+use crate::api::keys;
 
 mod acts;
 mod text;
@@ -121,6 +122,8 @@ names! {
         AdvancedStatefulSet = "advanced-statefulset",
         /// OpenKruise's DaemonSet.
         AdvancedDaemonSet = "advanced-daemonset",
+        /// A kind that nobody knows by name, whose owner says that it behaves as a StatefulSet.
+        StatefulSetLike = "statefulset-like",
     }
 }
 
@@ -224,7 +227,18 @@ impl Managed {
             Managed::CloneSet => ("apps.kruise.io/v1beta1", "CloneSet", "clonesets"),
             Managed::AdvancedStatefulSet => ("apps.kruise.io/v1beta1", "StatefulSet", "statefulsets"),
             Managed::AdvancedDaemonSet => ("apps.kruise.io/v1beta1", "DaemonSet", "daemonsets"),
+            Managed::StatefulSetLike => ("games.example.com/v1beta1", "GameServerSet", "gameserversets"),
         }
+    }
+
+    /// Its pods have numbers, and come and go in their order.
+    pub fn is_numbered(self) -> bool {
+        matches!(self, Managed::StatefulSet | Managed::AdvancedStatefulSet | Managed::StatefulSetLike)
+    }
+
+    /// The label that switches the hold on.
+    pub fn switch(self) -> &'static str {
+        if self == Managed::StatefulSetLike { keys::MANAGED } else { keys::WORKLOAD_TYPE }
     }
 
     /// One pod a node.

@@ -38,7 +38,8 @@ pub struct Tally {
 }
 
 /// What a setup or a release may have beside its style, kind and gateway.
-pub(super) const MORE: [&str; 5] = ["slow-pods", "v1alpha1", "failed-step", "failed-step-rolled-back", "history"];
+pub(super) const MORE: [&str; 6] =
+    ["slow-pods", "v1alpha1", "failed-step", "failed-step-rolled-back", "history", "cloneset-blue-green"];
 
 /// How to rehearse.
 pub struct Manner<'a> {

@@ -12,7 +12,7 @@ pub use self::{
 };
 use super::script::{Gateway, Managed, Script, Setup};
 use crate::{
-    api::object,
+    api::{keys, object},
     cli::demo::world::install,
     sim::{Builder, Cluster, Delays, NEVER_READY},
 };
@@ -120,15 +120,19 @@ pub fn workload(setup: &Setup, version: &Version, replicas: i64) -> Value {
             json_patch::merge(&mut rolling, &json!({"podUpdatePolicy": "ReCreate"}));
             json!({"replicas": replicas, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": rolling}})
         }
-        Managed::StatefulSet | Managed::AdvancedStatefulSet => numbered,
+        Managed::StatefulSet | Managed::AdvancedStatefulSet | Managed::StatefulSetLike => numbered,
         Managed::DaemonSet | Managed::AdvancedDaemonSet => {
             json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}})
         }
     };
     let mut spec = json!({"selector": {"matchLabels": {"app": WORKLOAD}}, "template": version.template()});
     json_patch::merge(&mut spec, &own);
+    let mut labels = json!({"app": WORKLOAD});
+    if setup.workload == Managed::StatefulSetLike {
+        json_patch::merge(&mut labels, &json!({keys::WORKLOAD_TYPE: "statefulset"}));
+    }
     json!({"apiVersion": api_version, "kind": kind,
-        "metadata": {"name": WORKLOAD, "labels": {"app": WORKLOAD}, "annotations": {"team": "web"}}, "spec": spec})
+        "metadata": {"name": WORKLOAD, "labels": labels, "annotations": {"team": "web"}}, "spec": spec})
 }
 
 /// The Service of the workload.
@@ -181,8 +185,8 @@ pub fn rule(setup: &Setup) -> Option<Value> {
     })
 }
 
-/// A kind of OpenKruise's, without a schema.
-fn kruise(workload: Managed) -> Option<Value> {
+/// A kind that Kubernetes does not bring, without a schema.
+fn definition(workload: Managed) -> Option<Value> {
     let (api_version, kind, plural) = workload.resource();
     let (group, version) = api_version.split_once('/')?;
     let mut subresources = json!({"status": {}});
@@ -191,7 +195,7 @@ fn kruise(workload: Managed) -> Option<Value> {
             "labelSelectorPath": ".status.labelSelector"});
         json_patch::merge(&mut subresources, &json!({"scale": scale}));
     }
-    (group == "apps.kruise.io").then(|| {
+    (group != "apps").then(|| {
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.{group}")},
             "spec": {"group": group, "scope": "Namespaced",
@@ -217,7 +221,7 @@ fn stage(setup: &Setup) -> anyhow::Result<Builder> {
         }
         Gateway::None | Gateway::Ingress => {}
     }
-    if let Some(definition) = kruise(setup.workload) {
+    if let Some(definition) = definition(setup.workload) {
         builder = builder.definition(definition);
     }
     if setup.workload.is_on_nodes() {

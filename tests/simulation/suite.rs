@@ -41,7 +41,7 @@ pub fn stories() -> Result<(), Failed> {
 }
 
 /// What went wrong once, as it was found.
-const FOUND: [&str; 4] = [
+const FOUND: [&str; 7] = [
     // Opened because scaling made the step the whole, the stable Service was never restricted again.
     "seed=1572 statefulset partition istio-service replicas=2 surge=1 unavailable=0 metric=down steps=~12+5 277:template=2 \
      13422:hpa=50",
@@ -55,6 +55,17 @@ const FOUND: [&str; 4] = [
     "seed=2017 blue-green istio-service replicas=1 surge=1 unavailable=0 grace=5 lags=0/0/45 \
      steps=100%~exact,100%~57,100%~exact+0,100%~100 2107:template=2 30805:route-gone=18 \
      finalising@0+0:rollback paused@1+700:scale=0 finalising@0+4000:rollback",
+    // Scaled up after the last step, a CloneSet made no more pods beside both sets, and the release waited for them.
+    "seed=745 cloneset blue-green istio-service replicas=2 surge=100% unavailable=0 lags=95/0/0 history \
+     steps=100%~21,100%~29,100%~55 2579:template=2 ready@3+700:template=2 paused@3+3:scale=3 44034:flap=5",
+    // What was made anew and never ready was opened as if it were the release's, and then held as another version of it.
+    "seed=809 cloneset blue-green istio-service replicas=5 surge=0 unavailable=1 grace=0 lags=0/95/0 steps=100%~59 \
+     33:template=2 routing@1+0:touch=3 28268:unready=5 41002:workload-gone=10 finalising@0+3:template=4 paused@1+3:away=74 \
+     25015:duplicate-events=8",
+    // Pods that were new before the partition were not counted for the step.
+    "seed=1572 statefulset-like partition istio-service replicas=3 surge=100% unavailable=0 grace=1 lags=95/45/0 history \
+     metric=down steps=~12+5,~28,~30 277:template=2 before@2+4000:touch=1 13422:hpa=50 26313:scale=7 \
+     12686:approve-blindly 1816:crash=8",
 ];
 
 /// What was found ends well.

@@ -197,7 +197,7 @@ impl People {
         let Ok(mut object) = api.get(WORKLOAD).await else { return false };
         object.metadata.resource_version = None;
         for map in [&mut object.metadata.labels, &mut object.metadata.annotations].into_iter().flatten() {
-            map.retain(|key, _| ![keys::WORKLOAD_TYPE, keys::IN_PROGRESSING].contains(&key.as_str()));
+            map.retain(|key, _| ![self.setup.workload.switch(), keys::IN_PROGRESSING].contains(&key.as_str()));
         }
         let replicas = object.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or_default();
         let manifest = world::workload(&self.setup, &self.version, replicas);

@@ -72,6 +72,9 @@ pub fn leaves(sight: &Sight<'_>) -> Result<(), String> {
         ("deployments", WORKLOAD) => {
             &["/spec/paused", "/spec/strategy", "/spec/minReadySeconds", "/spec/progressDeadlineSeconds"]
         }
+        _ if sight.is_of_workload() && sight.setup.style == Style::BlueGreen => {
+            &["/spec/updateStrategy", "/spec/minReadySeconds"]
+        }
         _ if sight.is_of_workload() => &["/spec/updateStrategy"],
         ("replicasets", _) => &["/spec/minReadySeconds"],
         ("pods", _) => &["/metadata/labels"],
@@ -203,7 +206,7 @@ pub fn plain(object: &Value) -> Value {
                 keys::WANTED_FIELDS,
             ][..],
         ),
-        ("/metadata/labels", &[keys::WORKLOAD_TYPE][..]),
+        ("/metadata/labels", &[keys::WORKLOAD_TYPE, keys::MANAGED][..]),
     ] {
         if let Some(map) = object.pointer_mut(map).and_then(Value::as_object_mut) {
             map.retain(|key, _| !keys.contains(&key.as_str()));
@@ -239,8 +242,7 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
     // Pods that ran before the word was taken back are scaled with the others; and who scales while pods are replaced
     // has them shared out by the Deployment's own controller.
     // Pods that come behind the partition of a StatefulSet are new ones.
-    let is_numbered = matches!(sight.setup.workload, Managed::StatefulSet | Managed::AdvancedStatefulSet);
-    let was_there = (replicas(sight.before()) > 0 || is_numbered)
+    let was_there = (replicas(sight.before()) > 0 || sight.setup.workload.is_numbered())
         && (sight.record.revoked.contains_key(&version)
             || sight.is_excused(Topic::Pods)
             || sight.is_excused(Topic::Sharing));

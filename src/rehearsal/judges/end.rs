@@ -99,7 +99,11 @@ pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &st
     if now != expected {
         return Err(format!("the workload is not what it was: {now} instead of {expected}"));
     }
-    let label = object::label(&workload, keys::WORKLOAD_TYPE).is_some();
+    if object::label(&originals.workload, keys::WORKLOAD_TYPE) == Some("statefulset") && eyes.switch == keys::MANAGED {
+        let word = object::label(&workload, keys::WORKLOAD_TYPE);
+        word.ok_or("what the workload's owner says of it is gone")?;
+    }
+    let label = object::label(&workload, eyes.switch).is_some();
     match (ending, label) {
         (Ending::Healthy, false) => return Err("the hold is not switched on for the next release".to_owned()),
         (Ending::Disabled | Ending::Gone, true) => return Err("the hold is left switched on".to_owned()),
@@ -122,7 +126,8 @@ pub fn judge_end(eyes: &Eyes, originals: &Originals, ending: Ending, wanted: &st
 /// An annotation or label of ours, other than the hold's switch and the user's id.
 fn mark(object: &Value) -> Option<String> {
     let ours = |key: &&String| {
-        key.starts_with("rollouts.kruise.io/") && ![keys::WORKLOAD_TYPE, keys::ROLLOUT_ID].contains(&key.as_str())
+        key.starts_with("rollouts.kruise.io/")
+            && ![keys::WORKLOAD_TYPE, keys::MANAGED, keys::ROLLOUT_ID].contains(&key.as_str())
     };
     ["annotations", "labels"]
         .into_iter()

@@ -35,6 +35,8 @@ pub struct Eyes {
     /// What routes: the gateway's objects, or else Services.
     pub routes: Gvr,
     rules: Gvr,
+    /// The label that switches the hold of the workload on.
+    pub switch: &'static str,
 }
 
 impl Eyes {
@@ -54,6 +56,7 @@ impl Eyes {
                 .gateway
                 .resource()
                 .map_or_else(|| gvr("v1", "services"), |(api_version, _, plural)| gvr(api_version, plural)),
+            switch: setup.workload.switch(),
             rules: gvr("networking.istio.io/v1", "destinationrules"),
         }
     }

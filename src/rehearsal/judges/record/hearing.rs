@@ -56,7 +56,7 @@ impl Record {
                     let annotations = at(after, &["spec", "template", "metadata", "annotations"]);
                     self.is_stranded |= annotations.is_some_and(|a| a.get(NEVER_READY).is_some());
                 }
-                self.hear_of_workload(before, after, write.time);
+                self.hear_of_workload(before, after, write.time, setup);
             }
             ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
             ("chaos", "pods") if setup.workload == Managed::DaemonSet && object::is_deleting(after) => {
@@ -66,7 +66,7 @@ impl Record {
         }
     }
 
-    fn hear_of_workload(&mut self, before: &Value, after: &Value, now: Timestamp) {
+    fn hear_of_workload(&mut self, before: &Value, after: &Value, now: Timestamp, setup: &Setup) {
         let replicas = |o: &Value| int(o, &["spec", "replicas"]);
         if let (Some(old), Some(new)) = (replicas(before), replicas(after))
             && old != new
@@ -95,7 +95,7 @@ impl Record {
         self.lost = 0;
         self.revisions.insert(digest(&object::without_nulls(&template(after))), wanted.clone());
         let is_managed =
-            !self.is_let_go && object::label(before, keys::WORKLOAD_TYPE).is_some() && replicas(after) != Some(0);
+            !self.is_let_go && object::label(before, setup.workload.switch()).is_some() && replicas(after) != Some(0);
         if !is_managed {
             self.free.insert(wanted);
         } else if wanted != self.stable && self.free.remove(&wanted) {
