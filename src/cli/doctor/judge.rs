@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use crate::cli::adopt;
+use super::facts::{Definition, Facts, Leader, Policies, Read, Rival, Used};
+use crate::{cli::adopt, lua::Library, workload};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,120 +38,6 @@ impl fmt::Display for Finding {
         };
         write!(f, "{level:<5} {}: {}", self.subject, self.text)
     }
-}
-
-/// What was read, or why it could not be.
-pub type Read<T> = Result<T, String>;
-
-/// A custom resource definition.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Definition {
-    /// Such as `rollouts.rollouts.kruise.io`.
-    pub name: String,
-    /// It is there, and established.
-    pub is_established: bool,
-    /// Its schemas are those that this program prints.
-    pub is_current: bool,
-    /// Versions in which objects may be stored, beside the one that is written.
-    pub older: Vec<String>,
-}
-
-/// A webhook configuration.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Webhooks {
-    /// Of its name there is one.
-    pub is_there: bool,
-    /// Webhooks without a `caBundle`.
-    pub untrusted: Vec<String>,
-}
-
-/// The Lease of the leader.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Leader {
-    /// Where.
-    pub namespace: String,
-    /// Who.
-    pub holder: String,
-    /// Seconds since it was renewed, and for how many that counts.
-    pub age: i64,
-    /// Seconds.
-    pub lasts: i64,
-}
-
-/// A kind of object that Rollouts name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Used {
-    /// `group/Kind`.
-    pub kind: String,
-    /// Rollouts and TrafficRoutings that name one, the first by name.
-    pub by: String,
-    /// The kind is served.
-    pub is_served: bool,
-    /// Verbs that the controller lacks, or why that is not known.
-    pub lacking: Read<Vec<String>>,
-    /// Of a kind that routes: whether there is a script, and whose.
-    pub script: Option<Option<&'static str>>,
-    /// Why that script is none.
-    pub mistake: Option<String>,
-}
-
-/// Admission policies and their bindings.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policies {
-    /// That are there.
-    pub there: usize,
-    /// That this program prints.
-    pub wanted: usize,
-    /// Of those that are there, names of those that are not as this program prints them.
-    pub other: Vec<String>,
-}
-
-/// Somebody else's object that rolls out the same workload.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rival {
-    /// Such as `Canary shop/web of Flagger`.
-    pub who: String,
-    /// The workload, such as `Deployment shop/web`.
-    pub workload: String,
-    /// The Rollout.
-    pub by: String,
-}
-
-/// All that was found.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Now.
-    pub now: Timestamp,
-    /// Version of the API server.
-    pub server: Read<String>,
-    /// Ours.
-    pub definitions: Read<Vec<Definition>>,
-    /// The hold by the API server itself.
-    pub policies: Read<Policies>,
-    /// Versions of Tidegate whose controllers are there.
-    pub controllers: Read<Vec<String>>,
-    /// Whether Rollouts can be read in the old version; `None` where nothing converts them.
-    pub conversion: Option<Read<()>>,
-    /// Others that roll out what Rollouts name.
-    pub rivals: Read<Vec<Rival>>,
-    /// The holds by webhook.
-    pub holding: Read<Webhooks>,
-    /// The validation.
-    pub validating: Read<Webhooks>,
-    /// Who approves.
-    pub approvers: Read<Webhooks>,
-    /// What the validation said to a Rollout that it has to refuse, tried without being stored.
-    pub answer: Read<()>,
-    /// When the serving certificate ends; none where somebody else keeps it.
-    pub certificate: Read<Option<Timestamp>>,
-    /// All of the name.
-    pub leaders: Read<Vec<Leader>>,
-    /// Deployments of the original's manager that want pods.
-    pub originals: Read<Vec<String>>,
-    /// Workloads whose release the original has begun.
-    pub begun: Read<Vec<String>>,
-    /// Kinds in use.
-    pub used: Read<Vec<Used>>,
 }
 
 /// A certificate that ends sooner should have been renewed: that happens a month before.
@@ -194,6 +81,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     certificate(&mut all, facts);
     leaders(&mut all, facts);
     rivals(&mut all, facts);
+    namespaces(&mut all, facts);
     used(&mut all, facts);
     all.0
 }
@@ -220,6 +108,23 @@ fn controllers(all: &mut Findings, facts: &Facts) {
         // Run by other means than the chart.
         None if versions.is_empty() => {}
         None => all.say(Level::Ok, subject, OURS),
+    }
+}
+
+fn namespaces(all: &mut Findings, facts: &Facts) {
+    let subject = "namespaces";
+    let Some(watched) = all.known(subject, &facts.namespaces).filter(|watched| !watched.is_empty()) else { return };
+    let list = watched.join(", ");
+    let Some(unwatched) = all.known(subject, &facts.unwatched) else { return };
+    match unwatched.first() {
+        None => all.say(Level::Ok, subject, format!("only {list} watched, and no Rollout is elsewhere")),
+        Some(first) => {
+            let text = format!(
+                "only {list} watched: {} Rollouts and TrafficRoutings elsewhere are not worked on, {first} first; add their namespaces to the chart's `namespaces`",
+                unwatched.len()
+            );
+            all.say(Level::Warn, subject, text);
+        }
     }
 }
 
@@ -398,7 +303,7 @@ fn leaders(all: &mut Findings, facts: &Facts) {
 
 fn used(all: &mut Findings, facts: &Facts) {
     let Some(used) = all.known("kinds in use", &facts.used) else { return };
-    for Used { kind, by, is_served, lacking, script, mistake } in used {
+    for Used { kind, by, place, is_served, lacking, script, mistake } in used {
         let subject = format!("{kind} ({by})");
         let mut is_good = true;
         let mut say = |level, text: String| {
@@ -411,11 +316,18 @@ fn used(all: &mut Findings, facts: &Facts) {
         match lacking {
             Err(why) => say(Level::Warn, format!("the controller's rights are not known: {why}")),
             Ok(verbs) if !verbs.is_empty() => {
-                let text = format!(
-                    "the controller may not {} it: `tidegate rbac --for {kind}` prints what to grant",
-                    verbs.join(", ")
-                );
-                say(Level::Fail, text);
+                let is_elsewhere = !place.is_empty();
+                let place = if is_elsewhere { format!(" in namespace {place}") } else { String::new() };
+                let remedy = match kind.as_str() {
+                    "batch/CronJob" | "batch/Job" => {
+                        "set the chart's value `jobs.enabled`, or apply `tidegate rbac --jobs`".to_owned()
+                    }
+                    _ if is_elsewhere && is_built_in(kind) => {
+                        "bind ClusterRole tidegate there, as `helm upgrade` or `tidegate rbac` does".to_owned()
+                    }
+                    _ => format!("`tidegate rbac --for {kind}` prints what to grant"),
+                };
+                say(Level::Fail, format!("the controller may not {} it{place}: {remedy}", verbs.join(", ")));
             }
             Ok(_) => {}
         }
@@ -434,6 +346,14 @@ fn used(all: &mut Findings, facts: &Facts) {
             all.say(Level::Ok, &subject, format!("served, with the rights that it needs{whose}"));
         }
     }
+}
+
+/// Whether the controller's own role names a kind.
+fn is_built_in(kind: &str) -> bool {
+    let (group, kind) = kind.rsplit_once('/').unwrap_or(("", kind));
+    workload::KINDS.iter().any(|known| (known.group, known.kind) == (group, kind))
+        || Library::kinds().contains(&(group.to_owned(), kind.to_owned()))
+        || [("", "Service"), ("networking.k8s.io", "Ingress")].contains(&(group, kind))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::judge::{Definition, Facts, Leader, Policies, Read, Rival, Webhooks};
+use super::facts::{Definition, Facts, Leader, Policies, Read, Rival, Webhooks};
 use crate::{
     api::{
         crd,
@@ -23,6 +23,7 @@ use crate::{
         policy, webhooks,
     },
     webhook::{APPROVERS, MUTATING, VALIDATING, certificates},
+    workload,
 };
 
 /// Whoever looks.
@@ -32,6 +33,8 @@ pub(super) struct Look {
     pub namespace: String,
     /// Who the controller is.
     pub user: String,
+    /// Namespaces that the controller watches; empty for all.
+    pub namespaces: Vec<String>,
 }
 
 pub(super) fn read<T>(answer: kube::Result<T>) -> Read<T> {
@@ -39,8 +42,15 @@ pub(super) fn read<T>(answer: kube::Result<T>) -> Read<T> {
 }
 
 impl Look {
+    /// Whether the controller works on what is in a namespace.
+    pub(super) fn watches(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.iter().any(|watched| watched == namespace)
+    }
+
     /// Everything that is judged.
-    pub async fn facts(&self) -> Facts {
+    pub async fn facts(&mut self) -> Facts {
+        let namespaces = self.watched().await;
+        self.namespaces = namespaces.clone().unwrap_or_default();
         let used = self.used().await;
         Facts {
             now: Timestamp::now(),
@@ -58,8 +68,39 @@ impl Look {
             leaders: self.leaders().await,
             originals: self.originals().await,
             begun: self.begun().await,
+            unwatched: self.unwatched().await,
+            namespaces,
             used,
         }
+    }
+
+    /// Deployments of the chart's in the controller's namespace.
+    async fn deployments(&self) -> Read<Vec<Deployment>> {
+        let named = ListParams::default().labels("app.kubernetes.io/name=tidegate");
+        let found = read(Api::<Deployment>::namespaced(self.client.clone(), &self.namespace).list(&named).await)?;
+        Ok(found.items)
+    }
+
+    /// The namespaces that the Deployment's arguments name; none where it watches all, or is run by other means.
+    async fn watched(&self) -> Read<Vec<String>> {
+        let watched: Vec<String> = self.deployments().await?.iter().flat_map(namespaces).collect();
+        Ok(watched)
+    }
+
+    /// Objects of ours that the controller does not work on.
+    async fn unwatched(&self) -> Read<Vec<String>> {
+        let mut unwatched = Vec::new();
+        if self.namespaces.is_empty() {
+            return Ok(unwatched);
+        }
+        for (api_version, kind) in
+            [("rollouts.kruise.io/v1beta1", "Rollout"), ("rollouts.kruise.io/v1alpha1", "TrafficRouting")]
+        {
+            let elsewhere = self.list(api_version, kind).await?;
+            let elsewhere = elsewhere.iter().filter(|object| !self.watches(object::namespace(object)));
+            unwatched.extend(elsewhere.map(|o| format!("{kind} {}/{}", object::namespace(o), object::name(o))));
+        }
+        Ok(unwatched)
     }
 
     /// All objects of a kind; none where it is not served.
@@ -118,10 +159,8 @@ impl Look {
 
     /// Versions that the chart says of its Deployments.
     async fn controllers(&self) -> Read<Vec<String>> {
-        let named = ListParams::default().labels("app.kubernetes.io/name=tidegate");
-        let found = read(Api::<Deployment>::namespaced(self.client.clone(), &self.namespace).list(&named).await)?;
         let version = |d: Deployment| d.metadata.labels?.remove("app.kubernetes.io/version");
-        let mut versions: Vec<String> = found.items.into_iter().filter_map(version).collect();
+        let mut versions: Vec<String> = self.deployments().await?.into_iter().filter_map(version).collect();
         versions.sort();
         versions.dedup();
         Ok(versions)
@@ -212,10 +251,24 @@ impl Look {
     }
 
     async fn begun(&self) -> Read<Vec<String>> {
-        let found = self.list("apps/v1", "Deployment").await?;
-        let is_begun = |d: &&Value| object::annotation(d, CONTROL_INFO).is_some();
-        Ok(found.iter().filter(is_begun).map(|d| format!("{}/{}", object::namespace(d), object::name(d))).collect())
+        let mut begun = Vec::new();
+        for kind in workload::KINDS {
+            let Some(rule) = kind.holds.first() else { continue };
+            let found = self.list(&format!("{}/{}", rule.group, rule.version), kind.kind).await?;
+            let is_begun = |object: &&Value| object::annotation(object, CONTROL_INFO).is_some();
+            let name = |o: &Value| format!("{} {}/{}", kind.kind, object::namespace(o), object::name(o));
+            begun.extend(found.iter().filter(is_begun).map(name));
+        }
+        Ok(begun)
     }
+}
+
+/// What `--namespaces` of a container says.
+fn namespaces(deployment: &Deployment) -> Vec<String> {
+    let containers = deployment.spec.iter().flat_map(|spec| &spec.template.spec).flat_map(|pod| &pod.containers);
+    let arguments = containers.flat_map(|container| container.args.iter().flatten());
+    let lists = arguments.filter_map(|argument| argument.strip_prefix("--namespaces="));
+    lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// Everything that is wanted stands in what is there. A server adds defaults, and leaves out what is empty.

@@ -1,12 +1,16 @@
 //! `tidegate doctor`: looks whether an installation is sound, and says what would mend it. It stores nothing.
 
+pub mod facts;
 pub mod judge;
 mod look;
 mod used;
 
 use std::process::ExitCode;
 
+use kube::Client;
+
 use self::{
+    facts::Facts,
     judge::{Level, judge},
     look::Look,
 };
@@ -35,7 +39,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let user = args.controller_user.clone();
         let user =
             user.unwrap_or_else(|| format!("system:serviceaccount:{}:{}", args.controller_namespace, rbac::NAME));
-        let facts = Look { client, namespace: args.controller_namespace, user }.facts().await;
+        let facts = look(client, args.controller_namespace, user).await;
         let findings = judge(&facts);
         let text: String = findings.iter().map(|f| format!("{f}\n")).collect();
         print!("{text}");
@@ -43,3 +47,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(if worst == Some(Level::Fail) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     })
 }
+
+/// What there is of an installation whose controller runs in `namespace` and is `user` to the API server.
+pub async fn look(client: Client, namespace: String, user: String) -> Facts {
+    Look { client, namespace, user, namespaces: Vec::new() }.facts().await
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    judge::{Read, Used},
+    facts::{Read, Used},
     look::{Look, read},
 };
 use crate::{
@@ -33,7 +33,15 @@ type Scripts = BTreeMap<String, String>;
 #[derive(Default)]
 struct Users {
     by: BTreeSet<String>,
+    places: BTreeSet<String>,
     routes: bool,
+}
+
+impl Users {
+    fn add(&mut self, by: &str, place: &str) {
+        self.by.insert(by.to_owned());
+        self.places.insert(place.to_owned());
+    }
 }
 
 impl Look {
@@ -46,10 +54,14 @@ impl Look {
         {
             for object in self.list(api_version, kind).await? {
                 let by = format!("{kind} {}/{}", object::namespace(&object), object::name(&object));
+                let place = object::namespace(&object);
                 for target in targets(&object) {
                     let routes = routes(&target);
+                    if target.kind == "CronJob" {
+                        by_kind.entry(("batch/v1".to_owned(), "Job".to_owned())).or_default().add(&by, place);
+                    }
                     let users = by_kind.entry((target.api_version, target.kind)).or_default();
-                    users.by.insert(by.clone());
+                    users.add(&by, place);
                     users.routes |= routes;
                 }
                 for class in classes_of(&object) {
@@ -61,7 +73,7 @@ impl Look {
             Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace).get_opt(SCRIPT_CONFIG_MAP).await;
         let scripts = scripts.ok().flatten().and_then(|map| map.data).unwrap_or_default();
         let mut used = Vec::new();
-        for ((api_version, kind), Users { by, routes }) in by_kind {
+        for ((api_version, kind), Users { by, places, routes }) in by_kind {
             let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
             let gvk = GroupVersionKind::gvk(group, version, &kind);
             let found = discovery::pinned_kind(&self.client, &gvk).await.ok();
@@ -69,11 +81,13 @@ impl Look {
                 .as_ref()
                 .map_or_else(|| ApiResource::from_gvk(&gvk).plural, |(resource, _)| resource.plural.clone());
             let key = Library::key(group, &kind);
+            let (place, lacking) = self.lacking(group, &plural, needed(group, &kind), &places).await;
             used.push(Used {
                 kind: if group.is_empty() { kind.clone() } else { format!("{group}/{kind}") },
                 by: by.first().cloned().unwrap_or_default(),
+                place,
                 is_served: found.is_some(),
-                lacking: self.lacking(group, &plural, needed(group, &kind)).await,
+                lacking,
                 script: routes.then(|| whose(&scripts, &key, Library::builtin(group, &kind).is_some())),
                 mistake: routes.then(|| mistake(&scripts, &key)).flatten(),
             });
@@ -83,6 +97,7 @@ impl Look {
             used.push(Used {
                 kind: format!("ingress class {class}"),
                 by: by.first().cloned().unwrap_or_default(),
+                place: String::new(),
                 is_served: true,
                 lacking: Ok(Vec::new()),
                 script: Some(whose(&scripts, &key, Library::ingress(&class).is_some())),
@@ -92,11 +107,34 @@ impl Look {
         Ok(used)
     }
 
-    /// What the controller may not do with a kind.
-    async fn lacking(&self, group: &str, plural: &str, needed: &[&str]) -> Read<Vec<String>> {
-        let mut lacking = Vec::new();
+    /// What the controller may not do with a kind: everywhere, or in the first of the namespaces where it is named and the
+    /// controller watches.
+    async fn lacking(
+        &self,
+        group: &str,
+        plural: &str,
+        needed: &[&str],
+        places: &BTreeSet<String>,
+    ) -> (String, Read<Vec<String>>) {
+        let mut lacking = self.refused(group, plural, needed, "").await;
+        // Roles instead of a ClusterRole: what is refused everywhere may be granted where it is needed.
+        for place in places.iter().filter(|place| self.namespaces.contains(place)) {
+            if lacking.as_ref().is_ok_and(Vec::is_empty) {
+                break;
+            }
+            lacking = self.refused(group, plural, needed, place).await;
+            if lacking.as_ref().is_ok_and(|verbs| !verbs.is_empty()) {
+                return (place.clone(), lacking);
+            }
+        }
+        (String::new(), lacking)
+    }
+
+    async fn refused(&self, group: &str, plural: &str, needed: &[&str], place: &str) -> Read<Vec<String>> {
+        let mut refused = Vec::new();
         for verb in needed {
             let attributes = ResourceAttributes {
+                namespace: (!place.is_empty()).then(|| place.to_owned()),
                 group: Some(group.to_owned()),
                 resource: Some(plural.to_owned()),
                 verb: Some((*verb).to_owned()),
@@ -111,10 +149,10 @@ impl Look {
             let api = Api::<SubjectAccessReview>::all(self.client.clone());
             let answer = read(api.create(&PostParams::default(), &review).await)?;
             if !answer.status.is_some_and(|s| s.allowed) {
-                lacking.push((*verb).to_owned());
+                refused.push((*verb).to_owned());
             }
         }
-        Ok(lacking)
+        Ok(refused)
     }
 }
 
@@ -127,6 +165,7 @@ fn routes(target: &Target) -> bool {
 fn needed(group: &str, kind: &str) -> &'static [&'static str] {
     match (group, kind) {
         ("batch", "CronJob") => &["get", "list", "watch"],
+        ("batch", "Job") => &["get", "list", "watch", "create", "patch"],
         _ => &["get", "list", "watch", "patch"],
     }
 }

@@ -1,4 +1,6 @@
-use super::*;
+use jiff::Timestamp;
+
+use super::{super::facts::Webhooks, *};
 
 fn trusted() -> Webhooks {
     Webhooks { is_there: true, untrusted: Vec::new() }
@@ -15,6 +17,7 @@ fn route() -> Used {
     Used {
         kind: "networking.istio.io/VirtualService".to_owned(),
         by: "Rollout shop/web".to_owned(),
+        place: String::new(),
         is_served: true,
         lacking: Ok(Vec::new()),
         script: Some(Some("built-in")),
@@ -47,6 +50,8 @@ fn sound() -> Facts {
         originals: Ok(Vec::new()),
         begun: Ok(Vec::new()),
         used: Ok(vec![route()]),
+        namespaces: Ok(Vec::new()),
+        unwatched: Ok(Vec::new()),
     }
 }
 
@@ -172,6 +177,30 @@ fn everything_that_is_wrong_is_told_with_its_remedy() {
             "tidegate rbac --for networking.istio.io/VirtualService",
         ),
         (
+            |f| {
+                let used = &mut f.used.as_mut().unwrap()[0];
+                (used.place, used.lacking) = ("shop".to_owned(), Ok(vec!["patch".to_owned()]));
+            },
+            "FAIL  networking.istio.io/VirtualService (Rollout shop/web): the controller may not patch it in namespace shop",
+            "bind ClusterRole tidegate there",
+        ),
+        (
+            |f| {
+                let used = &mut f.used.as_mut().unwrap()[0];
+                (used.kind, used.script, used.lacking) = ("batch/Job".to_owned(), None, Ok(vec!["create".to_owned()]));
+            },
+            "FAIL  batch/Job (Rollout shop/web): the controller may not create it",
+            "`jobs.enabled`",
+        ),
+        (
+            |f| {
+                f.namespaces = Ok(vec!["shop".to_owned(), "checkout".to_owned()]);
+                f.unwatched = Ok(vec!["Rollout ops/web".to_owned()]);
+            },
+            "warn  namespaces: only shop, checkout watched: 1 Rollouts and TrafficRoutings elsewhere are not worked on, Rollout ops/web first",
+            "the chart's `namespaces`",
+        ),
+        (
             |f| f.used.as_mut().unwrap()[0].script = Some(None),
             "FAIL  networking.istio.io/VirtualService (Rollout shop/web): there is no script",
             "kruise-rollout-configuration",
@@ -193,6 +222,11 @@ fn what_stands_in_for_something_is_sound() {
     let mut kept_by_others = sound();
     kept_by_others.certificate = Ok(None);
     assert!(judge(&kept_by_others).iter().all(|f| f.level == Level::Ok));
+    let mut in_some = sound();
+    in_some.namespaces = Ok(vec!["shop".to_owned()]);
+    let findings = judge(&in_some);
+    assert!(findings.iter().all(|f| f.level == Level::Ok), "{findings:?}");
+    assert!(findings.iter().any(|f| f.text == "only shop watched, and no Rollout is elsewhere"), "{findings:?}");
     // A Lease that was left behind is nobody.
     let mut left = sound();
     left.leaders.as_mut().unwrap().push(leader(THEIRS, 3600));
