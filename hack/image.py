@@ -28,6 +28,8 @@ import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 USER = 65532
+# Megabytes, compressed.
+MOST = 30
 CA_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 # By the number that an ELF file has for its machine: name in images, name of the tools, Rust's target.
 PLATFORMS = {
@@ -243,6 +245,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="folder for the image; what is there is replaced")
     parser.add_argument("--rootfs", type=pathlib.Path, help="folder for the root file system alone, of the first binary")
     parser.add_argument("--ca-roots", default=CA_ROOTS, help="authorities that the image trusts [default: the system's]")
+    parser.add_argument("--most", type=float, default=MOST, metavar="MB", help=f"compressed size of each platform's image that is refused beyond [default: {MOST}]")
     parser.add_argument("--fast", action="store_true", help="for tests: hardly compressed, without SBOM and provenance")
     args = parser.parse_args()
     parts = []
@@ -271,6 +274,8 @@ def main():
     manifests, told = [], []
     for architecture, target, base, program, sources in parts:
         manifest, size = image(layout, base, program, architecture, labels, 1 if args.fast else 9)
+        if not args.fast and size > args.most * 1e6:
+            fail(f"the image for {architecture} has {size / 1e6:.1f} MB compressed, more than {args.most:g}. Remedy: look at what has grown: libraries, or the program.")
         manifests.append(manifest)
         told.append(f"{architecture} {size / 1e6:.1f} MB compressed")
         if not args.fast:

@@ -17,15 +17,13 @@ fn program(machine: u8) -> Vec<u8> {
 }
 
 fn make(folder: &Path, binaries: &[&str]) -> (bool, String) {
+    make_with(folder, binaries, &["--fast"])
+}
+
+fn make_with(folder: &Path, binaries: &[&str], args: &[&str]) -> (bool, String) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/image.py");
     let mut command = Command::new("python3");
-    command
-        .arg(script)
-        .arg("--fast")
-        .arg("--ca-roots")
-        .arg(folder.join("roots.pem"))
-        .arg("--out")
-        .arg(folder.join("out"));
+    command.arg(script).args(args).arg("--ca-roots").arg(folder.join("roots.pem")).arg("--out").arg(folder.join("out"));
     for binary in binaries {
         command.arg("--binary").arg(folder.join(binary));
     }
@@ -93,4 +91,50 @@ fn an_index_names_an_image_for_each_platform() {
         let (ok, said) = make(folder.path(), binaries);
         assert!(!ok && said.contains(says), "{binaries:?}: {said}");
     }
+}
+
+/// What is in it and where it comes from is told beside it, and what has grown too large is not made.
+#[test]
+fn what_it_is_made_of_lies_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("roots.pem"), "roots").unwrap();
+    fs::write(folder.path().join("amd64"), program(62)).unwrap();
+    fs::write(folder.path().join("arm64"), program(183)).unwrap();
+    let (ok, said) = make_with(folder.path(), &["amd64", "arm64"], &[]);
+    assert!(ok, "{said}");
+    let json = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(folder.path().join("out").join(name)).unwrap()).unwrap()
+    };
+    let lock: String = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for platform in ["amd64", "arm64"] {
+        let sbom = json(&format!("sbom.{platform}.cdx.json"));
+        assert_eq!((&sbom["bomFormat"], &sbom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+        assert_eq!(sbom["metadata"]["component"]["version"], env!("CARGO_PKG_VERSION"));
+        let components = sbom["components"].as_array().unwrap();
+        let has = |name: &str| components.iter().any(|c| c["name"] == *name);
+        assert!(has("kube-client") && has("aws-lc-sys") && has("mlua-sys") && !has("tidegate"), "{platform}");
+        // What only tests need, or another system, is not in it.
+        assert!(!has("criterion") && !has("proptest") && !has("windows-sys"), "{platform}");
+        for component in components {
+            let text = |key: &str| component[key].as_str().unwrap().to_owned();
+            assert_eq!(text("purl"), format!("pkg:cargo/{}@{}", text("name"), text("version")));
+            let locked = format!("name = \"{}\"\nversion = \"{}\"\n", text("name"), text("version"));
+            assert!(lock.contains(&locked), "{locked}");
+        }
+    }
+    let provenance = json("provenance.json");
+    assert_eq!(provenance["predicateType"], "https://slsa.dev/provenance/v1");
+    let index = json("oci/index.json")["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let subjects: Vec<&str> =
+        provenance["subject"].as_array().unwrap().iter().map(|s| s["digest"]["sha256"].as_str().unwrap()).collect();
+    // The index, and the image of each platform.
+    assert_eq!(subjects.len(), 3);
+    assert!(subjects.contains(&index.strip_prefix("sha256:").unwrap()), "{subjects:?} and {index}");
+    assert!(subjects.iter().all(|digest| folder.path().join("out/oci/blobs/sha256").join(digest).exists()));
+    let sources = provenance["predicate"]["buildDefinition"]["resolvedDependencies"].to_string();
+    let sum: String = Sha256::digest(lock.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    assert!(sources.contains("gitCommit") && sources.contains(&sum), "{sources}");
+
+    let (ok, said) = make_with(folder.path(), &["arm64"], &["--most", "0.0001"]);
+    assert!(!ok && said.contains("the image for arm64 has 0.0 MB compressed, more than 0.0001"), "{said}");
 }
