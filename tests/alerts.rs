@@ -50,7 +50,7 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
     metrics.rollout_phase("shop/web", Some("Progressing"));
     metrics.rollout_stalled("shop/web", Some("ScriptFailed"));
     metrics.rollout_warned(&("shop".to_owned(), "web".to_owned()), &["Degraded"]);
-    let standing = Standing { step: 1, state: "StepUpgrade".to_owned(), since: 1 };
+    let standing = Standing { phase: "Progressing".to_owned(), step: 1, state: "StepUpgrade".to_owned(), since: 1 };
     metrics.release(&("shop".to_owned(), "web".to_owned()), Some(&standing));
     metrics.webhook_called("validate", "error", second);
     metrics.certificate_ends("ca", 1);

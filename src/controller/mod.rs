@@ -186,6 +186,8 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
         failures: Mutex::default(),
     });
     let queue = Arc::new(Queue::default());
+    let watched = Arc::downgrade(&queue);
+    options.metrics.watch_queue(Some(Box::new(move || watched.upgrade().map(|q| q.waiting()).unwrap_or_default())));
     // TrafficRoutings are few.
     let routings = Arc::new(Queue::default());
     let mut tasks = JoinSet::new();
@@ -202,7 +204,7 @@ async fn lead(client: Client, options: Options, fence: Fence, stop: Cancellation
 
 async fn work<S: Subject>(reconciler: Arc<Reconciler>, queue: Arc<Queue>, stop: CancellationToken) {
     while let Some((key, waited)) = stop.run_until_cancelled(queue.next()).await {
-        S::taken(waited, queue.depth(), &reconciler);
+        S::taken(waited, &reconciler);
         // Not cut short by `stop`: a write that was begun is finished.
         let next = reconciler.reconcile::<S>(&key).instrument(S::span(&key)).await;
         queue.done(&key);

@@ -115,7 +115,7 @@ pub(super) trait Subject:
     fn ask(_reconciler: &Reconciler, _key: &Key, _asks: Vec<Ask>, _calls: Vec<Call>) {}
 
     /// One that was due has waited so long for its pass, and so many still do.
-    fn taken(_waited: Duration, _depth: usize, _reconciler: &Reconciler) {}
+    fn taken(_waited: Duration, _reconciler: &Reconciler) {}
 
     /// The object does not exist any more.
     fn gone(_reconciler: &Reconciler, _key: &Key) {}

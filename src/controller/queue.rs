@@ -40,10 +40,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Keys that are due.
-    pub fn depth(&self) -> usize {
+    /// Keys that are due, and how long the one has waited that has been due for longest.
+    pub fn waiting(&self) -> (usize, Duration) {
         let now = Instant::now();
-        self.lock().due.values().filter(|at| **at <= now).count()
+        let state = self.lock();
+        let due = state.due.values().filter(|at| **at <= now);
+        let (count, oldest) = due.fold((0, now), |(count, oldest), at| (count + 1, oldest.min(*at)));
+        (count, now - oldest)
     }
 
     /// The next key that is due and not being worked on, and how long it has waited since it was due. The caller says
@@ -106,16 +109,19 @@ mod tests {
         queue.add(key("soon"), Duration::from_secs(1));
         queue.add(key("late"), Duration::from_secs(20));
         let start = Instant::now();
-        assert_eq!(queue.depth(), 0, "nothing is due");
+        assert_eq!(queue.waiting(), (0, Duration::ZERO), "nothing is due");
         assert_eq!(queue.next().await.0, key("soon"));
         assert_eq!(start.elapsed().as_secs(), 1);
         queue.add(key("soon"), Duration::ZERO);
-        assert_eq!(queue.depth(), 1);
+        assert_eq!(queue.waiting().0, 1);
+        let before = queue.waiting().1;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(queue.waiting().1, before + Duration::from_secs(3), "nobody takes it, and it grows older");
         assert_eq!(queue.next().await.0, key("late"), "`soon` is being worked on");
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(&key("soon"));
         let (next, waited) = queue.next().await;
         assert_eq!((next, waited.as_secs()), (key("soon"), 9));
-        assert_eq!(queue.depth(), 0);
+        assert_eq!(queue.waiting().0, 0);
     }
 }

@@ -92,9 +92,8 @@ impl Subject for Rollout {
         reconciler.cache.call(key, calls);
     }
 
-    fn taken(waited: Duration, depth: usize, reconciler: &Reconciler) {
+    fn taken(waited: Duration, reconciler: &Reconciler) {
         reconciler.metrics.taken_from_queue(waited);
-        reconciler.metrics.set_queue_depth(depth);
     }
 
     fn gone(reconciler: &Reconciler, key: &Key) {
@@ -114,6 +113,7 @@ fn standing(status: &RolloutStatus) -> Option<Standing> {
     let canary = status.canary_status.as_ref().and_then(|sub| sub.last_update_time.as_ref());
     let since = canary.or_else(|| status.blue_green_status.as_ref()?.last_update_time.as_ref())?;
     Some(Standing {
+        phase: status.phase.clone(),
         step: status.current_step_index,
         state: status.current_step_state.clone(),
         since: since.0.as_second(),

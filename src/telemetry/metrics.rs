@@ -7,7 +7,11 @@ mod scripts;
 mod webhooks;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -32,6 +36,19 @@ struct ResultLabel {
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
+/// Says how many Rollouts are due and wait, and how long the first of them has.
+pub type LookAtQueue = Box<dyn Fn() -> (usize, Duration) + Send + Sync>;
+
+/// The queue whose state is told.
+#[derive(Default)]
+struct Watched(Mutex<Option<LookAtQueue>>);
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
@@ -42,6 +59,7 @@ struct Inner {
     releases: Releases,
     webhooks: Webhooks,
     outside: Outside,
+    queue: Watched,
 }
 
 impl Default for Metrics {
@@ -75,7 +93,8 @@ impl Metrics {
         releases.register(&mut registry);
         let webhooks = Webhooks::new(&mut registry);
         let outside = Outside::new(&mut registry);
-        Self(Arc::new(Inner { registry, with_exemplars, work, scripts, rollouts, releases, webhooks, outside }))
+        let queue = Watched::default();
+        Self(Arc::new(Inner { registry, with_exemplars, work, scripts, rollouts, releases, webhooks, outside, queue }))
     }
 
     /// A reconcile ended. `result` is a word of a small set, such as `ok` or `error`; `trace` is the release's trace, which
@@ -129,7 +148,7 @@ impl Metrics {
         self.0.rollouts.clear();
         self.0.releases.clear();
         self.0.outside.clear();
-        self.0.work.set_queue_depth(0);
+        self.watch_queue(None);
     }
 
     /// A metrics server was asked.
@@ -161,9 +180,9 @@ impl Metrics {
         self.0.work.taken(waited);
     }
 
-    /// So many Rollouts are due and wait for a reconcile.
-    pub fn set_queue_depth(&self, depth: usize) {
-        self.0.work.set_queue_depth(depth);
+    /// This queue is looked at whenever metrics are read, so that one that stands still is seen; `None` for none.
+    pub fn watch_queue(&self, look: Option<LookAtQueue>) {
+        *self.0.queue.0.lock().unwrap_or_else(PoisonError::into_inner) = look;
     }
 
     /// Whether this replica decides.
@@ -183,6 +202,10 @@ impl Metrics {
 
     /// OpenMetrics text of all metrics, of [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
+        let look = self.0.queue.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (depth, age) = look.as_ref().map(|look| look()).unwrap_or_default();
+        self.0.work.queue(depth, age);
+        drop(look);
         let mut buffer = String::new();
         // Writing to a String cannot fail.
         let _ = text::encode(&mut buffer, &self.0.registry);

@@ -21,6 +21,13 @@ struct Of {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct InPhase {
+    namespace: String,
+    rollout: String,
+    phase: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct InState {
     namespace: String,
     rollout: String,
@@ -30,6 +37,8 @@ struct InState {
 /// Where a release is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// Phase of its Rollout, such as `Progressing`.
+    pub phase: String,
     /// Its step, from 1.
     pub step: i32,
     /// State of the step, such as `StepPaused`.
@@ -40,14 +49,16 @@ pub struct Standing {
 
 #[derive(Debug, Default)]
 pub(super) struct Releases {
+    phase: Family<InPhase, Gauge>,
     step: Family<Of, Gauge>,
     since: Family<InState, Gauge>,
     hidden: Gauge,
-    shown: Mutex<BTreeMap<(String, String), Option<InState>>>,
+    shown: Mutex<BTreeMap<(String, String), Option<(InPhase, InState)>>>,
 }
 
 impl Releases {
     pub fn register(&self, registry: &mut Registry) {
+        registry.register("release_phase", "1 for the phase of a Rollout whose release goes on", self.phase.clone());
         registry.register("release_step", "Step of a release that goes on", self.step.clone());
         registry.register_with_unit(
             "release_state_since_timestamp",
@@ -68,7 +79,8 @@ impl Releases {
         let of = Of { namespace: key.0.clone(), rollout: key.1.clone() };
         let Some(standing) = standing else {
             match shown.remove(key) {
-                Some(Some(state)) => {
+                Some(Some((phase, state))) => {
+                    self.phase.remove(&phase);
                     self.since.remove(&state);
                     self.step.remove(&of);
                 }
@@ -93,18 +105,27 @@ impl Releases {
             Some(Some(old)) => Some(old.clone()),
             None => None,
         };
+        let (namespace, rollout) = key.clone();
+        let phase = InPhase { namespace, rollout, phase: standing.phase.clone() };
         let state = InState { namespace: key.0.clone(), rollout: key.1.clone(), state: standing.state.clone() };
-        if let Some(old) = old.filter(|old| *old != state) {
-            self.since.remove(&old);
+        if let Some((old_phase, old_state)) = old {
+            if old_phase != phase {
+                self.phase.remove(&old_phase);
+            }
+            if old_state != state {
+                self.since.remove(&old_state);
+            }
         }
+        self.phase.get_or_create(&phase).set(1);
         self.since.get_or_create(&state).set(standing.since);
         self.step.get_or_create(&of).set(standing.step.into());
-        shown.insert(key.clone(), Some(state));
+        shown.insert(key.clone(), Some((phase, state)));
     }
 
     /// Nothing is known of any release.
     pub fn clear(&self) {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.phase.clear();
         self.since.clear();
         self.step.clear();
         self.hidden.set(0);
@@ -124,7 +145,8 @@ mod tests {
     }
 
     fn standing(state: &str, since: i64) -> Standing {
-        Standing { step: 2, state: state.to_owned(), since }
+        let phase = if state == "Completed" { "Terminating" } else { "Progressing" };
+        Standing { phase: phase.to_owned(), step: 2, state: state.to_owned(), since }
     }
 
     #[test]
@@ -138,6 +160,14 @@ mod tests {
         let since =
             r#"tidegate_release_state_since_timestamp_seconds{namespace="shop",rollout="web",state="StepPaused"} 160"#;
         assert!(now.contains(since) && !now.contains("StepUpgrade"), "{now}");
+        let phases = |text: &str| -> Vec<String> {
+            let of = text.lines().filter_map(|l| l.strip_prefix("tidegate_release_phase"));
+            of.map(str::to_owned).collect()
+        };
+        let phase = |phase: &str| format!(r#"{{namespace="shop",rollout="web",phase="{phase}"}} 1"#);
+        assert_eq!(phases(&now), [phase("Progressing")]);
+        releases.set(&key, Some(&standing("Completed", 170)));
+        assert_eq!(phases(&text(&releases)), [phase("Terminating")]);
         releases.set(&key, None);
         releases.set(&key, None);
         assert!(!text(&releases).contains("web"));

@@ -16,7 +16,7 @@ fn what_is_counted_is_exposed() {
     clone.guarded("Service", "only our fields");
     clone.script_called("networking.istio.io/VirtualService", Ok(300), Duration::from_micros(100));
     clone.script_called("networking.istio.io/VirtualService", Err("fuel"), Duration::from_micros(100));
-    clone.set_queue_depth(7);
+    clone.watch_queue(Some(Box::new(|| (7, Duration::from_millis(2500)))));
     let text = metrics.encode();
     for (series, expected) in [
         (r#"tidegate_build_info{version="0.1.0"}"#.replace("0.1.0", env!("CARGO_PKG_VERSION")), "1"),
@@ -34,6 +34,7 @@ fn what_is_counted_is_exposed() {
         ("tidegate_decision_duration_seconds_count".into(), "1"),
         (r#"tidegate_queue_duration_seconds_bucket{le="0.004"}"#.into(), "1"),
         ("tidegate_queue_depth".into(), "7"),
+        ("tidegate_queue_age_seconds".into(), "2.5"),
     ] {
         assert_eq!(value(&text, &series).as_deref(), Some(expected), "{series}\n{text}");
     }
@@ -69,7 +70,9 @@ fn a_rollout_counts_in_one_phase_and_not_after_it_is_gone() {
     assert_eq!(warned().as_deref(), Some("0"));
     // Another replica tells of them.
     metrics.rollout_warned(&key, &["Degraded"]);
+    metrics.watch_queue(Some(Box::new(|| (1, Duration::from_secs(1)))));
     metrics.forget_rollouts();
+    assert_eq!(value(&metrics.encode(), "tidegate_queue_depth").as_deref(), Some("0"));
     assert!(!metrics.encode().contains("tidegate_rollouts{") && warned().is_none());
     metrics.rollout_phase("a/one", Some("Healthy"));
     assert_eq!(count("Healthy").as_deref(), Some("1"));

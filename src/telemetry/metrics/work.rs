@@ -1,6 +1,6 @@
 //! The controller's own work: reconciles, decisions, writes, and what waits for them.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -42,6 +42,7 @@ pub(super) struct Work {
     writes: Family<KindResult, Counter>,
     guarded: Family<KindRule, Counter>,
     queue_depth: Gauge,
+    queue_age: Gauge<f64, AtomicU64>,
     queue_duration: Histogram,
     leader: Gauge,
 }
@@ -56,6 +57,7 @@ impl Work {
             writes: Family::default(),
             guarded: Family::default(),
             queue_depth: Gauge::default(),
+            queue_age: Gauge::default(),
             queue_duration: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
             leader: Gauge::default(),
         };
@@ -79,6 +81,12 @@ impl Work {
             work.guarded.clone(),
         );
         registry.register("queue_depth", "Rollouts that wait for a reconcile and are due", work.queue_depth.clone());
+        registry.register_with_unit(
+            "queue_age",
+            "How long the Rollout has waited that has been due for longest; 0 when none is",
+            Unit::Seconds,
+            work.queue_age.clone(),
+        );
         registry.register_with_unit(
             "queue_duration",
             "How long a Rollout that was due waited for its reconcile",
@@ -115,8 +123,9 @@ impl Work {
         self.queue_duration.observe(waited.as_secs_f64());
     }
 
-    pub fn set_queue_depth(&self, depth: usize) {
+    pub fn queue(&self, depth: usize, age: Duration) {
         self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        self.queue_age.set(age.as_secs_f64());
     }
 
     pub fn set_leader(&self, leads: bool) {
