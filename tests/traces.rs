@@ -22,6 +22,7 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, status::StatusCode},
 };
 use prost::Message as _;
+use rustls::{ServerConfig, sign::SingleCertAndKey};
 use serde_json::Value;
 use stage::{Stage, play};
 use tidegate::{
@@ -29,8 +30,10 @@ use tidegate::{
     controller::Options,
     rollout::trace,
     telemetry::{Metrics, Traces},
+    webhook::certificates,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/notifications");
@@ -199,29 +202,29 @@ fn command(args: &[&str]) -> TraceArgs {
     Command::parse_from([&["tidegate"], args].concat()).traces
 }
 
-#[tokio::test]
-async fn the_command_sends_to_a_receiver_that_listens() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}/", listener.local_addr().unwrap());
-    let served = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut got = Vec::new();
-        loop {
-            let mut part = [0; 4096];
-            let n = stream.read(&mut part).await.unwrap();
-            assert!(n > 0, "the request breaks off");
-            got.extend_from_slice(&part[..n]);
-            let Some(at) = got.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
-            let head = String::from_utf8(got[..at].to_vec()).unwrap().to_ascii_lowercase();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap();
-            if got.len() == at + 4 + length {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-                return (head, read(&got[at + 4..]));
-            }
+/// Answers one request; its head, in small letters, and what it tells.
+async fn receive(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> (String, (Vec<Span>, Vec<String>)) {
+    let mut got = Vec::new();
+    loop {
+        let mut part = [0; 4096];
+        let n = stream.read(&mut part).await.unwrap();
+        assert!(n > 0, "the request breaks off");
+        got.extend_from_slice(&part[..n]);
+        let Some(at) = got.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8(got[..at].to_vec()).unwrap().to_ascii_lowercase();
+        let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap();
+        if got.len() == at + 4 + length {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            stream.flush().await.unwrap();
+            return (head, read(&got[at + 4..]));
         }
-    });
+    }
+}
+
+/// Sends a span as the process does that stops: what waits then is sent too. The metrics say what became of it.
+async fn send(args: &[&str]) -> String {
     let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-    let (traces, sending) = command(&["--otlp-endpoint", &endpoint]).start(&metrics, stop.clone()).unwrap().unwrap();
+    let (traces, sending) = command(args).start(&metrics, stop.clone()).unwrap().unwrap();
     let sending = tokio::spawn(sending);
     let span = trace::Span {
         trace: 1,
@@ -235,16 +238,101 @@ async fn the_command_sends_to_a_receiver_that_listens() {
         events: Vec::new(),
     };
     traces.tell(vec![span]);
-    // What waits when the process stops is sent too.
     stop.cancel();
     sending.await.unwrap();
+    metrics.encode()
+}
+
+const EXPORTED: &str = "tidegate_trace_spans_total{result=\"exported\"} 1\n";
+
+#[tokio::test]
+async fn the_command_sends_to_a_receiver_that_listens() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/", listener.local_addr().unwrap());
+    let served = tokio::spawn(async move { receive(listener.accept().await.unwrap().0).await });
+    let metrics = send(&["--otlp-endpoint", &endpoint]).await;
     let (head, (spans, services)) = served.await.unwrap();
     assert!(
         head.starts_with("post /v1/traces http/1.1") && head.contains("content-type: application/x-protobuf"),
         "{head}"
     );
     assert_eq!((spans[0].name.as_str(), services), ("release", vec!["tidegate".to_owned()]));
-    assert!(metrics.encode().contains("tidegate_trace_spans_total{result=\"exported\"} 1\n"));
+    assert!(metrics.contains(EXPORTED), "{metrics}");
+}
+
+fn acceptor(own: &certificates::Certificates) -> TlsAcceptor {
+    let key = Arc::new(certificates::certified_key(&own.cert, &own.key).unwrap());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let resolver = SingleCertAndKey::from(key);
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_cert_resolver(Arc::new(resolver))))
+}
+
+/// Where the process that sends, a second run of this test, finds the receiver and its authorities.
+const SENDS_TO: &str = "TIDEGATE_TEST_OTLP_RECEIVER";
+
+#[tokio::test]
+async fn a_receiver_behind_tls_is_judged_by_its_authority_and_sent_the_headers_of_the_environment() {
+    const SELF: &str = "a_receiver_behind_tls_is_judged_by_its_authority_and_sent_the_headers_of_the_environment";
+    if let Ok(to) = std::env::var(SENDS_TO) {
+        let (endpoint, ca) = to.split_once(' ').unwrap();
+        let metrics = send(&["--otlp-endpoint", endpoint, "--otlp-certificate", ca]).await;
+        assert!(metrics.contains(EXPORTED), "{metrics}");
+        return;
+    }
+    let made = || certificates::renew(None, &["localhost".to_owned()], jiff::Timestamp::now()).unwrap().unwrap();
+    let (own, other) = (made(), made());
+    let acceptor = acceptor(&own);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (trusted, wrong) = (file("ca.pem", &own.ca), file("other.pem", &other.ca));
+
+    // Of an authority that is not named, nothing is sent.
+    let refused = tokio::spawn({
+        let acceptor = acceptor.clone();
+        async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let is_refused = match acceptor.accept(stream).await {
+                Ok(mut stream) => !matches!(stream.read(&mut [0; 1]).await, Ok(1)),
+                Err(_) => true,
+            };
+            (listener, is_refused)
+        }
+    });
+    let metrics = send(&["--otlp-endpoint", &endpoint, "--otlp-certificate", &wrong]).await;
+    assert!(metrics.contains("tidegate_trace_spans_total{result=\"failed\"} 1\n"), "{metrics}");
+    let (listener, is_refused) = refused.await.unwrap();
+    assert!(is_refused);
+
+    let served = tokio::spawn(async move {
+        loop {
+            // Who was refused may have come twice.
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(stream) = acceptor.accept(stream).await {
+                return receive(stream).await;
+            }
+        }
+    });
+    // Only a process of its own has an environment of its own.
+    let sender = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", SELF])
+        .env(SENDS_TO, format!("{endpoint} {trusted}"))
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret,x-scope-orgid=shop")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "service.name=releases")
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let (head, (spans, services)) = served.await.unwrap();
+    assert!(sender.unwrap().wait().unwrap().success());
+    for line in ["post /v1/traces http/1.1", "authorization: bearer s3cret", "x-scope-orgid: shop"] {
+        assert!(head.contains(line), "{line} is not in {head}");
+    }
+    assert_eq!((spans[0].name.as_str(), services), ("release", vec!["releases".to_owned()]));
 }
 
 #[test]
