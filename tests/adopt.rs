@@ -9,6 +9,8 @@
     clippy::disallowed_methods
 )]
 
+mod adopt_case;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -133,35 +135,6 @@ fn main() {
         })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
-}
-
-/// A case with what it takes from another.
-fn read(file: &Path) -> Result<Case, String> {
-    let value = |file: &Path| -> Result<Value, String> {
-        yaml::from_str(&fs::read_to_string(file).map_err(|e| e.to_string())?).map_err(|e| e.to_string())
-    };
-    let mut case = value(file)?;
-    if let Some(of) = case.get("of").and_then(Value::as_str) {
-        let mut whole = value(&file.with_file_name(format!("{of}.yaml")))?;
-        let is =
-            |object: &Value, kind: &str, name: &str| object["kind"] == *kind && object["metadata"]["name"] == *name;
-        let objects = whole["objects"].as_array_mut().unwrap();
-        for gone in case["without"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let (kind, name) = gone.split_once('/').unwrap();
-            objects.retain(|object| !is(object, kind, name));
-        }
-        for edit in case["differs"].as_array().into_iter().flatten() {
-            let (kind, name) = (edit["kind"].as_str().unwrap(), edit["name"].as_str().unwrap());
-            let object = objects.iter_mut().find(|object| is(object, kind, name));
-            json_patch::merge(object.ok_or(format!("{of} has no {kind} {name}"))?, &edit["merge"]);
-        }
-        objects.extend(case["objects"].as_array().cloned().unwrap_or_default());
-        for (key, own) in case.as_object().unwrap().iter().filter(|(key, _)| *key != "objects") {
-            whole[key] = own.clone();
-        }
-        case = whole;
-    }
-    serde_json::from_value(case).map_err(|e| e.to_string())
 }
 
 struct Stage {
@@ -295,7 +268,7 @@ impl Stage {
 
 async fn play(file: &Path) -> Result<(), String> {
     let text = fs::read_to_string(file).unwrap();
-    let case = read(file)?;
+    let case: Case = serde_json::from_value(adopt_case::whole(file)?).map_err(|e| e.to_string())?;
     let stage = stage(&case).await?;
     let client = stage.cluster.client("admin");
 

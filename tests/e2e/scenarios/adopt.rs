@@ -1,7 +1,10 @@
 //! Releases that OpenKruise Rollouts has begun go on, with the Deployment controller's own hand on the pods: the objects of
 //! `testcases/adopt`, taken over by the command.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Arc};
+#[path = "../../adopt_case/mod.rs"]
+mod adopt_case;
+
+use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
@@ -32,6 +35,7 @@ pub async fn taken_over_midway(rig: Arc<Rig>) -> Result<()> {
     tokio::try_join!(
         taken_over(&rig, "deployment-partition"),
         taken_over(&rig, "deployment-canary"),
+        taken_over(&rig, "deployment-canary-ingress"),
         taken_over(&rig, "deployment-blue-green"),
     )?;
     Ok(())
@@ -49,6 +53,9 @@ async fn taken_over(rig: &Arc<Rig>, name: &str) -> Result<()> {
             Ok(names)
         };
         let before = names().await?;
+        let ingress = async || space.get("networking.k8s.io/v1", "Ingress", "web-canary").await.ok();
+        let uid = |ingress: Option<Value>| ingress.map(|ingress| ingress["metadata"]["uid"].clone());
+        let stood = uid(ingress().await);
         let kubeconfig = rig.cluster.pki.kubeconfig("admin");
         let adopt = |more: &[&str]| {
             let mut command = Command::new("timeout");
@@ -70,6 +77,14 @@ async fn taken_over(rig: &Arc<Rig>, name: &str) -> Result<()> {
             kruise(rig, &space.name, &["rollout", "approve", "rollout/web"])?;
             waits(&space, 2 + i as i64, pods).await?;
         }
+        ensure!(uid(ingress().await) == stood, "the Ingress was made anew");
+        for edit in case["routed"].as_array().into_iter().flatten() {
+            let word = |key: &str| edit[key].as_str().unwrap_or_default();
+            let route = space.get(word("apiVersion"), word("kind"), word("name")).await?;
+            let mut wanted = route.clone();
+            json_patch::merge(&mut wanted, &edit["merge"]);
+            ensure!(route == wanted, "{route} is not as {edit} says");
+        }
         kruise(rig, &space.name, &["rollout", "approve", "rollout/web"])?;
         until(&format!("the end with {}", text("end")), SOON, async || {
             let rollout = space.get(ROLLOUT, "Rollout", "web").await?;
@@ -83,6 +98,7 @@ async fn taken_over(rig: &Arc<Rig>, name: &str) -> Result<()> {
             );
             ensure!(web["spec"]["strategy"] == case["workload"]["spec"]["strategy"], "{}", web["spec"]["strategy"]);
             ensure!(space.get(ROLLOUT, "BatchRelease", "web").await.is_err(), "the BatchRelease is left");
+            ensure!(ingress().await.is_none(), "the canary Ingress is left");
             Ok(())
         })
         .await
@@ -116,7 +132,7 @@ async fn waits(space: &Space, step: i64, pods: &str) -> Result<()> {
 /// The objects of a case, as the original has left them.
 async fn begun(space: &Space, name: &str) -> Result<Value> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("testcases/adopt").join(format!("{name}.yaml"));
-    let case: Value = tidegate::yaml::from_str(&fs::read_to_string(file)?)?;
+    let case = adopt_case::whole(&file).map_err(anyhow::Error::msg)?;
     let mut uids = BTreeMap::<String, String>::new();
     let mut objects = case["objects"].as_array().context("no objects")?.clone();
     if name == "deployment-partition" {
