@@ -34,7 +34,6 @@ use tidegate::{
     },
     controller,
     sim::{Cluster, Gvr, View},
-    yaml,
 };
 use tokio_util::sync::CancellationToken;
 

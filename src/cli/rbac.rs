@@ -32,6 +32,8 @@ const SCRIPTS: &str = "tidegate-namespace-scripts";
 /// Name of the role for further kinds that route, and of its binding. It is made of all ClusterRoles with
 /// [`AGGREGATE`], so that nothing has to be bound.
 pub const GATEWAYS: &str = "tidegate-gateways";
+/// Name of the role for Jobs of gates and metrics, one of those of which [`GATEWAYS`] is made.
+pub const JOBS: &str = "tidegate-jobs";
 /// Label of a ClusterRole whose rights the controller has as well; its value is `true`.
 pub const AGGREGATE: &str = "rollouts.kruise.io/aggregate-to-controller";
 
@@ -50,7 +52,10 @@ pub struct Args {
     /// Print only what another kind needs beside the rest: one that routes, such as example.io/Mesh, or a workload
     #[arg(long = "for", value_name = "GROUP/KIND", conflicts_with = "dir")]
     kinds: Vec<String>,
-    /// Write the file `clusterrole.yaml` (the roles alone) into this folder instead of printing everything.
+    /// Also what gates and metrics need that are Jobs: read CronJobs, create Jobs
+    #[arg(long, conflicts_with = "dir")]
+    jobs: bool,
+    /// Write the files `clusterrole.yaml` and `clusterrole-jobs.yaml` (the roles alone) into this folder instead of printing everything.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -62,16 +67,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return generated::emit(&[File::of("rbac.yaml", &roles?)?], None);
     }
     match &args.dir {
-        Some(_) => generated::emit(&[roles_file()?], args.dir.as_deref()),
+        Some(_) => generated::emit(&chart_files()?, args.dir.as_deref()),
         None => {
-            let all = all(&args.namespace, &args.namespaces, args.namespace_scripts);
+            let mut all = all(&args.namespace, &args.namespaces, args.namespace_scripts);
+            all.extend(args.jobs.then(jobs_role));
             generated::emit(&[File::of("rbac.yaml", &all)?], None)
         }
     }
 }
 
-/// The chart's file: what is the same in every installation.
-pub fn roles_file() -> anyhow::Result<File> {
+/// The chart's files.
+///
+/// # Errors
+/// What cannot be written as YAML.
+pub fn chart_files() -> anyhow::Result<[File; 2]> {
+    let mut jobs = File::of("clusterrole-jobs.yaml", &[jobs_role()])?;
+    jobs.text = format!("{{{{- if .Values.jobs.enabled }}}}\n{}{{{{- end }}}}\n", jobs.text);
+    Ok([roles_file()?, jobs])
+}
+
+/// What is the same in every installation.
+fn roles_file() -> anyhow::Result<File> {
     let mut role = role();
     set_namespace(&mut role, "{{ .Release.Namespace }}");
     File::of("clusterrole.yaml", &[workload_role(), cluster_role(), gateways(), role])
@@ -114,9 +130,6 @@ const WITH_ROLLOUTS: &[Right] = &[
     right("apps.kruise.io", &["clonesets", "statefulsets", "daemonsets"], READ_PATCH),
     // Labels with the id of the release; a pod that its workload's controller waits for in vain, or replaces only when it is gone.
     right("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
-    // Jobs of gates, from the templates of CronJobs; they go by their time to live, or with their Rollout.
-    right("batch", &["cronjobs"], READ),
-    right("batch", &["jobs"], &["get", "list", "watch", "create", "patch"]),
     right("", &["services"], OWN),
     right("discovery.k8s.io", &["endpointslices"], READ),
     right("events.k8s.io", &["events"], &["create", "patch"]),
@@ -126,6 +139,11 @@ const WITH_ROLLOUTS: &[Right] = &[
     right("autoscaling", &["horizontalpodautoscalers"], &["list"]),
     right("policy", &["poddisruptionbudgets"], &["list"]),
 ];
+
+/// Rights of gates and metrics that are Jobs, from the templates of CronJobs; they go by their time to live, or with their
+/// Rollout. Only where they are used: who may create a Job runs pods as any account of the namespace.
+const WITH_JOBS: &[Right] =
+    &[right("batch", &["cronjobs"], READ), right("batch", &["jobs"], &["get", "list", "watch", "create", "patch"])];
 
 /// Rights on what is in no namespace.
 const IN_NO_NAMESPACE: &[Right] = &[
@@ -206,6 +224,15 @@ fn workload_role() -> Value {
     let mut all = rules(WITH_ROLLOUTS);
     all.extend(routes());
     role_of("ClusterRole", NAME, all)
+}
+
+/// Bound with [`GATEWAYS`], by its label.
+fn jobs_role() -> Value {
+    let mut role = role_of("ClusterRole", JOBS, rules(WITH_JOBS));
+    if let Some(metadata) = role.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("labels".to_owned(), json!({AGGREGATE: "true"}));
+    }
+    role
 }
 
 fn cluster_role() -> Value {
@@ -312,6 +339,16 @@ mod tests {
                 .any(|o| o["kind"] == "ClusterRoleBinding" && o["roleRef"]["name"] == GATEWAYS)
         );
         assert!(for_kind("Mesh").unwrap_err().to_string().contains("write GROUP/KIND"));
+    }
+
+    #[test]
+    fn jobs_are_created_only_where_that_is_wanted() {
+        let text = |objects: &[Value]| objects.iter().map(Value::to_string).collect::<String>();
+        assert!(!text(&all("ops", &[], false)).contains("\"batch\""));
+        let [roles, jobs] = chart_files().unwrap();
+        assert!(!roles.text.contains("batch") && jobs.text.starts_with("{{- if .Values.jobs.enabled }}\n"));
+        let selected = &gateways()["aggregationRule"]["clusterRoleSelectors"][0]["matchLabels"];
+        assert_eq!(selected, &jobs_role()["metadata"]["labels"]);
     }
 
     #[test]

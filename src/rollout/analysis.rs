@@ -160,7 +160,8 @@ impl Machine<'_> {
                     if question.provider.job.is_some() && !self.snap.cron_jobs.contains_key(&question.query) =>
                 {
                     format!(
-                        "CronJob {} is missing; create it, suspended where only its Jobs are wanted",
+                        "CronJob {} is missing, or may not be read; create it, suspended where only its Jobs are wanted, or \
+                         grant it (the chart's jobs.enabled)",
                         question.query
                     )
                 }

@@ -185,7 +185,7 @@ impl Machine<'_> {
                     return Err(Wait::stall(
                         reasons::GATE_FAILED,
                         format!(
-                            "{place}: gate {:?}: {} {} is missing, or may not be read; create it",
+                            "{place}: gate {:?}: {} {} is missing, or may not be read; create it, or grant it (the chart's jobs.enabled)",
                             gate.name, CRON_JOB.1, job.cron_job
                         ),
                     ));

@@ -69,6 +69,9 @@ async fn said(objects: &[Value], granted: &'static [(&'static str, &'static str)
         builder = install(builder).unwrap();
     }
     builder = builder.namespace("tidegate").namespace("shop").namespace("ops");
+    for (plural, kind) in [("cronjobs", "CronJob"), ("jobs", "Job")] {
+        builder = builder.kind("batch", &["v1"], plural, kind, true);
+    }
     for object in objects {
         builder = builder.object(object.clone());
     }

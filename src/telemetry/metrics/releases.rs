@@ -47,13 +47,16 @@ pub struct Standing {
     pub since: i64,
 }
 
+/// Labels of the series of one release.
+type Shown = (InPhase, InState);
+
 #[derive(Debug, Default)]
 pub(super) struct Releases {
     phase: Family<InPhase, Gauge>,
     step: Family<Of, Gauge>,
     since: Family<InState, Gauge>,
     hidden: Gauge,
-    shown: Mutex<BTreeMap<(String, String), Option<(InPhase, InState)>>>,
+    shown: Mutex<BTreeMap<(String, String), Option<Shown>>>,
 }
 
 impl Releases {

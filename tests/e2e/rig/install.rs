@@ -26,11 +26,17 @@ pub async fn install(rig: &Rig) -> Result<()> {
 /// The chart's roles, as it has them.
 pub fn chart_roles() -> Result<Vec<Value>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/tidegate/templates");
-    let role = fs::read_to_string(dir.join("clusterrole.yaml")).context("the chart's role")?;
-    let documents = tidegate::yaml::from_str_multi(&role)
-        .context("charts/tidegate/templates/clusterrole.yaml must be plain YAML")?;
-    ensure!(!documents.is_empty(), "the chart's role is empty");
-    Ok(documents)
+    let mut roles = Vec::new();
+    for file in ["clusterrole.yaml", "clusterrole-jobs.yaml"] {
+        let text = fs::read_to_string(dir.join(file)).with_context(|| format!("the chart's {file}"))?;
+        // With every value that grants something.
+        let plain: String =
+            text.lines().filter(|line| !line.starts_with("{{-")).map(|line| format!("{line}\n")).collect();
+        let documents = tidegate::yaml::from_str_multi(&plain).with_context(|| format!("{file} must be plain YAML"))?;
+        ensure!(!documents.is_empty(), "{file} is empty");
+        roles.extend(documents);
+    }
+    Ok(roles)
 }
 
 /// The chart's roles, for the controller's user.

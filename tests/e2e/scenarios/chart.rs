@@ -64,8 +64,14 @@ pub async fn chart_renders(rig: Arc<Rig>) -> Result<()> {
 
 /// What is rendered from templates that the code makes has tests of its own: only that it is there.
 fn by_hand(rendered: &str) -> String {
-    const MADE: [&str; 5] =
-        ["clusterrole.yaml", "policy.yaml", "webhooks.yaml", "webhooks-approvers.yaml", "webhooks-hold.yaml"];
+    const MADE: [&str; 6] = [
+        "clusterrole.yaml",
+        "clusterrole-jobs.yaml",
+        "policy.yaml",
+        "webhooks.yaml",
+        "webhooks-approvers.yaml",
+        "webhooks-hold.yaml",
+    ];
     let documents = rendered.split("---\n").filter(|d| !d.trim().is_empty());
     let mut kept: Vec<String> = Vec::new();
     for document in documents {
@@ -172,6 +178,16 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
         Ok((web["metadata"]["uid"].clone(), config["webhooks"][0]["clientConfig"].clone()))
     };
     let before = revisions().await?;
+    // In the middle of a release: held, and not let go by what happens to the controller.
+    spare.objects.apply(&deployment("midway", json!({WORKLOAD_TYPE: "deployment"}))).await?;
+    let change = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}});
+    spare.objects.merge("apps/v1", "Deployment", "shop", "midway", change).await?;
+    let stands = async || -> Result<Value> {
+        let midway = spare.objects.get("apps/v1", "Deployment", "shop", "midway").await?;
+        ensure!(midway["spec"]["paused"] == true, "not held: {}", midway["spec"]);
+        Ok(json!([midway["spec"], midway["metadata"]["annotations"], midway["metadata"]["labels"]]))
+    };
+    let stood = stands().await?;
     release("upgrade", &["--set", "replicaCount=3"])?;
     let replicas = async || -> Result<Value> {
         Ok(spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await?["spec"]["replicas"].clone())
@@ -179,6 +195,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     ensure!(replicas().await? == 3 && revisions().await? == before, "the upgrade took more than it was asked for");
     helm(&rig, &["rollback", "tidegate", "1", "--namespace", NAMESPACE])?;
     ensure!(replicas().await? == 2 && revisions().await? == before, "the rollback took more than it was asked for");
+    ensure!(stands().await? == stood, "a release has moved: {stood}, now {}", stands().await?);
 
     controller.kill()?;
     nobody_else_waits_for_us(&spare).await?;
@@ -231,7 +248,10 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
         "the hook says: {said}"
     );
     spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await.context("taken away all the same")?;
+    ensure!(said.contains("deployments.apps shop/midway is held"), "the hook says: {said}");
+    ensure!(stands().await? == stood, "a release has moved: {stood}, now {}", stands().await?);
     spare.objects.kill("apps/v1", "Deployment", "shop", "held").await?;
+    spare.objects.kill("apps/v1", "Deployment", "shop", "midway").await?;
 
     let (answer, said) = uninstalled(&rig, &spare, &image).await?;
     answer.with_context(|| format!("nothing is held any more; the hook says: {said}"))?;
