@@ -51,6 +51,14 @@ fn a_good_version_is_promoted_and_a_bad_one_rolled_back() {
     );
 }
 
+#[test]
+fn in_a_bad_hour_of_everybody_only_the_version_that_is_worse_goes_back() {
+    demo(
+        "compare",
+        &["errors 3.0 % of", "not worse by 2.0 points", "errors 10.0 % of", "AnalysisFailed", "10 of version 2"],
+    );
+}
+
 /// A metrics server that notes when it was asked what.
 #[derive(Clone)]
 struct Server {

@@ -1,7 +1,9 @@
 //! `tidegate demo`: plays a story on an in-memory cluster, with the real controller.
 
+mod compare;
 mod istio;
 mod kinds;
+mod measured;
 mod metrics;
 mod screen;
 pub mod world;
@@ -43,6 +45,8 @@ enum Story {
     StatefulsetLike,
     /// Metrics promote a good version and roll back a bad one
     Metrics,
+    /// The new version is compared with the one that runs
+    Compare,
 }
 
 /// Runs the command.
@@ -58,6 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Story::Metrics => {
             runtime.block_on(metrics::play(screen))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Story::Compare => {
+            runtime.block_on(compare::play(screen))?;
             return Ok(ExitCode::SUCCESS);
         }
         Story::Statefulset => kinds::STATEFUL_SET,
