@@ -41,7 +41,7 @@ pub fn stories() -> Result<(), Failed> {
 }
 
 /// What went wrong once, as it was found.
-const FOUND: [&str; 7] = [
+const FOUND: [&str; 8] = [
     // Opened because scaling made the step the whole, the stable Service was never restricted again.
     "seed=1572 statefulset partition istio-service replicas=2 surge=1 unavailable=0 metric=down steps=~12+5 277:template=2 \
      13422:hpa=50",
@@ -66,6 +66,10 @@ const FOUND: [&str; 7] = [
     "seed=1572 statefulset-like partition istio-service replicas=3 surge=100% unavailable=0 grace=1 lags=95/45/0 history \
      metric=down steps=~12+5,~28,~30 277:template=2 before@2+4000:touch=1 13422:hpa=50 26313:scale=7 \
      12686:approve-blindly 1816:crash=8",
+    // A pod that somebody takes from an Advanced DaemonSet comes back as a new one, whatever its partition.
+    "seed=2711 advanced-daemonset partition istio-service replicas=2 surge=1 unavailable=0 lags=0/0/95 history \
+     steps=20%~regex+5,60%~55,1~exact 1525:template=2 7562:edit-routes=2 3430:edit-service=9 paused@1+3:evict 26255:crash=7 \
+     23061:watch-gap=7",
 ];
 
 /// What was found ends well.

@@ -251,7 +251,7 @@ pub fn held(sight: &Sight<'_>) -> Result<(), String> {
         Style::Canary => Some(0),
         Style::Partition | Style::BlueGreen => routes::most(sight, &version),
     };
-    // A pod that goes from a DaemonSet held by `OnDelete` comes back with the present template, whoever deleted it.
+    // A pod that goes from a DaemonSet, of either kind, comes back with the present template, whoever deleted it.
     let most = most.map(|most| most + sight.record.lost);
     // The same share of old pods of another number of pods, by a CloneSet's own controller at once: of one pod that may be
     // none.

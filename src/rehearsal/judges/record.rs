@@ -58,7 +58,7 @@ pub struct Record {
     pub revoked: BTreeMap<String, Timestamp>,
     /// The workload was scaled down while a version was wanted that never becomes ready.
     pub is_stranded: bool,
-    /// Pods of other versions than the wanted one that somebody took from a DaemonSet since it is wanted.
+    /// Pods of other versions than the wanted one that somebody took from a DaemonSet, of either kind, since it is wanted.
     pub lost: i64,
     /// Which release it is, from 1.
     pub release: u64,

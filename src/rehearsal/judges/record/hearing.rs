@@ -11,7 +11,7 @@ use crate::{
     },
     rehearsal::{
         judges::{by_controller, plan::plan_of, words::is_winding_up},
-        script::{Managed, Setup, Style},
+        script::{Setup, Style},
         world::{WORKLOAD, release, revision, version},
     },
     sim::{NEVER_READY, Write},
@@ -59,7 +59,7 @@ impl Record {
                 self.hear_of_workload(before, after, write.time, setup);
             }
             ("user", "rollouts") => self.hear_of_rollout(before, after, setup),
-            ("chaos", "pods") if setup.workload == Managed::DaemonSet && object::is_deleting(after) => {
+            ("chaos", "pods") if setup.workload.is_on_nodes() && object::is_deleting(after) => {
                 self.lost += i64::from(!object::is_deleting(before) && version(before) != self.wanted);
             }
             _ => {}
