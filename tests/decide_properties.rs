@@ -423,10 +423,16 @@ impl History {
 
     /// Invariants 1, 2, 6 and the grace period, after one write of ours.
     fn check_write(&mut self, before: &World, write: &Effect, plan: &Plan) -> Check {
-        // Who scales to 0 wants nobody to answer.
+        // Who scales to 0 wants nobody to answer; where no pod is ready, no route helps.
         let is_empty = self.deployment()["spec"]["replicas"] == json!(0);
+        let sets = || self.world.of_kind("ReplicaSet");
+        let is_dark = sets().all(|set| set["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0);
         let (holes, was) = (black_holes(&self.world), black_holes(before));
-        ensure!(self, is_empty || holes.is_subset(&was), "invariant 1: {write:?} leads requests to nobody: {holes:?}");
+        ensure!(
+            self,
+            is_empty || is_dark || holes.is_subset(&was),
+            "invariant 1: {write:?} leads requests to nobody: {holes:?}"
+        );
         for vs in self.world.of_kind("VirtualService") {
             for rule in vs["spec"]["http"].as_array().unwrap() {
                 let weights: Vec<i64> =
