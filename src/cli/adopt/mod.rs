@@ -179,7 +179,11 @@ pub async fn apply(
                 continue;
             }
             tell(&format!("{step}"))?;
-            perform(client, &step.deed).await.with_context(|| step.to_string())?;
+            match perform(client, &step.deed).await {
+                // Its own controller has written it meanwhile: what is next is asked anew, of what it is now.
+                Err(error) if is_of_an_older_version(&error) && !is_late => break,
+                done => done.map_err(|e| anyhow::anyhow!("{}", explain(&e))).with_context(|| step.to_string())?,
+            }
         }
         is_first = false;
     }
@@ -191,22 +195,30 @@ fn api_of(client: &Client, target: &ObjectRef) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), &target.namespace, &resource)
 }
 
-async fn perform(client: &Client, deed: &Deed) -> anyhow::Result<()> {
+/// A JSON patch whose test of the version fails is answered 422 with a reason, and no cause that names a field.
+fn is_of_an_older_version(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let has_causes = status.details.as_ref().is_some_and(|details| !details.causes.is_empty());
+    status.code == 409 || (status.code == 422 && !has_causes)
+}
+
+async fn perform(client: &Client, deed: &Deed) -> kube::Result<()> {
     let params = PatchParams { field_manager: Some("tidegate-adopt".to_owned()), ..PatchParams::default() };
-    let said = |e: kube::Error| anyhow::anyhow!("{}", explain(&e));
     match deed {
         Deed::Create(object) => {
             let target =
                 ObjectRef::new(text(object, &["apiVersion"]), text(object, &["kind"]), object::namespace(object), "");
-            let object: DynamicObject = serde_json::from_value(object.clone())?;
-            api_of(client, &target).create(&PostParams::default(), &object).await.map_err(said)?;
+            let object: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+            api_of(client, &target).create(&PostParams::default(), &object).await?;
         }
         Deed::Patch { target, is_status, operations } => {
-            let patch = Patch::<()>::Json(serde_json::from_value(Value::Array(operations.clone()))?);
+            let patch = Patch::<()>::Json(
+                serde_json::from_value(Value::Array(operations.clone())).map_err(kube::Error::SerdeError)?,
+            );
             let api = api_of(client, target);
             match is_status {
-                true => api.patch_status(&target.name, &params, &patch).await.map_err(said)?,
-                false => api.patch(&target.name, &params, &patch).await.map_err(said)?,
+                true => api.patch_status(&target.name, &params, &patch).await?,
+                false => api.patch(&target.name, &params, &patch).await?,
             };
         }
         Deed::Delete { target, uid } => {
@@ -216,7 +228,7 @@ async fn perform(client: &Client, deed: &Deed) -> anyhow::Result<()> {
             match api_of(client, target).delete(&target.name, &params).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(said(error)),
+                Err(error) => return Err(error),
             }
         }
         Deed::Await { .. } => {}
