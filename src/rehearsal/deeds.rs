@@ -202,12 +202,15 @@ impl People {
             Todo::CreateWorkload => self.create_workload(),
             Todo::CreateService => match self.cluster.create(world::service()) {
                 Ok(service) => self.originals.service = (*service).clone(),
+                // It went twice and was made anew once already.
+                Err(_) if self.eyes.service(world::SERVICE).is_some_and(|s| !object::is_deleting(&s)) => {}
                 Err(_) => self.plan_to(Duration::from_secs(2), Todo::CreateService),
             },
             Todo::CreateRoute => {
                 if let Some(route) = world::route(&self.setup) {
                     match self.cluster.create(route) {
                         Ok(route) => self.originals.route = Some((*route).clone()),
+                        Err(_) if self.eyes.route().is_some_and(|r| !object::is_deleting(&r)) => {}
                         Err(_) => self.plan_to(Duration::from_secs(2), Todo::CreateRoute),
                     }
                 }
