@@ -151,6 +151,8 @@ fn jumps() -> Vec<styles::Deed> {
         Approve,
         Paused(2),
         Answers(CANARY, 0.5),
+        // A surplus old pod would stay, and a new one go for it.
+        Has(&[(BASE, 2), (CANARY, 2)]),
         Jump(1),
         Paused(1),
         Has(&[(BASE, 2), (CANARY, 2)]),
