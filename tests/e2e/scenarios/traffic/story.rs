@@ -193,6 +193,11 @@ impl Story {
                 // The step counts as done because the gateway has said so, where it says so. The rest is the time that a
                 // change takes from there into Envoy.
                 self.users.reaches(&self.new).await?;
+                // Of one share after another: the gateway may still be on its way from the step before.
+                until("the gateway has the share of the step", SOON, async || {
+                    self.users.send(400).await.has_share(&self.new, *share)
+                })
+                .await?;
                 let tally = self.users.send(2000).await;
                 self.says(&format!("{share}: {tally}"));
                 self.undisturbed(&tally)?;
