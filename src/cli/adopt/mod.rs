@@ -305,6 +305,25 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn what_others_wrote_meanwhile_is_told_from_what_is_refused() {
+        let cluster = crate::sim::Cluster::builder().build().unwrap();
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web", "namespace": "default"}});
+        cluster.create(map).unwrap();
+        let target = ObjectRef::new("v1", "ConfigMap", "default", "web");
+        let stale = json!([{"op": "test", "path": "/metadata/resourceVersion", "value": "0"}]);
+        let deed = Deed::Patch { target, is_status: false, operations: stale.as_array().unwrap().clone() };
+        let error = perform(&cluster.client("adopt"), &deed).await.unwrap_err();
+        assert!(is_of_an_older_version(&error), "{error}");
+        for (code, causes, expected) in
+            [(409, json!([]), true), (422, json!([{"field": "spec"}]), false), (403, json!([]), false)]
+        {
+            let status = json!({"status": "Failure", "code": code, "message": "m", "reason": "r", "details": {"causes": causes}});
+            let error = kube::Error::Api(serde_json::from_value(status).unwrap());
+            assert_eq!(is_of_an_older_version(&error), expected, "{error}");
+        }
+    }
+
     #[test]
     fn the_two_are_told_apart_by_their_identity() {
         for (holder, ours) in [
