@@ -140,6 +140,16 @@ function tidegate.references(more, name_field, port_field) end
 ---@return boolean
 function tidegate.is_one_service() end
 
+---Whether pods that have these labels can only be the canary's, as those of the canary are patched.
+---@param labels table<string, string>?
+---@return boolean
+function tidegate.chooses_canary(labels) end
+
+---The labels of the canary's pods, by the keys that choose the stable ones.
+---@param labels table<string, string>? What chooses the stable pods.
+---@return table<string, string>? labels nil when `labels` choose the canary's pods too.
+function tidegate.canary_labels(labels) end
+
 ---Stops when stable and canary Service are one, for a gateway that tells versions apart by Service only.
 ---@param gateway string
 function tidegate.need_canary_service(gateway) end

@@ -25,6 +25,11 @@ local function names(entry, service)
   return upstream_port(destination, service) ~= nil
 end
 
+local function labels_of(entry)
+  local subset = (entry.destination or {}).subset
+  return subset and subset.values
+end
+
 local function port_of(entry)
   local destination = entry.destination or {}
   if destination.kube then return destination.kube.port end
@@ -34,14 +39,26 @@ end
 -- How weighted destinations are read, and what a canary is made of.
 function gloo.backend()
   local stable, canary = G.obj.stableService, G.obj.canaryService
+  local by_labels = tidegate.is_one_service()
   return {
-    is_stable = function(entry) return names(entry, stable) end,
-    is_canary = function(entry) return names(entry, canary) end,
+    is_stable = function(entry)
+      return names(entry, stable) and not (by_labels and tidegate.chooses_canary(labels_of(entry)))
+    end,
+    is_canary = function(entry)
+      return names(entry, canary) and (not by_labels or tidegate.chooses_canary(labels_of(entry)))
+    end,
     belongs = function(entry, twin) return port_of(entry) == port_of(twin) end,
     canary = function(entry)
       local twin = copy(entry)
       local destination = twin.destination
-      if destination.kube then
+      local labels = tidegate.canary_labels(labels_of(twin))
+      if labels then destination.subset.values = labels end
+      if by_labels then
+        if not labels then
+          tidegate.refuse("Gloo", "a destination for both versions", "its subset must leave out the canary's pods:"
+            .. " choose by a label that patchPodTemplateMetadata gives them with another value")
+        end
+      elseif destination.kube then
         destination.kube.ref.name = canary
       else
         local port = upstream_port(destination, stable)

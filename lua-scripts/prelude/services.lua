@@ -71,6 +71,38 @@ function tidegate.is_one_service()
   return G.obj.stableService == G.obj.canaryService
 end
 
+-- ---- one Service, whose pods are told apart by label --------------------------------------------------------------
+
+local function patched_labels()
+  local patch = G.obj.patchPodMetadata
+  return patch and patch.labels or {}
+end
+
+-- Whether pods that have these labels can only be the canary's.
+function tidegate.chooses_canary(labels)
+  local patched, chooses = patched_labels(), false
+  for key, value in next, labels or {} do
+    if patched[key] == value then
+      chooses = true
+    elseif patched[key] ~= nil then
+      return false
+    end
+  end
+  return chooses
+end
+
+-- The labels of the canary's pods, by the keys that choose the stable ones; nil when those choose the canary's too.
+function tidegate.canary_labels(labels)
+  local patched, result = patched_labels(), nil
+  for key, value in next, labels or {} do
+    if patched[key] ~= nil and patched[key] ~= value then
+      result = result or tidegate.copy(labels)
+      result[key] = patched[key]
+    end
+  end
+  return result
+end
+
 function tidegate.need_canary_service(gateway)
   if G.obj.stableService == G.obj.canaryService then
     tidegate.fail(gateway .. " tells versions apart by Service only, and Service \"" .. G.obj.stableService

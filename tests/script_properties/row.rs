@@ -1,7 +1,7 @@
 //! A row, and the properties that every row must keep.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tidegate::{
     api::{
         keys, object,
-        v1beta1::{HeaderMatch, HttpRouteMatch, NetworkRef},
+        v1beta1::{HeaderMatch, HttpRouteMatch, NetworkRef, PatchPodTemplateMetadata},
     },
     lua::{Caps, Engine, Feature, Library, Limits, Script},
     traffic::{
@@ -94,7 +94,7 @@ impl Row {
     /// The new spec; labels and annotations must stay.
     fn run(&self, engine: &Engine, spec: &Value, names: &Names, step: &Step) -> Result<Value, String> {
         let original = Original::from_object(&self.object(spec)).unwrap();
-        let input = script_input(&original, names, None, step);
+        let input = script_input(&original, names, patch_of(names).as_ref(), step);
         let outcome = engine.run(&self.script(), &input).map_err(|e| e.message)?;
         assert_eq!(outcome.warnings, Vec::<String>::new(), "{spec}");
         let parts = output(outcome.value).unwrap();
@@ -109,8 +109,12 @@ impl Row {
         let input = ((self.spec)(), any::<bool>());
         // The same objects on every run: what fails here fails for everyone.
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-        let verdict =
-            TestRunner::new_with_rng(config, rng).run(&input, |(spec, one)| property(&spec, &names(one && has_subset)));
+        let verdict = TestRunner::new_with_rng(config, rng).run(&input, |(mut spec, one)| {
+            if one && has_subset {
+                by_labels(&mut spec);
+            }
+            property(&spec, &names(one && has_subset))
+        });
         match verdict {
             Ok(()) => {}
             Err(TestError::Fail(why, (spec, one))) => panic!("{why}\none Service: {}\n{spec:#}", one && has_subset),
@@ -124,6 +128,50 @@ pub fn names(is_one: bool) -> Names {
         stable_service: "app".to_owned(),
         canary_service: if is_one { "app" } else { "app-canary" }.to_owned(),
         namespace: Some("shop".to_owned()),
+    }
+}
+
+/// What the canary's pods are patched with where one Service is both versions.
+fn patch_of(names: &Names) -> Option<PatchPodTemplateMetadata> {
+    let patch = PatchPodTemplateMetadata { labels: pods("canary"), ..PatchPodTemplateMetadata::default() };
+    (names.stable_service == names.canary_service).then_some(patch)
+}
+
+/// Labels that choose the pods of one version.
+fn pods(version: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("track".to_owned(), version.to_owned())])
+}
+
+/// Whether what chooses pods by label, a backend's `subselector` or `subset`, chooses the canary's.
+pub fn is_canary_by_labels(backend: &Value) -> bool {
+    backend["subselector"]["track"] == "canary" || backend["subset"]["values"]["track"] == "canary"
+}
+
+/// Makes one Service of both in what chooses pods by label: upstreams of NGINX and destinations of Gloo.
+fn by_labels(value: &mut Value) {
+    let of = |name: &Value| match name.as_str() {
+        Some("app" | "shop-app-80") => Some("stable"),
+        Some("app-canary") => Some("canary"),
+        _ => None,
+    };
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(by_labels),
+        Value::Object(map) => {
+            if let Some(version) = map.get("service").filter(|_| map.contains_key("port")).and_then(of) {
+                map.insert("service".to_owned(), json!("app"));
+                map.insert("subselector".to_owned(), json!(pods(version)));
+            }
+            let kube = map.get("kube").map(|kube| kube["ref"]["name"].clone());
+            let name = kube.clone().or_else(|| map.get("upstream").and_then(|u| Some(u.get("name")?.clone())));
+            if let Some(version) = name.as_ref().and_then(of) {
+                if kube.is_some() {
+                    map["kube"]["ref"]["name"] = json!("app");
+                }
+                map.insert("subset".to_owned(), json!({ "values": pods(version) }));
+            }
+            map.values_mut().for_each(by_labels);
+        }
+        _ => {}
     }
 }
 
@@ -280,7 +328,8 @@ pub fn finishing_restores(row: &Row) {
         }
         let original = row.object(spec);
         let mut live = original.clone();
-        let context = Context { names, patch: None, engine: &ENGINE };
+        let patch = patch_of(names);
+        let context = Context { names, patch: patch.as_ref(), engine: &ENGINE };
         let reference = NetworkRef {
             api_version: object::text(&live, &["apiVersion"]).to_owned(),
             kind: row.kind.to_owned(),

@@ -6,13 +6,8 @@ use tidegate::traffic::Names;
 
 use crate::{
     references::{named, paired, read, service},
-    row::{Backend, Matching, Role, Row, backend},
+    row::{Backend, Matching, Role, Row, backend, is_canary_by_labels},
 };
-
-fn names_of(list: &Value, field: &str, service: &str) -> Vec<String> {
-    let ours = list.as_array().unwrap().iter().filter(|b| b[field] == service && b["type"] != "network");
-    ours.map(|b| b["name"].as_str().unwrap().to_owned()).collect()
-}
 
 /// Whose a backend's name is. Of the original's backends only `tea` and `admin` are the stable Service, `coffee` is
 /// another, and `app-next` the canary beside `tea`.
@@ -26,9 +21,12 @@ fn role(name: &str) -> Role {
 
 /// The canary's backends that a step added are no change of the object.
 fn drop_added(spec: &mut Value, list: &str) {
-    let added = names_of(&spec[list], if list == "upstreams" { "service" } else { "serviceName" }, "app-canary");
+    let is_canary = |b: &Value| {
+        let service = if list == "upstreams" { &b["service"] } else { &b["serviceName"] };
+        service == "app-canary" && b["type"] != "network" || is_canary_by_labels(b)
+    };
     let backends = spec[list].as_array_mut().unwrap();
-    backends.retain(|b| b["name"] == "app-next" || !added.iter().any(|name| b["name"] == name.as_str()));
+    backends.retain(|b| b["name"] == "app-next" || !is_canary(b));
 }
 
 // ---- F5 ----
@@ -366,7 +364,10 @@ fn gloo_list(route: &Value) -> Option<Value> {
 fn gloo_role(entry: &Value, names: &Names) -> Role {
     let (kube, upstream) = (&entry["destination"]["kube"]["ref"], &entry["destination"]["upstream"]["name"]);
     let name = upstream.as_str().and_then(|n| n.strip_prefix("shop-")?.strip_suffix("-80"));
-    named(&name.map_or(kube.clone(), |name| json!({ "name": name })), "name", names)
+    match named(&name.map_or(kube.clone(), |name| json!({ "name": name })), "name", names) {
+        Role::Stable if is_canary_by_labels(&entry["destination"]) => Role::Canary,
+        role => role,
+    }
 }
 
 fn gloo(list: &Value, names: &Names) -> Vec<Backend> {

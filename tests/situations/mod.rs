@@ -1,5 +1,7 @@
 //! In which situations the cases of each script show it, as the cases themselves tell: shares, matches, other people's
-//! weights, and what a person has made already.
+//! weights, what a person has made already, and what only this gateway has.
+
+mod own;
 
 use std::{
     collections::BTreeSet,
@@ -42,10 +44,12 @@ const NOT: &[(&str, &str, &str)] = &[
 
 pub fn every_script_is_shown_in_every_situation(folder: &Path, cases: &[PathBuf]) -> Result<(), Failed> {
     let mut missing = Vec::new();
+    let mut unknown = own::scripts();
     for script in Library::list() {
         let name = script.name.trim_end_matches("/trafficRouting.lua").trim_end_matches(".lua");
-        let own = cases.iter().filter(|case| case.parent() == Some(&folder.join(name)));
-        let shown: BTreeSet<&str> = own.flat_map(|case| shown_by(case)).collect();
+        let is_own = |case: &&PathBuf| case.parent() == Some(&folder.join(name));
+        let own: Vec<PathBuf> = cases.iter().filter(is_own).cloned().collect();
+        let shown: BTreeSet<&str> = own.iter().flat_map(|case| shown_by(case)).collect();
         let caps = Caps::parse(&script.source)?.expect("a header");
         let can = |feature: Feature| caps.features.contains(&feature);
         let is_object = !name.starts_with("ingress/") || ingress::is_in_place(&script);
@@ -61,7 +65,10 @@ pub fn every_script_is_shown_in_every_situation(folder: &Path, cases: &[PathBuf]
                 missing.push(format!("{name}: {what}{}", if cannot { " (said to be impossible)" } else { "" }));
             }
         }
+        missing.extend(own::missing(name, &own).iter().map(|what| format!("{name}: {what}")));
+        unknown.retain(|script| script != name);
     }
+    missing.extend(unknown.iter().map(|script| format!("{script}, which is no script")));
     if missing.is_empty() { Ok(()) } else { Err(format!("no case shows\n  {}", missing.join("\n  ")).into()) }
 }
 

@@ -1,25 +1,26 @@
 -- Gloo Edge RouteTable.
--- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,sticky,ports,several,http; accept: A3
+-- caps: weight,header,query,path,regex,rhm,subset,method,cookie,mirror,sticky,ports,several,http; accept: A3
 -- versions: v1
 --
 -- Weight steps split every destination that is the stable Service, as `kube` or as the Upstream that Gloo makes for it
 -- (`<namespace>-<service>-<port>`); `single` becomes `multi`, other destinations keep their share. Match steps put a
 -- copy with narrower matchers right before each of our routes, as the first that matches wins. Options, such as
 -- timeouts, retries, rewrites, shadowing and hash policies, go with it; a hash pins clients to pods, not to a version.
--- Matches win over a weight. An absent weight is 0.
+-- Matches win over a weight. An absent weight is 0. Without a canary Service (stable = canary) the canary's destination has
+-- the labels of its pods in `subset`; the destination's own must have one of them, with another value.
 --
 -- Paths: PathPrefix is Gloo's `prefix`, a plain text prefix. Regular expressions are RE2 and match the whole value.
 -- A cookie is a header: name `Cookie`, RegularExpression. Header changes go into options.headerManipulation of the
 -- canary's route, in weight steps of its destination.
 --
 -- Not expressible: shares of Upstreams made by hand and of `upstreamGroup` (reference the UpstreamGroup); paths beside
--- connectMatcher or prefixRewrite; one Service for both versions.
+-- connectMatcher or prefixRewrite.
 --
 -- Errors, after the kind and name of the object:
 --   no route routes to Service "S"
 --   every route that routes to Service "S" gives it weight 0: there is no share to split
 --   routes[i]: the weights sum to 0, which Gloo refuses
---   RouteTable tells versions apart by Service only, and Service "S" is both
+--   Gloo cannot express a destination for both versions; its subset must leave out the canary's pods...
 --   RouteTable cannot express matches[i].path beside connectMatcher | ... beside prefixRewrite
 --   RouteTable cannot express a share of upstreamGroup "N"; reference the UpstreamGroup
 --   Gloo cannot express upstream N, whose name it shortens; use a kube destination
@@ -149,5 +150,5 @@ local function apply_matches(matches)
   })
 end
 
-tidegate.step("RouteTable", { weight = apply_weight, matches = apply_matches })
+tidegate.step("RouteTable", { weight = apply_weight, matches = apply_matches, subset = true })
 return obj.data

@@ -1,18 +1,19 @@
 -- Gloo Edge UpstreamGroup.
--- caps: weight,rhm,ports,several,http; accept: A3
+-- caps: weight,rhm,subset,ports,several,http; accept: A3
 -- versions: v1
 --
 -- Weight steps split every destination that is the stable Service, as `kube` or as the Upstream that Gloo makes for it
 -- (`<namespace>-<service>-<port>`); others keep their share. Header changes go into the options of the canary's
--- destination. An absent weight is 0.
+-- destination. An absent weight is 0. Without a canary Service (stable = canary) the canary's destination has the labels of
+-- its pods in `subset`; the destination's own must have one of them, with another value.
 --
--- Not expressible: matches, which are the RouteTable's; Upstreams made by hand; one Service for both versions.
+-- Not expressible: matches, which are the RouteTable's; Upstreams made by hand.
 --
 -- Errors, after the kind and name of the object:
 --   no destination routes to Service "S"
 --   every destination that routes to Service "S" gives it weight 0: there is no share to split
 --   destinations: the weights sum to 0, which Gloo refuses
---   UpstreamGroup tells versions apart by Service only, and Service "S" is both
+--   Gloo cannot express a destination for both versions; its subset must leave out the canary's pods...
 --   UpstreamGroup cannot express matches; reference the RouteTable
 --   Gloo cannot express upstream N, whose name it shortens; use a kube destination
 
@@ -27,5 +28,6 @@ end
 tidegate.step("UpstreamGroup", {
   weight = apply,
   refuses = { matches = "reference the RouteTable, with the destinations in it" },
+  subset = true,
 })
 return obj.data

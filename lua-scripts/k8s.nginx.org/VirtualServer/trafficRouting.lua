@@ -1,11 +1,14 @@
 -- VirtualServer of the NGINX Ingress Controller.
--- caps: weight,header,query,path,rhm,method,cookie,sticky,ports,several,http; accept: A3
+-- caps: weight,header,query,path,rhm,subset,method,cookie,sticky,ports,several,http; accept: A3
 -- versions: v1
 --
--- Every upstream that is the stable Service, and that a step touches, gets a twin for the canary. Weight steps split
--- the actions that pass to such an upstream, those of a route and those of its `matches`; other splits keep their per
--- cents, and all sum to 100. Match steps put an entry of `matches` right before whatever passes to the stable Service,
--- so that earlier entries keep their requests. Matches win over a weight. Redirects, returns and delegated routes
+-- Every upstream that is the stable Service, and that a step touches, gets a twin for the canary. Without a canary
+-- Service (stable = canary) the twin is the same Service with the labels of the canary's pods as `subselector`; the
+-- upstream's own `subselector` must have one of the labels that these are patched with, with another value.
+--
+-- Weight steps split the actions that pass to such an upstream, those of a route and those of its `matches`; other
+-- splits keep their per cents, and all sum to 100. Match steps put an entry of `matches` right before whatever passes to
+-- the stable Service, so that earlier entries keep their requests. Matches win over a weight. Redirects, returns and delegated routes
 -- stay.
 --
 -- Conditions compare whole values, without regard to case. A header named canary-by-cookie stands for a cookie: its value is
@@ -13,14 +16,13 @@
 -- ours; routes of other paths are left out. `sessionCookie` pins clients to pods of an upstream, not to a version.
 --
 -- Not expressible: regular expressions; values that begin with "!"; header names beyond letters, digits and "-"; a
--- path that only a part of a route has, or that stands alone; changes of headers other than `set`; one Service for
--- both versions.
+-- path that only a part of a route has, or that stands alone; changes of headers other than `set`.
 --
 -- Errors, after the kind and name of the object:
 --   no route routes to Service "S"
 --   every route that routes to Service "S" gives it weight 0: there is no share to split
 --   Service "S" has 1 per cent of a rule, which cannot be split; give it 2 or more
---   VirtualServer tells versions apart by Service only, and Service "S" is both
+--   VirtualServer cannot express upstream "U" for both versions; its subselector must leave out the canary's pods...
 --   VirtualServer cannot express matches[i]... of type RegularExpression | matches[i]...: a value that begins with "!"
 --   VirtualServer cannot express matches[i].headers[j]: the name "N" | ...: the cookie "N"
 --   VirtualServer cannot express matches[i].path, which is a part of route /P; give that path a route of its own
@@ -33,6 +35,7 @@
 local copy, refuse, is_empty = tidegate.copy, tidegate.refuse, tidegate.is_empty
 
 local spec = obj.data.spec
+local by_labels = tidegate.is_one_service()
 local modifier = tidegate.modifier()
 
 -- ---- upstreams -------------------------------------------------------------------------------------------------
@@ -51,17 +54,24 @@ local used = {}
 local unused_name = tidegate.names(used, 63)
 
 local function is_stable_upstream(name)
-  return upstreams[name] ~= nil and prefix_of(upstreams[name].service, obj.stableService) ~= nil
+  local upstream = upstreams[name]
+  return upstream ~= nil and prefix_of(upstream.service, obj.stableService) ~= nil
+    and not (by_labels and tidegate.chooses_canary(upstream.subselector))
+end
+
+local function is_canary_upstream(upstream)
+  return prefix_of(upstream.service, obj.canaryService) ~= nil
+    and (not by_labels or tidegate.chooses_canary(upstream.subselector))
 end
 
 for _, upstream in ipairs(spec.upstreams or {}) do
   upstreams[upstream.name], used[upstream.name] = upstream, true
 end
 for _, upstream in ipairs(spec.upstreams or {}) do
-  if is_stable_upstream(upstream.name) then
+  if is_stable_upstream(upstream.name) and (not by_labels or tidegate.canary_labels(upstream.subselector)) then
     for _, other in ipairs(spec.upstreams) do
       if not is_twin[other.name] and not twin_of[upstream.name] and other.port == upstream.port
-        and prefix_of(other.service, obj.canaryService) then
+        and is_canary_upstream(other) then
         twin_of[upstream.name], is_twin[other.name] = other.name, true
       end
     end
@@ -73,7 +83,16 @@ local function canary_upstream(name)
   if not twin_of[name] then
     local twin = copy(upstreams[name])
     twin.name = unused_name(name)
-    twin.service = prefix_of(twin.service, obj.stableService) .. obj.canaryService
+    local labels = tidegate.canary_labels(twin.subselector)
+    twin.subselector = labels or twin.subselector
+    if by_labels then
+      if not labels then
+        refuse("VirtualServer", 'upstream "' .. name .. '" for both versions', "its subselector must leave out the"
+          .. " canary's pods: choose by a label that patchPodTemplateMetadata gives them with another value")
+      end
+    else
+      twin.service = prefix_of(twin.service, obj.stableService) .. obj.canaryService
+    end
     table.insert(spec.upstreams, twin)
     twin_of[name], is_twin[twin.name] = twin.name, true
   end
@@ -233,5 +252,6 @@ tidegate.step("VirtualServer", {
   weight = apply_weight,
   matches = apply_matches,
   refuses = { ["requestHeaderModifier.add"] = "set the header", ["requestHeaderModifier.remove"] = "" },
+  subset = true,
 })
 return obj.data
