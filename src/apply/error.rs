@@ -47,6 +47,12 @@ pub enum Error {
         /// The object.
         target: ObjectRef,
     },
+    /// What was decided on has changed since it was read: nothing was sent.
+    #[error("{target}: changed since it was decided on")]
+    Overtaken {
+        /// The object that was decided on.
+        target: ObjectRef,
+    },
     /// The guard did not let a write through: a mistake of ours, and nothing was sent.
     #[error(transparent)]
     Guarded(#[from] Violation),
@@ -97,6 +103,7 @@ impl Error {
                 kube::Error::Api(_) => Class::Refused,
                 _ => Class::Unavailable,
             },
+            Error::Overtaken { .. } => Class::Conflict,
             Error::Timeout { .. } | Error::StatusTimeout { .. } => Class::Unavailable,
             Error::NotLeading { .. } => Class::NotLeading,
             Error::Encode { .. } | Error::Guarded(_) => Class::Refused,

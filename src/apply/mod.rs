@@ -73,6 +73,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Asks the API server whether `owner` still is as it was decided on, before an effect for which the version of the
+    /// object that it changes says too little: a process whose lease has passed to another, and which learns of Rollouts
+    /// late, may well know the present Service or route.
+    ///
+    /// # Errors
+    /// [`Error::Overtaken`] where it is another, and what keeps it from being read.
+    pub async fn confirm(&self, effects: &[Effect], owner: &ObjectRef, resource_version: &str) -> Result<(), Error> {
+        let Some(purpose) = effects.iter().map(Effect::purpose).find(|purpose| purpose.moves_requests()) else {
+            return Ok(());
+        };
+        let api = self.api(owner);
+        match within(self.time(owner)?, api.get(&owner.name)).await {
+            Some(Ok(Raw { object, .. })) if object::resource_version(&object) == resource_version => Ok(()),
+            Some(Ok(_)) => Err(Error::Overtaken { target: owner.clone() }),
+            Some(Err(source)) => Err(Error::Write { purpose, target: owner.clone(), source: Box::new(source) }),
+            None => Err(Error::Timeout { purpose, target: owner.clone() }),
+        }
+    }
+
     /// Nothing is written before the API server, with all its admission, has accepted everything. A later write that
     /// fails all the same leaves a step that is not done: the next pass writes what is missing.
     async fn routes(&self, purpose: Purpose, writes: &[RouteWrite], tried: &[RouteWrite]) -> Result<(), Error> {

@@ -229,7 +229,10 @@ impl Reconciler {
             if is_finished {
                 break;
             }
-            result = self.writer.execute(&plan.effects, &present.reach()).await;
+            result = self.writer.confirm(&plan.effects, &target, &version).await;
+            if result.is_ok() {
+                result = self.writer.execute(&plan.effects, &present.reach()).await;
+            }
             if result.is_err() {
                 break;
             }

@@ -127,6 +127,10 @@ impl Machine<'_> {
         let parts = ending.parts(scope.style);
         let stored = self.status.canary_status.as_ref().map(|s| s.finalising_step.clone()).unwrap_or_default();
         let start = parts.iter().position(|p| p.as_str() == stored).unwrap_or(0);
+        if parts.iter().take(start).any(|p| *p == Part::RestoreStableService) && !self.keeps_pin(ending, workload) {
+            // A replica that had not heard yet may have restricted it once more, to pods that are about to go.
+            self.unpin_stable_service(scope)?;
+        }
         // With nothing of a release there, no record is started either.
         let is_recorded = self.status.canary_status.is_some() || self.canary.is_some();
         for part in parts.iter().skip(start) {

@@ -61,8 +61,10 @@ impl Machine<'_> {
         }
     }
 
-    /// A replica that had not heard yet that the release has ended may have written its routes once more.
+    /// A replica that had not heard yet that the release has ended may have written its routes once more, or restricted the
+    /// stable Service.
     fn take_back_late_writes(&mut self, scope: &Scope) -> Turn {
+        self.unpin_stable_service(scope)?;
         if self.snap.is_left_routed || self.own_canary_service().is_some() {
             self.clean_traffic(scope)?;
         }

@@ -131,6 +131,14 @@ pub enum Purpose {
     RunJob,
 }
 
+impl Purpose {
+    /// Whether it takes requests away from pods in favour of others: undone by whoever winds the release up, it must not be
+    /// done once more by who has not heard of that.
+    pub fn moves_requests(self) -> bool {
+        matches!(self, Purpose::PinStableService | Purpose::RouteStep)
+    }
+}
+
 impl Effect {
     /// What it is for.
     pub fn purpose(&self) -> Purpose {

@@ -22,13 +22,19 @@ use std::{
 
 use include_dir::{Dir, include_dir};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 use tidegate::{
     api::{
         keys::LEASE,
+        object::{self, ObjectRef},
         v1beta1::{Rollout, RolloutSpec},
     },
-    apply::{Fence, Reach, Writer},
+    apply::{Class, Fence, Guard, Reach, Writer},
     cli::demo::world::{install, manifests, options},
     controller::{
         self, CACHES, Options,
@@ -301,6 +307,55 @@ fn the_judge_sees_a_leader_without_a_fence() {
         verdict.lock().unwrap().clone()
     });
     assert!(seen.contains(&("a".to_owned(), "b".to_owned())), "{seen:?}");
+}
+
+/// A process that leads no longer and learns of Rollouts late may know the present Service: the version of what it changes
+/// does not stop it, that of what it decided on does.
+#[test]
+fn who_decided_on_what_has_changed_since_moves_no_requests() {
+    in_virtual_time(async {
+        let cluster = Cluster::builder().namespace(NAMESPACE).build().unwrap();
+        let (cache, _changes) =
+            Cache::start(cluster.client("cache"), Namespaces::all(NAMESPACE), CancellationToken::new());
+        let allow: Guard = Arc::new(|_, _, _| Ok(()));
+        let writer = Writer::new(cluster.client("a"), cache, Metrics::new(), Fence::none(), allow);
+        let map = |by: &str| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner", "namespace": "default"},
+                "data": {"by": by}})
+        };
+        let owner = ObjectRef::new("v1", "ConfigMap", "default", "owner");
+        let read = object::resource_version(&cluster.create(map("a")).unwrap()).to_owned();
+        let effect = |purpose| Effect::Apply { purpose, object: json!({}) };
+        let mut seen = Vec::new();
+        for change in [None, Some("b"), Some("gone")] {
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(cluster.client("b"), "default", &ApiResource::erase::<ConfigMap>(&()));
+            match change {
+                Some("gone") => drop(api.delete("owner", &DeleteParams::default()).await.unwrap()),
+                Some(by) => {
+                    api.patch("owner", &PatchParams::default(), &Patch::Merge(json!({"data": {"by": by}})))
+                        .await
+                        .unwrap();
+                }
+                None => {}
+            }
+            for purpose in [Purpose::PinStableService, Purpose::RouteStep, Purpose::RestoreRoutes] {
+                let result = writer.confirm(&[effect(Purpose::ScaleCanary), effect(purpose)], &owner, &read).await;
+                seen.push(result.map_err(|error| (error.class(), error.to_string())).err());
+            }
+        }
+        let overtaken = Some((Class::Conflict, "ConfigMap default/owner: changed since it was decided on".to_owned()));
+        let gone = |purpose: &str| {
+            let text = format!("{purpose}: ConfigMap default/owner: configmaps \"owner\" not found (404)");
+            Some((Class::Conflict, text))
+        };
+        let expected = [
+            [None, None, None],
+            [overtaken.clone(), overtaken, None],
+            [gone("PinStableService"), gone("RouteStep"), None],
+        ];
+        assert_eq!(seen, expected.concat());
+    });
 }
 
 static MANIFESTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/examples/istio");

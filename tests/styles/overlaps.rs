@@ -119,6 +119,42 @@ fn routes_that_another_replica_writes_after_the_end_are_taken_back() {
 }
 
 #[test]
+fn a_stable_service_that_another_replica_restricts_too_late_is_freed() {
+    // While requests still have to leave the canary; and after the end.
+    for is_wound_up in [true, false] {
+        play(async {
+            let stage = Stage::new(&ten(), &strategy("partition")).await;
+            let original = selector(&stage);
+            stage.release("canary").await;
+            stage.paused_at(1).await;
+            let late = json!({"spec": {"selector": selector(&stage)}});
+            assert_ne!(late["spec"]["selector"], original, "restricted at the step");
+            for step in [1, 2] {
+                stage.paused_at(step).await;
+                stage.approve().await;
+            }
+            if is_wound_up {
+                let part = "FinalisingStepRouteTrafficToStable";
+                stage.until("being wound up", |s| s.sub()["finalisingStep"] == part).await;
+            } else {
+                stage.ends().await;
+            }
+            assert_eq!(selector(&stage), original);
+            let api = stage.api("", "v1", "Service");
+            api.patch("nginx-service", &PatchParams::default(), &Patch::Merge(&late)).await.unwrap();
+            stage.until("as it was", |s| selector(s) == original).await;
+            let part = stage.sub()["finalisingStep"].clone();
+            assert_eq!(
+                part,
+                if is_wound_up { "FinalisingStepRouteTrafficToStable" } else { "END" },
+                "before any pod goes"
+            );
+            stage.ends().await;
+        });
+    }
+}
+
+#[test]
 fn a_version_pushed_while_a_broken_one_is_let_go_takes_no_ready_pod_away() {
     play(async {
         let stage = Stage::new(&ten(), &json!({"blueGreen": {"steps": [{"replicas": "100%"}]}})).await;
