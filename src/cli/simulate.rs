@@ -1,7 +1,10 @@
 //! `tidegate simulate`: generated releases with people and faults on a cluster in memory, judged after every write.
 
+mod follow;
+
 use std::process::ExitCode;
 
+use self::follow::Follower;
 use crate::{
     rehearsal::{Manner, Mind, Script, Tally, draw, rehearse, rehearse_all},
     telemetry::logs::{self, Format},
@@ -9,7 +12,10 @@ use crate::{
 
 /// Arguments of `tidegate simulate`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 1: a judge saw a broken promise, or a kind of fault or moment never happened.")]
+#[command(
+    after_help = "What goes wrong is told in one line at once, and in full at the end. Ctrl-C ends it with what was played so far.
+Exit code 1: a judge saw a broken promise, or a kind of fault or moment never happened. 130: it was interrupted."
+)]
 pub struct Args {
     /// Number of releases
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -57,17 +63,26 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     }
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let manner = Manner { mind: &mind, jobs, most_wrong: args.most_wrong, tries: 200, command };
+    let follower = Follower::new(args.runs)?;
+    let manner = Manner { mind: &mind, jobs, most_wrong: args.most_wrong, tries: 200, command, audience: &follower };
     let seeds = args.seed..args.seed.saturating_add(args.runs);
     let tally = rehearse_all(seeds.map(draw), &manner);
-    for (_, _, told) in &tally.wrong {
-        println!("{told}");
+    follower.clear();
+    for wrong in &tally.wrong {
+        println!("{}", wrong.told);
     }
     print!("{}", summary(&tally, jobs));
     println!("{}", coverage(&tally));
+    if !tally.wrong.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    if follower.is_interrupted() {
+        println!("interrupted after {} of {} releases", tally.runs, args.runs);
+        return Ok(ExitCode::from(130));
+    }
     // A few runs cannot show everything.
     let is_covered = tally.runs < 1000 || tally.missing().is_empty();
-    Ok(if tally.wrong.is_empty() && is_covered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_covered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// How much of what can happen did, and what never did.

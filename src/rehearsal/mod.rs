@@ -28,6 +28,6 @@ pub use self::{
     run::{Ending, Outcome, rehearse},
     script::{ACTS, Act, Event, Gateway, Kind, Managed, Route, Row, Script, Setup, State, Step, Style, When},
     shorten::shorten,
-    tally::{Manner, Tally, rehearse_all},
+    tally::{Audience, Manner, Tally, Wrong, rehearse_all},
     world::{CANARY, NAMESPACE, SERVICE, WORKLOAD},
 };

@@ -11,7 +11,7 @@ use super::{
     barriers::MET,
     judges::Violation,
     process::Mind,
-    run::rehearse,
+    run::{Outcome, rehearse},
     script::{ACTS, Gateway, Managed, Script, Style},
     shorten::shorten,
 };
@@ -33,9 +33,37 @@ pub struct Tally {
     pub exercised: BTreeMap<&'static str, u64>,
     /// The same by the state of the release.
     pub states: BTreeMap<(&'static str, &'static str), u64>,
-    /// What went wrong: the script as it was drawn, and what a person reads.
-    pub wrong: Vec<(Script, Option<Violation>, String)>,
+    /// What went wrong.
+    pub wrong: Vec<Wrong>,
 }
+
+/// A rehearsal that went wrong.
+#[derive(Debug)]
+pub struct Wrong {
+    /// The script as it was drawn.
+    pub script: Script,
+    /// What a judge saw; absent where it could not be played.
+    pub violation: Option<Violation>,
+    /// What a person reads at the end.
+    pub told: String,
+}
+
+/// Who follows many rehearsals while they are played. The methods are called from all threads, and are not to wait.
+pub trait Audience: Sync {
+    /// One more was played: the sums so far.
+    fn played(&self, _sums: &Tally) {}
+
+    /// One went wrong, in one line, before it is looked into.
+    fn wrong(&self, _line: &str) {}
+
+    /// No more is to be begun.
+    fn has_left(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody.
+impl Audience for () {}
 
 /// What a setup or a release may have beside its style, kind and gateway.
 pub(super) const MORE: [&str; 6] =
@@ -53,9 +81,27 @@ pub struct Manner<'a> {
     pub tries: usize,
     /// The command that plays a script again.
     pub command: fn(&Script) -> String,
+    /// Who follows.
+    pub audience: &'a dyn Audience,
 }
 
 impl Tally {
+    /// Adds what came of one; returns what a judge saw.
+    fn add(&mut self, outcome: Outcome) -> Option<Violation> {
+        self.runs += 1;
+        self.writes.0 += outcome.writes.0;
+        self.writes.1 += outcome.writes.1;
+        self.virtual_time += outcome.took;
+        self.digest = self.digest.wrapping_add(outcome.hash);
+        for (name, count) in outcome.exercised {
+            *self.exercised.entry(name).or_default() += count;
+        }
+        for (key, count) in outcome.states {
+            *self.states.entry(key).or_default() += count;
+        }
+        outcome.violation
+    }
+
     /// Everything that can happen or be on stage.
     pub fn expected() -> impl Iterator<Item = &'static str> {
         let acts = ACTS.iter().map(|r| r.kind.as_str());
@@ -82,39 +128,37 @@ pub fn rehearse_all(scripts: impl Iterator<Item = Script> + Send, manner: &Manne
         for _ in 0..manner.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    if sums().wrong.len() >= manner.most_wrong {
+                    if manner.audience.has_left() || sums().wrong.len() >= manner.most_wrong {
                         return;
                     }
                     let Some(script) = next() else { return };
-                    match catch_unwind(AssertUnwindSafe(|| rehearse(&script, manner.mind, None))) {
+                    let played = catch_unwind(AssertUnwindSafe(|| rehearse(&script, manner.mind, None)));
+                    let failed = match played {
                         Ok(Ok(outcome)) => {
                             let mut sums = sums();
-                            sums.runs += 1;
-                            sums.writes.0 += outcome.writes.0;
-                            sums.writes.1 += outcome.writes.1;
-                            sums.virtual_time += outcome.took;
-                            sums.digest = sums.digest.wrapping_add(outcome.hash);
-                            for (name, count) in outcome.exercised {
-                                *sums.exercised.entry(name).or_default() += count;
-                            }
-                            for (key, count) in outcome.states {
-                                *sums.states.entry(key).or_default() += count;
-                            }
+                            let violation = sums.add(outcome);
+                            manner.audience.played(&sums);
                             drop(sums);
-                            if let Some(violation) = outcome.violation {
-                                let told = report(&script, &violation, manner);
-                                self::lock(&tally).wrong.push((script, Some(violation), told));
+                            match violation {
+                                Some(violation) => Ok(violation),
+                                None => continue,
                             }
                         }
-                        Ok(Err(error)) => {
-                            let told = format!("{error:#}\nreplay: {}", (manner.command)(&script));
-                            sums().wrong.push((script, None, told));
+                        Ok(Err(error)) => Err(format!("{error:#}")),
+                        Err(_) => Err("panicked".to_owned()),
+                    };
+                    manner.audience.wrong(&line(&script, &failed));
+                    let wrong = match failed {
+                        Ok(violation) => {
+                            let told = report(&script, &violation, manner);
+                            Wrong { script, violation: Some(violation), told }
                         }
-                        Err(_) => {
-                            let told = format!("panicked\nreplay: {}", (manner.command)(&script));
-                            sums().wrong.push((script, None, told));
+                        Err(why) => {
+                            let told = format!("{why}\nreplay: {}", (manner.command)(&script));
+                            Wrong { script, violation: None, told }
                         }
-                    }
+                    };
+                    sums().wrong.push(wrong);
                 }
             });
         }
@@ -124,14 +168,29 @@ pub fn rehearse_all(scripts: impl Iterator<Item = Script> + Send, manner: &Manne
     tally
 }
 
-fn lock(tally: &Mutex<Tally>) -> std::sync::MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+/// The longest line on what went wrong, in bytes: all of it comes at the end.
+const LONGEST: usize = 400;
+
+/// What went wrong, in one line: the seed, the judge, the virtual time, and what was seen.
+fn line(script: &Script, failed: &Result<Violation, String>) -> String {
+    let what = match failed {
+        Ok(violation) => format!("judge {:?} at {}: {}", violation.judge, violation.time, violation.what),
+        Err(why) => why.clone(),
+    };
+    let line = format!("seed {}: {}", script.seed, what.replace('\n', " "));
+    match line.get(..line.floor_char_boundary(LONGEST)) {
+        Some(part) if part.len() < line.len() => format!("{part}…"),
+        _ => line,
+    }
 }
 
 /// What a person reads about a violation: the shortened script, what the judge saw, the timeline, the command.
 fn report(script: &Script, violation: &Violation, manner: &Manner<'_>) -> String {
     let same = |candidate: &Script| {
-        rehearse(candidate, manner.mind, None).is_ok_and(|o| o.violation.is_some_and(|v| v.judge == violation.judge))
+        // Who has left does not wait for the shortest script either.
+        !manner.audience.has_left()
+            && rehearse(candidate, manner.mind, None)
+                .is_ok_and(|o| o.violation.is_some_and(|v| v.judge == violation.judge))
     };
     let short = shorten(script, manner.tries, same);
     let outcome = rehearse(&short, manner.mind, Some(60)).ok();

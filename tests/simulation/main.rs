@@ -31,6 +31,7 @@ fn main() {
         Trial::test("a_crash_after_every_write_is_harmless", suite::crashes),
         Trial::test("generated_releases_end_well", move || suite::generated(seeds)),
         Trial::test("a_violation_is_told_briefly", suite::told),
+        Trial::test("who_leaves_gets_what_was_played", suite::interrupted),
         Trial::test("what_never_happened_is_named", suite::uncovered),
     ];
     let search = number("MUTANTS");

@@ -1,9 +1,14 @@
 //! The tests.
 
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
 use libtest_mimic::Failed;
 use tidegate::{
     cli::simulate::{command, coverage, summary},
-    rehearsal::{Manner, Mind, Script, Tally, Violation, draw, rehearse, rehearse_all},
+    rehearsal::{Audience, Manner, Mind, Script, Tally, Wrong, draw, rehearse, rehearse_all},
 };
 
 use crate::{
@@ -18,7 +23,7 @@ fn jobs() -> usize {
 /// Plays scripts; the report on those that went wrong.
 fn play(scripts: impl Iterator<Item = Script> + Send) -> Result<Tally, Failed> {
     let mind = Mind::real();
-    let manner = Manner { mind: &mind, jobs: jobs(), most_wrong: 3, tries: 60, command };
+    let manner = Manner { mind: &mind, jobs: jobs(), most_wrong: 3, tries: 60, command, audience: &() };
     let tally = rehearse_all(scripts, &manner);
     print!("{}", summary(&tally, manner.jobs));
     if tally.wrong.is_empty() {
@@ -27,7 +32,7 @@ fn play(scripts: impl Iterator<Item = Script> + Send) -> Result<Tally, Failed> {
     let told: Vec<String> = tally
         .wrong
         .iter()
-        .map(|(script, _, told)| {
+        .map(|Wrong { script, told, .. }| {
             let is_this = |s: &&Story| s.script(script.seed, "") == *script;
             format!("{}\n{told}", STORIES.iter().find(is_this).map_or("generated", |s| s.name))
         })
@@ -155,29 +160,70 @@ pub fn mutant(mutant: &'static Mutant, search: Option<u64>) -> Result<(), Failed
         )
         .into());
     };
-    let manner = Manner { mind: &mind, jobs: jobs(), most_wrong: 10, tries: 0, command };
+    let manner = Manner { mind: &mind, jobs: jobs(), most_wrong: 10, tries: 0, command, audience: &() };
     let tally = rehearse_all((0..seeds).map(draw), &manner);
-    for (script, violation, _) in &tally.wrong {
+    for Wrong { script, violation, .. } in &tally.wrong {
         let Some(violation) = violation else { continue };
         println!("{}: seed {}: {}: {}", mutant.name, script.seed, violation.judge, violation.what);
     }
-    let is_seen = |(_, violation, _): &(Script, Option<Violation>, String)| {
-        violation.as_ref().is_some_and(|v| v.judge == mutant.judge)
-    };
+    let is_seen = |wrong: &Wrong| wrong.violation.as_ref().is_some_and(|v| v.judge == mutant.judge);
     if tally.wrong.iter().any(is_seen) {
         return Ok(());
     }
     Err(format!("{} was not seen by {:?} in {} runs", mutant.name, mutant.judge, tally.runs).into())
 }
 
-/// What a person reads: the shortened script, the timeline, and the command.
+/// Hears what is told while it goes on.
+#[derive(Default)]
+struct Listener {
+    lines: Mutex<Vec<String>>,
+    /// Leaves after so many.
+    patience: Option<u64>,
+    has_left: AtomicBool,
+}
+
+impl Audience for Listener {
+    fn played(&self, sums: &Tally) {
+        if self.patience.is_some_and(|patience| sums.runs >= patience) {
+            self.has_left.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn wrong(&self, line: &str) {
+        self.lines.lock().unwrap().push(line.to_owned());
+    }
+
+    fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
+    }
+}
+
+/// Who leaves gets the sums of what was played.
+pub fn interrupted() -> Result<(), Failed> {
+    let audience = Listener { patience: Some(3), ..Listener::default() };
+    let mind = Mind::real();
+    let manner = Manner { mind: &mind, jobs: 1, most_wrong: 1, tries: 60, command, audience: &audience };
+    let tally = rehearse_all((0..u64::MAX).map(draw), &manner);
+    if (tally.runs, tally.wrong.len()) != (3, 0) {
+        return Err(summary(&tally, 1).into());
+    }
+    Ok(())
+}
+
+/// What a person reads: a line at once, and at the end the shortened script, the timeline, and the command.
 pub fn told() -> Result<(), Failed> {
     let mutant = crate::mutants::find("loses-a-tenth");
     let mind = mutant.mind();
-    let manner = Manner { mind: &mind, jobs: 1, most_wrong: 1, tries: 60, command };
+    let audience = Listener::default();
+    let manner = Manner { mind: &mind, jobs: 1, most_wrong: 1, tries: 60, command, audience: &audience };
     let script = STORIES[0].script(7, "5000:scale=6 6000:edit-service=2 9000:duplicate-events=9");
     let tally = rehearse_all([script].into_iter(), &manner);
-    let told = tally.wrong.first().map(|(_, _, told)| told.clone()).unwrap_or_default();
+    let lines = audience.lines.into_inner()?;
+    let [line] = lines.as_slice() else { return Err(format!("not one line was told at once, but {lines:?}").into()) };
+    if !line.starts_with("seed 7: judge \"2 traffic adds up\" at 2026-01-01T00:00:") || line.contains('\n') {
+        return Err(format!("told at once: {line:?}").into());
+    }
+    let told = tally.wrong.first().map(|wrong| wrong.told.clone()).unwrap_or_default();
     for part in
         ["judge: 2 traffic adds up", "template 2", "patch   virtualservices/web", "tidegate simulate --replay 'seed=7 "]
     {
