@@ -96,7 +96,7 @@ fn main() {
             for (i, (ask, answer)) in answers.into_iter().enumerate() {
                 assert_eq!(answer, Answer::Value(0.999));
                 let (metric, state) = (&metrics[i % METRICS], &mut states[i]);
-                black_box(judge::take_in(state, metric, &ask.query, &Sample { at, answer }));
+                black_box(judge::take_in(state, metric, &ask.query, &[Sample { at, answer }]));
                 black_box(judge::phase(state, metric, false));
             }
         }

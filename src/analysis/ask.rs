@@ -4,7 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
-use super::compare::{Comparison, Form};
+use super::{
+    Sample,
+    compare::{Comparison, Form},
+};
 use crate::api::{analysis::MetricProvider, object::digest};
 
 /// A question to a server. Two with the same id are one question.
@@ -37,6 +40,29 @@ impl Ask {
         let (provider, namespace, query) = (provider.clone(), namespace.to_owned(), query.to_owned());
         Ask { id, provider, namespace, query, is_of_buckets: false, interval, due }
     }
+}
+
+/// The questions of one value: itself, and what counts its samples, if they are counted. Both are asked at the same time.
+pub fn of_value(
+    provider: &MetricProvider,
+    namespace: &str,
+    query: &str,
+    samples: Option<&str>,
+    interval: i64,
+    due: Timestamp,
+) -> Vec<Ask> {
+    let mut value = Ask::new(provider, namespace, query, interval, due);
+    let Some(samples) = samples else { return vec![value] };
+    // Whoever wants the value alone asks at other moments.
+    value.id = format!("{}-{}", value.id, digest(&json!(samples)));
+    vec![value, Ask::new(provider, namespace, samples, interval, due)]
+}
+
+/// Whether answers of one look were asked for so close to one another that they are of the same requests.
+pub fn are_together(look: &[Sample], interval: i64) -> bool {
+    let moments = || look.iter().map(|sample| sample.at);
+    let (first, last) = (moments().min().unwrap_or_default(), moments().max().unwrap_or_default());
+    last.duration_since(first) <= SignedDuration::from_millis(interval.saturating_mul(100))
 }
 
 /// The questions of one look at both versions. They are asked at the same time, and by whoever takes the same look.

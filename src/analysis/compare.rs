@@ -6,13 +6,13 @@
 
 mod spec;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use self::spec::{Comparison, Form, check_metric, check_provider, over, read};
 use super::{
     Answer, Sample, ask,
-    judge::{Finding, assess, note},
+    judge::{Finding, NOT_TOGETHER, assess, note},
     metric::{Bounds, Metric},
     sequential::{
         Counts, Histogram, Judgement, LimitError, Limits, Look, Means, Proportions, Quantiles, QuantilesState, Verdict,
@@ -33,12 +33,9 @@ pub fn take_in(
     look: &[Sample],
     is_background: bool,
 ) -> (Finding, String) {
-    let first = look.iter().map(|sample| sample.at).min().unwrap_or_default();
     let at = look.iter().map(|sample| sample.at).max().unwrap_or_default();
-    let slack = SignedDuration::from_millis(metric.interval.saturating_mul(100));
-    let (finding, text, value) = if at.duration_since(first) > slack {
-        let text = "the answers are of different moments, so that they do not count".to_owned();
-        (Finding::Unavailable, text, String::new())
+    let (finding, text, value) = if !ask::are_together(look, metric.interval) {
+        (Finding::Unavailable, NOT_TOGETHER.to_owned(), String::new())
     } else {
         match seen(comparison, look) {
             Ok(seen) => compare(status, metric, comparison, &seen, is_background),

@@ -12,6 +12,9 @@ use crate::api::analysis::{AnalysisPhase, Measurement, MetricStatus, OnNoData};
 /// Measurements that a status keeps.
 pub const KEPT: usize = 5;
 
+/// Said of answers that cannot be held against each other.
+pub(super) const NOT_TOGETHER: &str = "the answers are of different moments, so that they do not count";
+
 /// What one answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
@@ -74,20 +77,52 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
     }
 }
 
-/// Takes in an answer; says what it means.
-pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, sample: &Sample) -> (Finding, String) {
-    let by_condition = metric.condition.as_ref().and_then(|condition| condition.assess(&sample.answer));
-    let (finding, text) = by_condition.unwrap_or_else(|| assess(&sample.answer, metric.bounds));
+/// Takes in a look: the answer to a metric's question, and behind it the count of its samples, where the metric wants some.
+/// Says what it means. `question` is the text by which it is timed.
+pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, look: &[Sample]) -> (Finding, String) {
+    let Some(sample) = look.first() else { return (Finding::Unavailable, "not all is answered".to_owned()) };
+    let (finding, text) = find(metric, sample, look);
     let value = match &sample.answer {
         Answer::Value(value) => value.to_string(),
         Answer::Text(text) => text.clone(),
         Answer::Several { values, .. } if metric.condition.is_some() => condition::list(values),
         _ => String::new(),
     };
-    note(status, metric, sample.at, finding, &text, value);
+    let at = look.iter().map(|sample| sample.at).max().unwrap_or(sample.at);
+    note(status, metric, at, finding, &text, value);
     let in_vain = if matches!(finding, Finding::Unavailable | Finding::Mistake) { status.without_data } else { 0 };
-    status.next_time = Some(Time(ask::next(sample.at, metric.interval, question, in_vain)));
+    status.next_time = Some(Time(ask::next(at, metric.interval, question, in_vain)));
     (finding, text)
+}
+
+/// What an answer means. Nobody judges one of too few samples.
+fn find(metric: &Metric, sample: &Sample, look: &[Sample]) -> (Finding, String) {
+    let by_condition = metric.condition.as_ref().and_then(|condition| condition.assess(&sample.answer));
+    let found = by_condition.unwrap_or_else(|| assess(&sample.answer, metric.bounds));
+    // What keeps it from being asked at all comes first.
+    let (Some(least), false) = (metric.min_samples, matches!(found.0, Finding::Unavailable | Finding::Mistake)) else {
+        return found;
+    };
+    if !ask::are_together(look, metric.interval) {
+        return (Finding::Unavailable, NOT_TOGETHER.to_owned());
+    }
+    match look.get(1).map(|counted| &counted.answer) {
+        Some(Answer::Value(count)) if count.is_finite() && *count >= 0.0 => {
+            // A server extrapolates: 19.98 are 20.
+            #[allow(clippy::cast_precision_loss)] // At most a billion.
+            let is_enough = count.round() >= least as f64;
+            let few = || (Finding::NoData, format!("{} samples are fewer than minSamples {least}", count.round()));
+            if is_enough { found } else { few() }
+        }
+        Some(Answer::Value(count)) if !count.is_nan() => {
+            (Finding::Inconclusive, format!("samplesQuery: {count} is no count"))
+        }
+        Some(answer) => {
+            let (finding, text) = assess(answer, Bounds::default());
+            (finding, format!("samplesQuery: {text}"))
+        }
+        None => (Finding::Unavailable, "samplesQuery: not answered".to_owned()),
+    }
 }
 
 /// Counts what was found.

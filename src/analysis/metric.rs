@@ -48,6 +48,12 @@ pub struct Metric {
     /// Which answers are, where there are no bounds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<Condition>,
+    /// Samples without which a value is no data; none are counted where this is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_samples: Option<i64>,
+    /// What counts them, before any value is put in; else the template says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples_query: Option<String>,
     /// Seconds between two measurements; at least 1.
     pub interval: i64,
     /// Seconds before the first one.
@@ -164,6 +170,7 @@ fn read_metric(field: &str, metric: &api::Metric, is_background: bool) -> Result
     if let Some(provider) = &metric.provider {
         provider::check(provider).map_err(|(name, problem)| (format!("{field}.provider.{name}"), problem))?;
     }
+    check_samples(metric).map_err(|(name, problem)| (format!("{field}.{name}"), problem.to_owned()))?;
     let bounds = Bounds { min: metric.min, max: metric.max };
     match (bounds.min, bounds.max) {
         _ if metric.compare.is_some() => {}
@@ -195,6 +202,8 @@ fn read_metric(field: &str, metric: &api::Metric, is_background: bool) -> Result
         question,
         bounds,
         condition,
+        min_samples: metric.min_samples,
+        samples_query: metric.samples_query.clone(),
         interval,
         delay: seconds("delay", &metric.delay)?.unwrap_or(interval),
         count: metric.count.unwrap_or(DEFAULT_COUNT).max(1),
@@ -203,6 +212,23 @@ fn read_metric(field: &str, metric: &api::Metric, is_background: bool) -> Result
         on_no_data: metric.on_no_data.unwrap_or_default(),
         no_data_timeout: seconds("noDataTimeout", &metric.no_data_timeout)?.unwrap_or(DEFAULT_NO_DATA_TIMEOUT),
     })
+}
+
+/// Whether samples can be counted as a metric says.
+fn check_samples(metric: &api::Metric) -> Result<(), (&'static str, &'static str)> {
+    let counts_nothing = |provider: &MetricProvider| provider.pods.is_some() || provider.job.is_some();
+    match (metric.min_samples, &metric.samples_query) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err(("samplesQuery", "has a meaning with minSamples only; add that, or remove it")),
+        (Some(least), _) if least < 1 => Err(("minSamples", "is below 1; remove it to let every value count")),
+        (Some(_), _) if metric.provider.as_ref().is_some_and(counts_nothing) => {
+            Err(("minSamples", "has no meaning for pods and jobs, which count no samples; remove it"))
+        }
+        (Some(_), None) if metric.template.is_none() => {
+            Err(("samplesQuery", "is missing; say what counts the samples of minSamples"))
+        }
+        (Some(_), _) => Ok(()),
+    }
 }
 
 fn read_comparison(field: &str, metric: &api::Metric, compare: &Compare) -> Result<Question, Wrong> {
@@ -301,7 +327,17 @@ mod tests {
     #[test]
     fn what_is_wrong_names_its_field() {
         type Change = fn(&mut api::Metric);
-        let table: [(Change, &str); 14] = [
+        let table: [(Change, &str); 18] = [
+            (|m| m.min_samples = Some(20), "a.metrics[0].samplesQuery"),
+            (|m| m.samples_query = Some("n".into()), "a.metrics[0].samplesQuery"),
+            (|m| (m.min_samples, m.samples_query) = (Some(0), Some("n".into())), "a.metrics[0].minSamples"),
+            (
+                |m| {
+                    let pods = MetricProvider { pods: Some(PodsProvider {}), ..MetricProvider::default() };
+                    (m.min_samples, m.samples_query, m.provider) = (Some(2), Some("n".into()), Some(pods));
+                },
+                "a.metrics[0].minSamples",
+            ),
             (|m| m.name = String::new(), "a.metrics[0].name"),
             (|m| m.query = None, "a.metrics[0].query"),
             (|m| m.template = Some(api::TemplateRef::default()), "a.metrics[0].query"),

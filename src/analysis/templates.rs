@@ -25,8 +25,17 @@ pub struct Rendered {
     pub provider: MetricProvider,
     /// The text; of several, one a line.
     pub query: String,
+    /// What counts the samples behind the value, where a metric wants some.
+    pub samples: Option<String>,
     /// What is compared, and by which queries.
     pub comparison: Option<Comparison>,
+}
+
+impl Rendered {
+    /// The text that decides at which moments it is asked. Metrics that count the same samples are asked together.
+    pub fn timing(&self) -> &str {
+        self.samples.as_deref().unwrap_or(&self.query)
+    }
 }
 
 /// A name with a slash is no object's: it is a built-in template's.
@@ -65,16 +74,37 @@ pub fn resolve(
     values.insert("interval".to_owned(), Value::Bare(duration(metric.interval)));
     match &metric.question {
         Question::Query { provider, query } => {
-            let (provider, query) = provider::fill_in(provider.clone(), query, &values)?;
-            Ok(Rendered { provider, query, comparison: None })
+            of_value(provider.clone(), query, metric.samples_query.as_deref(), &values)
         }
         Question::Template { provider, name, arguments, compare } => {
-            let template = find(name, kept)?;
+            let mut template = find(name, kept)?;
+            template.samples_query = samples_query(metric, template.samples_query, name)?;
             of_template(template, provider.as_ref(), arguments, compare.as_deref(), values)
                 .map_err(|problem| format!("MetricTemplate {name}: {problem}"))
         }
         Question::Compare { provider, comparison } => fill_comparison(provider.clone(), comparison, &values),
     }
+}
+
+/// What counts the samples of a metric that has a template.
+fn samples_query(metric: &Metric, kept: Option<String>, name: &str) -> Result<Option<String>, String> {
+    if metric.min_samples.is_none() {
+        return Ok(None);
+    }
+    let problem =
+        || format!("MetricTemplate {name} counts no samples; give the metric a samplesQuery, or no minSamples");
+    metric.samples_query.clone().or(kept).map(Some).ok_or_else(problem)
+}
+
+/// Puts values into a query, and into the one that counts its samples.
+fn of_value(provider: MetricProvider, query: &str, samples: Option<&str>, values: &Values) -> Result<Rendered, String> {
+    let count = |text| match provider::fill_in(provider.clone(), text, values) {
+        Ok((_, text)) => Ok(text),
+        Err(problem) => Err(format!("samplesQuery: {problem}")),
+    };
+    let samples = samples.map(count).transpose()?;
+    let (provider, query) = provider::fill_in(provider, query, values)?;
+    Ok(Rendered { provider, query, samples, comparison: None })
 }
 
 /// What a metric compares, before any value is put in; `None` for one that compares nothing.
@@ -130,10 +160,7 @@ fn of_template(
     provider::check(&provider).map_err(|(field, problem)| format!("provider.{field} {problem}"))?;
     match (compare, template.compare) {
         (None, None) if template.query.trim().is_empty() => Err("query is missing, and so is compare".to_owned()),
-        (None, None) => {
-            let (provider, query) = provider::fill_in(provider, &template.query, &values)?;
-            Ok(Rendered { provider, query, comparison: None })
-        }
+        (None, None) => of_value(provider, &template.query, template.samples_query.as_deref(), &values),
         (Some(own), kept) => {
             let comparison = of_both(own, kept.as_ref())?;
             compare::check_provider(&provider).map_err(|problem| format!("provider {problem}"))?;
@@ -150,7 +177,7 @@ fn fill_comparison(provider: MetricProvider, comparison: &Comparison, values: &V
     });
     let queries = filled.collect::<Result<Vec<_>, _>>()?;
     let query = queries.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
-    Ok(Rendered { provider, query, comparison: Some(Comparison { queries, ..comparison.clone() }) })
+    Ok(Rendered { provider, query, samples: None, comparison: Some(Comparison { queries, ..comparison.clone() }) })
 }
 
 /// Tells what a template asks from what it asked before; `None` for a metric without a template, or one that is missing. Its
@@ -159,6 +186,10 @@ pub fn version(metric: &Metric, kept: impl Fn(&str) -> Option<MetricTemplateSpec
     let Question::Template { name, .. } = &metric.question else { return None };
     let mut template = find(name, kept).ok()?;
     template.description.clear();
+    if metric.min_samples.is_none() {
+        // Nobody counts them.
+        template.samples_query = None;
+    }
     template.arguments.iter_mut().for_each(|argument| argument.description.clear());
     Some(digest(&serde_json::to_value(&template).ok()?))
 }

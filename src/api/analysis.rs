@@ -93,6 +93,16 @@ pub struct Metric {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub condition: Option<String>,
+    /// The fewest samples, such as requests, of one interval of which a value tells something. The value of fewer is no
+    /// data, and obeys `onNoData`. Default: every value counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub min_samples: Option<i64>,
+    /// Counts the samples for `minSamples`, in the provider's language: how many there were within `{{ interval }}`, such as
+    /// by `increase()`. Default: the template's, which the built-in ones of requests have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8192))]
+    pub samples_query: Option<String>,
     /// Time between two measurements, such as `30s` or `1m30s`; at least `1s`. Default `1m`. Metrics are asked at moments
     /// that their query and interval decide, so that the same question of several Rollouts is asked once; the first
     /// measurement may come up to one interval after `delay`.
@@ -180,6 +190,10 @@ pub struct MetricTemplateSpec {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub query: String,
+    /// Counts the samples behind the value of `query`, for metrics that have `minSamples`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 8192))]
+    pub samples_query: Option<String>,
     /// Questions that compare the canary with the stable version, instead of `query`, for metrics that have `compare`. What
     /// else is said here stands where such a metric says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -274,8 +274,8 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
             "a condition stands instead of min and max: keep one of the two",
         ),
         (
-            "!has(self.compare) || !(has(self.query) || has(self.min) || has(self.max) || has(self.condition) || has(self.count) || has(self.failureLimit))",
-            "compare has questions and limits of its own: query, min, max, condition, count and failureLimit have no meaning beside it",
+            "!has(self.compare) || !(has(self.query) || has(self.min) || has(self.max) || has(self.condition) || has(self.count) || has(self.failureLimit) || has(self.minSamples) || has(self.samplesQuery))",
+            "compare has questions and limits of its own: query, min, max, condition, count, failureLimit, minSamples and samplesQuery have no meaning beside it",
         ),
         (
             "!has(self.compare) || has(self.template) || has(self.compare.canary) && has(self.compare.stable)",
@@ -284,6 +284,18 @@ fn analysis(schema: &mut Value, path: &str) -> Result<(), Error> {
         (
             "!has(self.compare) || has(self.template) && !has(self.provider) || has(self.provider) && has(self.provider.prometheus)",
             "compare needs a provider that counts requests: prometheus",
+        ),
+        (
+            "!has(self.samplesQuery) || has(self.minSamples)",
+            "samplesQuery counts the samples for minSamples: give that too",
+        ),
+        (
+            "!has(self.minSamples) || has(self.samplesQuery) || has(self.template)",
+            "minSamples needs a samplesQuery that counts the samples, or a template that has one",
+        ),
+        (
+            "!has(self.minSamples) || !has(self.provider) || !(has(self.provider.pods) || has(self.provider.job))",
+            "minSamples has no meaning for pods and jobs, which count no samples",
         ),
         ("!has(self.min) || !has(self.max) || self.min <= self.max", "min must not be above max"),
     ] {
@@ -328,6 +340,12 @@ pub(super) fn metric_template(schema: &mut Value) -> Result<(), Error> {
         "spec",
         "(has(self.query) && self.query != '') != has(self.compare)",
         "give the template a query, or questions to compare: exactly one of the two",
+    )?;
+    rule(
+        schema,
+        "spec",
+        "!has(self.samplesQuery) || !has(self.compare)",
+        "samplesQuery counts the samples of a query: compare has least",
     )?;
     by_name(schema, "spec.arguments")?;
     provider(schema, "spec.provider")

@@ -57,6 +57,7 @@ A file names a Rollout and what was recorded of each metric, oldest first:
     - {canary: {buckets: {0.1: 90, 0.5: 99, +Inf: 100}}, stable: {buckets: {0.1: 880, 0.5: 898, +Inf: 900}}}
     memory:
     - {canary: {value: 210}, stable: {value: 195}}
+  samples: {success-rate: [120, 0, 0, 14]}     # of a metric with minSamples: what its samplesQuery counted, in the same form
   expected: {success-rate: Failed, latency: Passed}
   templates: [errors.yaml]         # MetricTemplates by which metrics compare, if they are no built-in ones
 
@@ -74,6 +75,8 @@ struct Recording {
     #[serde(default)]
     step: Option<usize>,
     series: BTreeMap<String, Value>,
+    #[serde(default)]
+    samples: BTreeMap<String, Value>,
     #[serde(default)]
     expected: BTreeMap<String, AnalysisPhase>,
     #[serde(default)]
@@ -142,16 +145,26 @@ pub fn test(file: &Path) -> anyhow::Result<Report> {
             report.is_good &= is_expected(&recording, name, verdict, &mut report.text);
             continue;
         }
-        let answers = match series {
+        let recorded = |series: &Value| match series {
             Value::String(name) => recorded(&serde_json::from_str(&read(name)?).with_context(|| name.to_owned())?),
             series => recorded(series),
         };
-        let verdict =
-            judge_all(metric, &answers.with_context(|| format!("series.{name}"))?, is_background, &mut report.text);
+        let mut all = vec![recorded(series).with_context(|| format!("series.{name}"))?];
+        if metric.min_samples.is_some() {
+            let counted = recording.samples.get(name);
+            let counted = counted.context("is missing, and the metric has minSamples: how many samples were there?");
+            all.push(counted.and_then(recorded).with_context(|| format!("samples.{name}"))?);
+        }
+        let verdict = judge_all(metric, &all, is_background, &mut report.text);
         report.is_good &= is_expected(&recording, name, verdict, &mut report.text);
     }
-    if let Some(name) = recording.expected.keys().find(|name| !recording.series.contains_key(*name)) {
-        bail!("expected.{name}: nothing is recorded of it");
+    for (field, mut names) in
+        [("expected", recording.expected.keys().collect::<Vec<_>>()), ("samples", recording.samples.keys().collect())]
+    {
+        names.retain(|name| !recording.series.contains_key(*name));
+        if let Some(name) = names.first() {
+            bail!("{field}.{name}: nothing is recorded of it under series");
+        }
     }
     Ok(report)
 }
@@ -217,28 +230,39 @@ fn one(value: &Value) -> anyhow::Result<Answer> {
 /// How far back a server looks for the last value of a series, in seconds.
 const LOOKBACK: i64 = 300;
 
-/// Asks as often as the metric says; prints every answer and the verdict.
-fn judge_all(metric: &Metric, series: &Series, is_background: bool, out: &mut String) -> AnalysisPhase {
-    let mut status = MetricStatus::default();
-    let begun = match series {
-        Series::Measured(_) => 0,
-        Series::Timed(points) => points.keys().next().copied().unwrap_or_default(),
-    };
-    let at = |second: i64| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut due = begun.saturating_add(metric.delay);
-    for count in 0.. {
-        let answer = match series {
-            Series::Measured(answers) => answers.get(count).cloned(),
+impl Series {
+    fn begun(&self) -> Option<i64> {
+        match self {
+            Series::Measured(_) => None,
+            Series::Timed(points) => points.keys().next().copied(),
+        }
+    }
+
+    /// What is said to the question of this number, which is asked at this second; `None` when nothing more was recorded.
+    fn said(&self, number: usize, second: i64) -> Option<Answer> {
+        match self {
+            Series::Measured(answers) => answers.get(number).cloned(),
             Series::Timed(points) => {
-                let is_over = points.keys().next_back().is_none_or(|last| *last < due);
-                let last = points.range(due.saturating_sub(LOOKBACK)..=due).next_back();
+                let is_over = points.keys().next_back().is_none_or(|last| *last < second);
+                let last = points.range(second.saturating_sub(LOOKBACK)..=second).next_back();
                 let answer = last.map_or(Answer::Empty, |(_, values)| Answer::of(values.iter().copied()));
                 Some(answer).filter(|_| !is_over)
             }
-        };
-        let Some(answer) = answer else { break };
-        let sample = Sample { at: at(due), answer };
-        let (finding, text) = judge::take_in(&mut status, metric, &metric.name, &sample);
+        }
+    }
+}
+
+/// Asks as often as the metric says; prints every answer and the verdict. `all` are the answers to its query, and of a metric
+/// with `minSamples` what was counted.
+fn judge_all(metric: &Metric, all: &[Series], is_background: bool, out: &mut String) -> AnalysisPhase {
+    let mut status = MetricStatus::default();
+    let begun = all.iter().filter_map(Series::begun).min().unwrap_or_default();
+    let at = |second: i64| Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut due = begun.saturating_add(metric.delay);
+    for number in 0.. {
+        let said = |series: &Series| Some(Sample { at: at(due), answer: series.said(number, due)? });
+        let Some(look) = all.iter().map(said).collect::<Option<Vec<_>>>() else { break };
+        let (finding, text) = judge::take_in(&mut status, metric, &metric.name, &look);
         status.phase = judge::phase(&status, metric, is_background);
         out.push_str(&format!("  {} +{:>5} s  {:<12} {text}\n", metric.name, due - begun, finding.as_str()));
         if status.phase != AnalysisPhase::Running {

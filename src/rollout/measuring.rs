@@ -135,12 +135,13 @@ impl Machine<'_> {
         is_background: bool,
     ) -> Vec<Ask> {
         let text = &question.query;
+        let timing = question.timing();
         let from = begun.checked_add(SignedDuration::from_secs(metric.delay)).unwrap_or(begun);
         let last = status.measurements.last().and_then(|m| m.time.as_ref()).map(|Time(last)| *last);
         let first = || match last {
             // It could not be asked for a while.
-            Some(last) => Time(ask::next(last, metric.interval, text, 0)),
-            None => Time(ask::due(from, metric.interval, text)),
+            Some(last) => Time(ask::next(last, metric.interval, timing, 0)),
+            None => Time(ask::due(from, metric.interval, timing)),
         };
         // A Job is made for a moment that is stored, so that a pass that is repeated makes the same one.
         let is_stored = status.next_time.is_some();
@@ -150,29 +151,29 @@ impl Machine<'_> {
         let asks = |due| match &question.comparison {
             _ if provider.pods.is_some() || provider.job.is_some() => Vec::new(),
             Some(comparison) => ask::of_look(provider, &namespace, comparison, metric.interval, due),
-            None => vec![Ask::new(provider, &namespace, text, metric.interval, due)],
+            None => ask::of_value(provider, &namespace, text, question.samples.as_deref(), metric.interval, due),
         };
         let asked = asks(due);
-        let sample = |ask: &Ask| self.snap.samples.get(&ask.id).filter(|sample| sample.at >= due);
-        let taken_in = match (&question.comparison, asked.first()) {
-            (Some(comparison), _) => compare::complete(due, asked.iter().map(sample))
-                .map(|look| compare::take_in(status, metric, comparison, text, &look, is_background)),
-            (None, Some(ask)) => sample(ask).map(|sample| judge::take_in(status, metric, text, sample)),
-            (None, None) => {
-                let answer = match &provider.job {
-                    _ if self.snap.now < due => None,
-                    None => Some(self.ask_pods(text)),
-                    Some(job) => self.ask_job(&metric.name, job, text, due, is_stored),
-                };
-                answer.map(|answer| {
-                    let found = judge::take_in(status, metric, text, &Sample { at: self.snap.now, answer });
-                    // A Job takes its time, which is no delay of the question.
-                    if provider.job.is_some() && status.without_data == 0 {
-                        status.next_time = Some(Time(ask::after(self.snap.now, metric.interval, text)));
-                    }
-                    found
-                })
-            }
+        let taken_in = if asked.is_empty() {
+            let answer = match &provider.job {
+                _ if self.snap.now < due => None,
+                None => Some(self.ask_pods(text)),
+                Some(job) => self.ask_job(&metric.name, job, text, due, is_stored),
+            };
+            answer.map(|answer| {
+                let found = judge::take_in(status, metric, timing, &[Sample { at: self.snap.now, answer }]);
+                // A Job takes its time, which is no delay of the question.
+                if provider.job.is_some() && status.without_data == 0 {
+                    status.next_time = Some(Time(ask::after(self.snap.now, metric.interval, timing)));
+                }
+                found
+            })
+        } else {
+            let look = compare::complete(due, asked.iter().map(|ask| self.snap.samples.get(&ask.id)));
+            look.map(|look| match &question.comparison {
+                Some(comparison) => compare::take_in(status, metric, comparison, timing, &look, is_background),
+                None => judge::take_in(status, metric, timing, &look),
+            })
         };
         if let Some((finding, said)) = taken_in {
             status.phase = judge::phase(status, metric, is_background);

@@ -178,6 +178,8 @@ pub fn check_metric(field: &str, metric: &api::Metric, is_background: bool) -> R
         ("condition", metric.condition.is_some()),
         ("count", metric.count.is_some()),
         ("failureLimit", metric.failure_limit.is_some()),
+        ("minSamples", metric.min_samples.is_some()),
+        ("samplesQuery", metric.samples_query.is_some()),
     ];
     if let Some((name, _)) = others.iter().find(|(_, is_there)| *is_there) {
         let problem = "has no meaning beside compare; remove one of the two".to_owned();

@@ -3,15 +3,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     analysis::metric,
-    api::analysis::{self as api, MetricProvider, PodsProvider},
+    api::analysis::{self as api, MetricProvider, Prometheus},
 };
 
 const START: i64 = 1_800_000_000;
 
 fn metric(change: impl Fn(&mut api::Metric)) -> Metric {
+    let prometheus = Prometheus { address: "http://prometheus:9090".into(), ..Prometheus::default() };
     let mut metric = api::Metric {
         name: "success".into(),
-        provider: Some(MetricProvider { pods: Some(PodsProvider {}), ..MetricProvider::default() }),
+        provider: Some(MetricProvider { prometheus: Some(prometheus), ..MetricProvider::default() }),
         query: Some("q".into()),
         min: Some(0.99),
         interval: Some("30s".into()),
@@ -30,7 +31,7 @@ fn judge(metric: &Metric, answers: &[Answer]) -> (i64, AnalysisPhase, String) {
     let mut at = ask::due(Timestamp::from_second(START).unwrap(), metric.interval, "q");
     let start = at;
     for answer in answers {
-        take_in(&mut status, metric, "q", &Sample { at, answer: answer.clone() });
+        take_in(&mut status, metric, "q", &[Sample { at, answer: answer.clone() }]);
         status.phase = phase(&status, metric, false);
         if status.phase != AnalysisPhase::Running {
             break;
@@ -164,12 +165,73 @@ fn verdicts() {
 }
 
 #[test]
+fn a_value_of_few_samples_is_no_data() {
+    use Finding::{Failed, Inconclusive, Mistake, NoData, Passed, Unavailable};
+    let metric = metric(|m| (m.min_samples, m.samples_query) = (Some(20), Some("n".into())));
+    let v = Answer::Value;
+    let table: [(Answer, Answer, Finding, &str); 14] = [
+        (v(0.5), v(20.0), Failed, "value 0.5 is below min 0.99"),
+        (v(1.0), v(400.0), Passed, "value 1 is not below"),
+        (v(0.5), v(19.98), Failed, "value 0.5"),
+        (v(0.5), v(19.0), NoData, "19 samples are fewer than minSamples 20"),
+        (v(1.0), v(0.0), NoData, "0 samples are fewer"),
+        (v(1.0), v(f64::NAN), NoData, "samplesQuery: the value is NaN"),
+        (v(1.0), Answer::Empty, NoData, "samplesQuery: the answer is empty"),
+        (v(f64::NAN), v(50.0), NoData, "the value is NaN: nothing was counted"),
+        (Answer::Empty, v(50.0), NoData, "the answer is empty"),
+        (v(1.0), v(-3.0), Inconclusive, "samplesQuery: -3 is no count"),
+        (v(1.0), several(3), Inconclusive, "samplesQuery: the answer has 3 series"),
+        (v(0.1), down(), Unavailable, "samplesQuery: connection refused"),
+        (v(0.1), Answer::Mistake("parse error".into()), Mistake, "samplesQuery: parse error"),
+        (Answer::Mistake("parse error".into()), v(0.0), Mistake, "parse error"),
+    ];
+    let at = Timestamp::from_second(START).unwrap();
+    for (value, count, finding, says) in table {
+        let look = [value, count].map(|answer| Sample { at, answer });
+        let mut status = MetricStatus::default();
+        let (found, text) = take_in(&mut status, &metric, "n", &look);
+        assert_eq!(found, finding, "{look:?}: {text}");
+        assert!(text.contains(says), "{look:?}: {text}");
+        assert_eq!(status.failed + status.passed, i32::from(matches!(found, Failed | Passed)), "{look:?}");
+    }
+    let later = Sample { at: at.checked_add(SignedDuration::from_secs(4)).unwrap(), answer: v(100.0) };
+    let apart = [Sample { at, answer: v(0.1) }, later];
+    let mut status = MetricStatus::default();
+    assert_eq!(take_in(&mut status, &metric, "n", &apart).0, Unavailable, "of other requests");
+    assert!(status.next_time.unwrap().0 > apart[1].at);
+}
+
+#[test]
+fn too_few_samples_obey_on_no_data() {
+    for (on_no_data, phase) in [
+        (OnNoData::Wait, AnalysisPhase::Running),
+        (OnNoData::Fail, AnalysisPhase::Failed),
+        (OnNoData::Pass, AnalysisPhase::Passed),
+    ] {
+        let metric = metric(|m| {
+            (m.min_samples, m.samples_query, m.on_no_data) = (Some(20), Some("n".into()), Some(on_no_data));
+        });
+        let mut status = MetricStatus::default();
+        let mut at = Timestamp::from_second(START).unwrap();
+        for _ in 0..12 {
+            let look = [0.5, 3.0].map(|value| Sample { at, answer: Answer::Value(value) });
+            take_in(&mut status, &metric, "n", &look);
+            at = status.next_time.as_ref().unwrap().0;
+        }
+        status.phase = super::phase(&status, &metric, false);
+        assert_eq!(status.phase, phase);
+        let said = describe(&status, &metric);
+        assert!(said.contains("3 samples are fewer than minSamples 20") && said.contains("no data"), "{said}");
+    }
+}
+
+#[test]
 fn a_time_in_which_nobody_asked_is_no_time_without_data() {
     let metric = metric(|m| m.on_no_data = Some(OnNoData::Fail));
     let mut status = MetricStatus::default();
     let at = |second: i64| Timestamp::from_second(START + second).unwrap();
     for second in [0, 7200, 7230] {
-        take_in(&mut status, &metric, "q", &Sample { at: at(second), answer: Answer::Empty });
+        take_in(&mut status, &metric, "q", &[Sample { at: at(second), answer: Answer::Empty }]);
         assert_eq!(phase(&status, &metric, false), AnalysisPhase::Running, "after {second} s");
     }
     assert_eq!(status.no_data_since.unwrap().0, at(7200));
@@ -181,7 +243,7 @@ fn behind_a_whole_release() {
     let mut status = MetricStatus::default();
     let mut at = Timestamp::from_second(START).unwrap();
     let mut take = |status: &mut MetricStatus, answer: Answer| {
-        take_in(status, &metric, "q", &Sample { at, answer });
+        take_in(status, &metric, "q", &[Sample { at, answer }]);
         at = status.next_time.as_ref().unwrap().0;
         phase(status, &metric, true)
     };
@@ -221,7 +283,7 @@ proptest! {
         let mut at = Timestamp::from_second(START).unwrap();
         for answer in &answers {
             let before = status.clone();
-            let (finding, text) = take_in(&mut status, &metric, "q", &Sample { at, answer: answer.clone() });
+            let (finding, text) = take_in(&mut status, &metric, "q", &[Sample { at, answer: answer.clone() }]);
             status.phase = phase(&status, &metric, false);
             prop_assert!(!text.is_empty() && describe(&status, &metric).contains("success"));
             prop_assert!(status.measurements.len() <= KEPT);

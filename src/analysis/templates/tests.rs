@@ -64,6 +64,7 @@ fn every_built_in_template_is_read_and_fits() {
             assert!(failures.clone().all(|(_, query)| query.contains("or vector(0)")), "{name}");
             assert_eq!(failures.count(), if name.ends_with("errors") { 2 } else { 0 }, "{name}");
         }
+        assert_eq!(rendered.samples.is_some(), rendered.comparison.is_none(), "{name}");
         if name.ends_with("success-rate") {
             // Of requests that all fail there is no series of good ones; that must not read as no data.
             assert!(rendered.query.starts_with("1 -\n") && rendered.query.contains("or vector(0)"), "{name}");
@@ -77,6 +78,7 @@ fn rendered(name: &str, template: &MetricTemplateSpec) -> Rendered {
     if let (Question::Template { compare, .. }, true) = (&mut metric.question, template.compare.is_some()) {
         *compare = Some(Box::default());
     }
+    metric.min_samples = template.samples_query.as_ref().map(|_| 20);
     resolve(&metric, &values(), |_| None).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
@@ -89,7 +91,10 @@ fn what_is_built_in_is_what_prometheus_is_tried_with() {
         let name = name.replace('/', ":").replace('-', "_");
         match &rendered.comparison {
             _ if rendered.provider.pods.is_some() => {}
-            None => rules.push(serde_json::json!({"record": name, "expr": rendered.query})),
+            None => {
+                rules.push(serde_json::json!({"record": name, "expr": rendered.query}));
+                rules.push(serde_json::json!({"record": format!("{name}:samples"), "expr": rendered.samples}));
+            }
             Some(comparison) => rules.extend(comparison.queries.iter().map(|(field, query)| {
                 serde_json::json!({"record": format!("{name}:{}", field.replace('.', "_")), "expr": query})
             })),
@@ -152,6 +157,24 @@ fn arguments() {
         let problem = resolved(arguments).unwrap_err();
         assert!(problem.contains(says), "{problem}");
     }
+}
+
+#[test]
+fn what_counts_samples() {
+    let mut metric = metric("istio/request-success-rate", &[], Some(prometheus()));
+    let counted = |metric: &Metric| resolve(metric, &values(), kept).map(|rendered| rendered.samples);
+    assert_eq!(counted(&metric), Ok(None), "nobody wants to know");
+    let before = version(&metric, kept);
+    metric.min_samples = Some(20);
+    assert!(counted(&metric).unwrap().unwrap().starts_with("sum(increase(istio_requests_total{"));
+    assert_ne!(version(&metric, kept), before, "it is another question");
+    metric.samples_query = Some("n{service={{ canary-service }}}[{{ interval }}]".into());
+    assert_eq!(counted(&metric), Ok(Some("n{service=\"web-canary\"}[30s]".into())), "the metric's own goes before");
+    metric.samples_query = Some("n{{ nothing }}".into());
+    assert!(counted(&metric).unwrap_err().contains("samplesQuery: `{{ nothing }}` is no known value"));
+    let mut of_errors = self::metric("errors", &[("route", "r")], None);
+    of_errors.min_samples = Some(20);
+    assert!(counted(&of_errors).unwrap_err().contains("MetricTemplate errors counts no samples"));
 }
 
 #[test]

@@ -183,12 +183,12 @@ impl Trial<'_> {
             server.clone_into(&mut prometheus.address);
             prometheus.secret_ref = None;
         }
-        let Rendered { provider, query, comparison, .. } = question;
+        let Rendered { provider, query, samples, comparison } = question;
         let namespace = self.rollout.metadata.namespace.as_deref().unwrap_or_default();
         let any = Timestamp::UNIX_EPOCH;
         let of_moment = match &comparison {
             Some(comparison) => ask::of_look(&provider, namespace, comparison, metric.interval, any),
-            None => vec![Ask::new(&provider, namespace, &query, metric.interval, any)],
+            None => ask::of_value(&provider, namespace, &query, samples.as_deref(), metric.interval, any),
         };
         Ok(Ok(Asks { of_moment, comparison }))
     }

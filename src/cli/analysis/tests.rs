@@ -91,6 +91,28 @@ fn verdicts_on_what_both_versions_counted() {
 }
 
 #[test]
+fn values_of_few_samples_do_not_count() {
+    let rollout = ROLLOUT.replace("min: 0.99", "min: 0.99, minSamples: 20");
+    assert_ne!(rollout, ROLLOUT);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.yaml");
+    let rest = "series: {success: [0.5, 1, 1, 0.2]}\n";
+    fs::write(&file, format!("{rollout}{rest}samples: {{success: [2, 100, null, 19]}}\n")).unwrap();
+    let report = test(&file).unwrap();
+    for says in [
+        "NoData       2 samples are fewer than minSamples 20",
+        "NoData       samplesQuery: the answer is empty",
+        "Running: ",
+    ] {
+        assert!(report.text.contains(says), "{}", report.text);
+    }
+    assert!(report.is_good, "{}", report.text);
+    fs::write(&file, format!("{rollout}{rest}")).unwrap();
+    let error = format!("{:#}", test(&file).err().unwrap());
+    assert!(error.contains("samples.success") && error.contains("minSamples"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     for (rest, says) in [
         ("series: {latency: [1]}\n", "series.latency: the analysis has no such metric; it has success"),
@@ -98,7 +120,8 @@ fn what_cannot_be_read_is_named() {
         ("series: {success: {}}\n", "series.success"),
         ("series: {success: [true]}\n", "series.success"),
         ("step: 3\nseries: {}\n", "step 3 has no analysis"),
-        ("series: {}\nexpected: {success: Passed}\n", "nothing is recorded"),
+        ("series: {}\nexpected: {success: Passed}\n", "expected.success: nothing is recorded"),
+        ("series: {}\nsamples: {success: [1]}\n", "samples.success: nothing is recorded"),
     ] {
         let error = format!("{:#}", judged(rest, &[]).err().unwrap());
         assert!(error.contains(says), "{error}");

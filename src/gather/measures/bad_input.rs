@@ -103,7 +103,7 @@ fn judged(metric: &Metric, answer: &Answer) -> (Finding, AnalysisPhase, String) 
     let end = at + SignedDuration::from_hours(2);
     let mut found = Finding::NoData;
     while at < end && status.phase == AnalysisPhase::Running {
-        found = judge::take_in(&mut status, metric, "up", &Sample { at, answer: answer.clone() }).0;
+        found = judge::take_in(&mut status, metric, "up", &[Sample { at, answer: answer.clone() }]).0;
         status.phase = judge::phase(&status, metric, false);
         at = status.next_time.as_ref().unwrap().0;
     }

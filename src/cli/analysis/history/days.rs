@@ -45,10 +45,9 @@ pub(super) fn by_day(
     while due <= to {
         let said = |range: &Range| Sample { at: at(due), answer: range.get(&due).cloned().unwrap_or(Answer::Empty) };
         let look: Vec<Sample> = past.iter().map(said).collect();
-        let (finding, text) = match (comparison, look.as_slice()) {
-            (Some(comparison), look) => compare::take_in(&mut status, metric, comparison, &metric.name, look, false),
-            (None, [sample, ..]) => judge::take_in(&mut status, metric, &metric.name, sample),
-            (None, []) => break,
+        let (finding, text) = match comparison {
+            Some(comparison) => compare::take_in(&mut status, metric, comparison, &metric.name, &look, false),
+            None => judge::take_in(&mut status, metric, &metric.name, &look),
         };
         let day = days.entry(due.div_euclid(DAY)).or_default();
         day.measured += 1;
