@@ -185,22 +185,25 @@ fn nobody_who_is_away_holds_up_a_release() {
     });
 }
 
+/// A webhook of others that refuses whatever opens a Deployment.
+fn no_changes_today(write: &AdmissionRequest<'_>, refuses: &AtomicBool) -> Result<Option<Value>, Box<Status>> {
+    let is_opened = write.gvr.resource == "deployments"
+        && write.subresource.is_none()
+        && write.old_object.is_some_and(|old| old["spec"]["template"] == write.object["spec"]["template"]);
+    if is_opened && refuses.load(Ordering::Relaxed) {
+        let why = "admission webhook \"freeze.example.com\" denied the request: no changes today";
+        return Err(Box::new(Status::failure(why, "Forbidden").with_code(403)));
+    }
+    Ok(None)
+}
+
 /// What the API server refuses is known only after everything else was decided; people are told all the same, once.
 #[test]
 fn a_write_that_is_refused_is_told_once() {
     play(async {
         let is_refusing = Arc::new(AtomicBool::new(false));
         let refuses = is_refusing.clone();
-        let policy = move |write: &AdmissionRequest<'_>| {
-            let is_opened = write.gvr.resource == "deployments"
-                && write.subresource.is_none()
-                && write.old_object.is_some_and(|old| old["spec"]["template"] == write.object["spec"]["template"]);
-            if is_opened && refuses.load(Ordering::Relaxed) {
-                let why = "admission webhook \"freeze.example.com\" denied the request: no changes today";
-                return Err(Box::new(Status::failure(why, "Forbidden").with_code(403)));
-            }
-            Ok(None)
-        };
+        let policy = move |write: &AdmissionRequest<'_>| no_changes_today(write, &refuses);
         let receivers = Receivers::default();
         let stage =
             Stage::on(Cluster::builder().admission(policy), manifests(&MANIFESTS).unwrap(), adjust(&receivers)).await;
@@ -217,6 +220,33 @@ fn a_write_that_is_refused_is_told_once() {
         assert_eq!(stage.condition("Stalled"), Value::Null);
         let last = receivers.channel.lock().unwrap().clone();
         assert_eq!(last, ["default/shop (1/2): step 1 of 2 waits for approval"], "the release is one message");
+    });
+}
+
+/// Where nobody is told, nothing is kept of what there would be to tell.
+#[test]
+fn a_write_that_is_refused_leaves_nothing_where_nobody_is_told() {
+    play(async {
+        let is_refusing = Arc::new(AtomicBool::new(false));
+        let kept = Arc::new(AtomicBool::new(false));
+        let (refuses, keeps) = (is_refusing.clone(), kept.clone());
+        let policy = move |write: &AdmissionRequest<'_>| {
+            if write.gvr.resource == "rollouts" && write.object["status"].get("notifications").is_some() {
+                keeps.store(true, Ordering::Relaxed);
+            }
+            no_changes_today(write, &refuses)
+        };
+        let receivers = Receivers::default();
+        let objects =
+            manifests(&MANIFESTS).unwrap().into_iter().filter(|object| object["kind"] != "ConfigMap").collect();
+        let stage = Stage::on(Cluster::builder().admission(policy), objects, adjust(&receivers)).await;
+        is_refusing.store(true, Ordering::Relaxed);
+        stage.release("2").await;
+        stage.until("refused", |_| stage.condition("Stalled")["reason"] == "WriteRefused").await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        is_refusing.store(false, Ordering::Relaxed);
+        stage.until("goes on by itself", waits).await;
+        assert!(!kept.load(Ordering::Relaxed), "nobody would ever read it");
     });
 }
 

@@ -88,7 +88,7 @@ pub(super) trait Subject:
     /// What may be written on its behalf.
     fn reach(&self) -> Reach;
 
-    /// Says in a status, and to people, that a write was refused.
+    /// Says in a status that a write was refused.
     fn stall(
         status: &mut Self::Status,
         before: Option<&Self::Status>,
@@ -96,6 +96,9 @@ pub(super) trait Subject:
         message: String,
         now: Timestamp,
     ) -> Option<Event>;
+
+    /// Notes for people that a write was refused.
+    fn note(_status: &mut Self::Status, _before: Option<&Self::Status>, _stalled: &Event, _now: Timestamp) {}
 
     /// Notes in the status to be stored where the release's trace stands. Returns what has ended, to be told once it is
     /// stored.
@@ -211,7 +214,7 @@ impl Reconciler {
         let mut result = Ok(());
         let mut requeue = None;
         let (mut asks, mut calls) = (Vec::new(), Vec::new());
-        let mut is_finished = false;
+        let (mut is_finished, mut has_listeners) = (false, false);
         for _ in 0..MAX_ROUNDS {
             // Writes take time, and a wait that begins after one must not begin before it.
             now = (self.clock)();
@@ -224,7 +227,7 @@ impl Reconciler {
             *present.status_mut() = Some(plan.status);
             events.extend(plan.events);
             requeue = plan.requeue;
-            (asks, calls) = (plan.asks, plan.calls);
+            (asks, calls, has_listeners) = (plan.asks, plan.calls, plan.has_listeners);
             is_finished = plan.effects.is_empty();
             if is_finished {
                 break;
@@ -260,8 +263,12 @@ impl Reconciler {
         let mut status = present.status_mut().take().unwrap_or_default();
         if let Err(error) = &result
             && let Some(reason) = error.reason()
+            && let Some(stalled) = S::stall(&mut status, subject.status(), reason, error.to_string(), now)
         {
-            events.extend(S::stall(&mut status, subject.status(), reason, error.to_string(), now));
+            if has_listeners {
+                S::note(&mut status, subject.status(), &stalled, now);
+            }
+            events.push(stalled);
         }
         let ended = self.traces.as_ref().map(|_| subject.trace(&mut status, now)).unwrap_or_default();
         let is_stored = self.writer.store(&target, &version, subject.status(), &status).await;

@@ -51,11 +51,11 @@ impl Subject for Rollout {
         message: String,
         now: Timestamp,
     ) -> Option<Event> {
-        let stalled = stall(status, before, reason, &message, now);
-        if let Some(event) = &stalled {
-            notifications::note_refusal(status, before, event, now);
-        }
-        stalled
+        stall(status, before, reason, &message, now)
+    }
+
+    fn note(status: &mut RolloutStatus, before: Option<&RolloutStatus>, stalled: &Event, now: Timestamp) {
+        notifications::note_refusal(status, before, stalled, now);
     }
 
     fn trace(&self, status: &mut RolloutStatus, now: Timestamp) -> Vec<trace::Span> {

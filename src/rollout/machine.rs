@@ -128,8 +128,9 @@ impl<'a> Machine<'a> {
         if self.is_blue_green() {
             blue_green::fold(&mut self.status);
         }
-        let Machine { effects, status, events, asks, calls, .. } = self;
-        Plan { effects, status, events, requeue, asks, calls }
+        let Machine { snap, effects, status, events, asks, calls, .. } = self;
+        let has_listeners = snap.receivers.as_ref().map_or(true, |receivers| !receivers.is_empty());
+        Plan { effects, status, events, requeue, asks, calls, has_listeners }
     }
 
     fn count_pods(&mut self) {

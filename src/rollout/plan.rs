@@ -33,6 +33,9 @@ pub struct Plan<S = RolloutStatus> {
     /// What is to be sent to servers of the user's; nothing else is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<Call>,
+    /// Somebody is told of the release; or nobody knows who, as that cannot be read.
+    #[serde(skip)]
+    pub has_listeners: bool,
 }
 
 /// One write, or one group of writes that belong together.

@@ -138,6 +138,7 @@ pub fn decide_routing(snapshot: &RoutingSnapshot) -> Plan<TrafficRoutingStatus> 
         requeue,
         asks: Vec::new(),
         calls: Vec::new(),
+        has_listeners: false,
     }
 }
 
