@@ -9,6 +9,7 @@
     clippy::disallowed_methods
 )]
 
+mod measuring;
 mod upgrade;
 
 use std::{
