@@ -1,6 +1,8 @@
 //! `tidegate uninstall`: whether the controller may go. Without it a workload in the middle of a release stays where it
 //! is, so the chart asks before `helm uninstall` takes anything away.
 
+mod finalizers;
+
 use std::{collections::BTreeSet, fmt::Write as _, process::ExitCode, time::Duration};
 
 use anyhow::bail;
@@ -18,8 +20,10 @@ use super::{
 };
 use crate::{
     api::{
+        conditions::phases,
         keys::IN_PROGRESSING,
         object::{self, text},
+        v1alpha1::TrafficRouting,
         v1beta1::Rollout,
     },
     rollout::is_releasing,
@@ -51,6 +55,13 @@ pub struct Args {
     /// Namespaces of the Rollouts that the controller works on [default: all]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     namespaces: Vec<String>,
+    /// Then take the controller's finalizers off Rollouts and TrafficRoutings, so that these can be deleted without it. No
+    /// controller leads from then on for two minutes
+    #[arg(long)]
+    remove_finalizers: bool,
+    /// Namespace of the controller's Lease
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kruise-rollout")]
+    controller_namespace: String,
     #[command(flatten)]
     kube: KubeArgs,
 }
@@ -63,6 +74,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (client, _) = client::connect(&args.kube).await?;
         println!("{}", leave(&client, &args.namespaces, args.on_release, args.timeout).await?);
+        if args.remove_finalizers {
+            println!("{}", let_delete(&client, &args.namespaces, &args.controller_namespace).await?);
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -70,29 +84,33 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// What would be left half done.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// Rollouts in the middle of a release, as they are stored.
+    /// Rollouts in the middle of a release, or being deleted, as they are stored.
     rollouts: Vec<Value>,
+    /// TrafficRoutings whose routes are not as they were, by namespace and name.
+    routings: BTreeSet<String>,
     /// Workloads that are held, by kind, namespace and name: of such a Rollout, or of none any more.
     workloads: BTreeSet<String>,
 }
 
 impl Unfinished {
     fn is_empty(&self) -> bool {
-        self.rollouts.is_empty() && self.workloads.is_empty()
+        self.rollouts.is_empty() && self.routings.is_empty() && self.workloads.is_empty()
     }
 
     fn text(&self) -> String {
         let mut lines = String::new();
         for rollout in &self.rollouts {
-            let status = |field: &str| text(rollout, &["status", field]).to_owned();
-            let step = object::int(rollout, &["status", "currentStepIndex"]).unwrap_or_default();
             let (namespace, name) = (object::namespace(rollout), object::name(rollout));
-            let _ = write!(
-                lines,
-                "\n  Rollout {namespace}/{name}: {} at step {step}, {}",
-                status("phase"),
-                status("currentStepState")
-            );
+            let _ = write!(lines, "\n  Rollout {namespace}/{name}: {}", text(rollout, &["status", "phase"]));
+            if is_being_deleted(rollout) {
+                lines.push_str(", it is being deleted");
+                continue;
+            }
+            let step = object::int(rollout, &["status", "currentStepIndex"]).unwrap_or_default();
+            let _ = write!(lines, " at step {step}, {}", text(rollout, &["status", "currentStepState"]));
+        }
+        for routing in &self.routings {
+            let _ = write!(lines, "\n  TrafficRouting {routing}: its routes are not put back yet");
         }
         for workload in &self.workloads {
             let _ = write!(lines, "\n  {workload} is held");
@@ -118,12 +136,12 @@ pub async fn leave(
     if on_release == OnRelease::Refuse {
         bail!(
             "without the controller these would stay where they are:{}\nLet the releases end or roll them back, or let go \
-             of them: `tidegate uninstall --on-release finish`, in the chart `uninstall.onRelease=finish`",
+             of them by `tidegate uninstall --on-release finish`; then uninstall again",
             left.text()
         );
     }
-    let disabled: Vec<Value> =
-        left.rollouts.iter().filter(|r| object::at(r, &["spec", "disabled"]) != Some(&json!(true))).cloned().collect();
+    let goes_on = |r: &&Value| !is_being_deleted(r) && object::at(r, &["spec", "disabled"]) != Some(&json!(true));
+    let disabled: Vec<Value> = left.rollouts.iter().filter(goes_on).cloned().collect();
     for rollout in &disabled {
         disable(client, rollout, json!(true)).await?;
     }
@@ -147,8 +165,30 @@ pub async fn leave(
     Ok(format!("{} releases were let go: the controller may go", disabled.len()))
 }
 
+/// Takes the controller's finalizers off, and says how many.
+///
+/// # Errors
+/// When something has begun meanwhile, a controller works without leader election, or the API server gives no answer.
+pub async fn let_delete(client: &Client, namespaces: &[String], lease_in: &str) -> anyhow::Result<String> {
+    let removed = finalizers::remove(client, namespaces, lease_in).await?;
+    Ok(format!("{removed} objects had this controller's finalizer: they can be deleted without it now"))
+}
+
 fn rollouts() -> ApiResource {
     ApiResource::erase::<Rollout>(&())
+}
+
+fn routings() -> ApiResource {
+    ApiResource::erase::<TrafficRouting>(&())
+}
+
+fn is_being_deleted(object: &Value) -> bool {
+    !text(object, &["metadata", "deletionTimestamp"]).is_empty()
+}
+
+async fn list(client: &Client, resource: &ApiResource, namespaces: &[String]) -> anyhow::Result<Vec<Value>> {
+    let found = list_in(client, resource, namespaces).await;
+    found.map_err(|e| anyhow::anyhow!("{} of {}: {}", resource.plural, resource.api_version, explain(&e)))
 }
 
 async fn disable(client: &Client, rollout: &Value, disabled: Value) -> anyhow::Result<()> {
@@ -164,13 +204,9 @@ async fn disable(client: &Client, rollout: &Value, disabled: Value) -> anyhow::R
 }
 
 async fn unfinished(client: &Client, namespaces: &[String]) -> anyhow::Result<Unfinished> {
-    let list = async |resource: &ApiResource| {
-        let found = list_in(client, resource, namespaces).await;
-        found.map_err(|e| anyhow::anyhow!("{} of {}: {}", resource.plural, resource.api_version, explain(&e)))
-    };
-    let mut left = Unfinished { rollouts: list(&rollouts()).await?, ..Unfinished::default() };
+    let mut left = Unfinished { rollouts: list(client, &rollouts(), namespaces).await?, ..Unfinished::default() };
     for resource in kinds(client, &left.rollouts).await? {
-        for held in list(&resource).await? {
+        for held in list(client, &resource, namespaces).await? {
             if object::annotation(&held, IN_PROGRESSING)
                 .is_some_and(|mark| !mark.is_empty() && !mark.contains(RELEASED))
             {
@@ -180,7 +216,13 @@ async fn unfinished(client: &Client, namespaces: &[String]) -> anyhow::Result<Un
         }
     }
     let is_in_the_middle = |r: &Value| serde_json::from_value::<Rollout>(r.clone()).is_ok_and(|r| is_releasing(&r));
-    left.rollouts.retain(is_in_the_middle);
+    left.rollouts.retain(|r| finalizers::holds(r) || is_in_the_middle(r));
+    for routing in list(client, &routings(), namespaces).await? {
+        let is_changed = [phases::PROGRESSING, phases::FINALIZING].contains(&text(&routing, &["status", "phase"]));
+        if is_changed || finalizers::holds(&routing) {
+            left.routings.insert(format!("{}/{}", object::namespace(&routing), object::name(&routing)));
+        }
+    }
     Ok(left)
 }
 
