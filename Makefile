@@ -37,7 +37,7 @@ simulate: compiler ## 2,000 generated releases with people and faults, judged af
 .PHONY: e2e
 e2e: compiler ## The real controller on a real control plane, with real requests through Envoy (root or user namespaces)
 	tests/e2e/tools/deps.sh
-	$(CARGO) test --locked --test e2e -- $(E2E) --skip traffic_
+	$(CARGO) test --locked --test e2e -- $(E2E) --skip traffic_ --skip measure_
 
 .PHONY: e2e-traffic
 e2e-traffic: compiler ## Releases through Istio, Contour and Traefik, and a Prometheus that decides (E2E=, SKIP=traefik)
@@ -90,6 +90,11 @@ metrics-process: compiler ## Processor and memory of the real process with 1,000
 .PHONY: webhook-process
 webhook-process: compiler ## Latency of the real process's webhooks at 500 reviews a second, and its memory amid bad input (RATE=, SECONDS=)
 	$(CARGO) bench --locked --profile simulation --bench webhook
+
+.PHONY: admission-cost
+admission-cost: compiler ## What a write of a workload takes on a real API server: with the policy, the webhook, neither (ROUNDS=)
+	tests/e2e/tools/deps.sh
+	$(CARGO) test --locked --profile simulation --test e2e -- measure_admission --nocapture
 
 .PHONY: script-times
 script-times: compiler ## What one call of each built-in script takes, at one rule and at 500, and memory over 2,000 edits (RUNS=)

@@ -21,12 +21,15 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    adopt, cases, chart, crash, examples, generated, hooks, in_memory, kinds, leaders, mistakes, operator, plane,
-    policy, schema, script, story, styles, traffic, workloads,
+    adopt, cases, chart, cost, crash, examples, generated, hooks, in_memory, kinds, leaders, leaving, mistakes,
+    operator, plane, policy, schema, script, story, styles, traffic, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// What the names of scenarios begin with that `make e2e` leaves out.
+const BESIDE: [&str; 2] = [traffic::PREFIX, cost::PREFIX];
 
 /// What all scenarios share: the rig, or why there is none.
 type Shared = Arc<Result<Arc<Rig>>>;
@@ -88,13 +91,16 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "killed_in_every_step", crash::killed_in_every_step),
         trial(handle, rig, "api_server_away", crash::api_server_away),
         trial(handle, rig, "one_of_two_leads", leaders::one_of_two_leads),
+        trial(handle, rig, "leaders_change_while_measuring", leaders::leaders_change_while_measuring),
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
+        trial(handle, rig, "uninstalled_midway", leaving::uninstalled_midway),
         trial(handle, rig, "operator", operator::operator),
         trial(handle, rig, "some_namespaces", operator::some_namespaces),
         trial(handle, rig, "taken_over_midway", adopt::taken_over_midway),
         trial(handle, rig, "config_map_script_wins", script::config_map_script_wins),
         trial(handle, rig, "namespace_brings_a_script", script::namespace_brings_a_script),
+        trial(handle, rig, &format!("{}admission", cost::PREFIX), cost::admission),
     ];
     let of_kinds = kinds::ROWS
         .iter()
@@ -147,8 +153,9 @@ fn main() -> Result<()> {
     let rights = match rig.as_ref() {
         Ok(rig) => {
             rig.forget_data();
-            let is_whole =
-                args.filter.is_none() && !conclusion.has_failed() && args.skip.iter().all(|s| *s == traffic::PREFIX);
+            let is_whole = args.filter.is_none()
+                && !conclusion.has_failed()
+                && args.skip.iter().all(|s| BESIDE.contains(&s.as_str()));
             rig::audit::judge(&rig.dir, is_whole)
         }
         Err(_) => Ok(()),

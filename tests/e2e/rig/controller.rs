@@ -16,6 +16,7 @@ use super::{
     image::Image,
     poll::{SOON, until},
     process::Daemon,
+    spare::Spare,
 };
 
 /// The binary under test.
@@ -125,7 +126,7 @@ impl Controller {
         rig: &Arc<Rig>,
         image: &Image,
         health: &'static str,
-        api_server: (&str, u16),
+        spare: &Spare,
         deployment: &Value,
     ) -> Result<Controller> {
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
@@ -134,9 +135,10 @@ impl Controller {
         let mut command = image.command(&args)?;
         command
             .env("POD_NAMESPACE", NAMESPACE)
-            .env("KUBERNETES_SERVICE_HOST", api_server.0)
-            .env("KUBERNETES_SERVICE_PORT", api_server.1.to_string());
-        let controller = Controller { daemon: Daemon::start(&mut command, "controller-image", &rig.dir)?, health };
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", spare.port.to_string());
+        let name = format!("controller-image-{}", spare.name);
+        let controller = Controller { daemon: Daemon::start(&mut command, &name, &rig.dir)?, health };
         controller.ready().await?;
         Ok(controller)
     }

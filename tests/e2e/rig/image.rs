@@ -25,9 +25,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes the image of the binary under test and unpacks it, layer by layer, as a container engine does.
-    pub fn make(rig: &Rig) -> Result<Image> {
-        let (out, rootfs) = (rig.dir.join("image"), rig.dir.join("image-rootfs"));
+    /// Makes the image of the binary under test under this name and unpacks it, layer by layer, as a container engine does.
+    pub fn make(rig: &Rig, name: &str) -> Result<Image> {
+        let (out, rootfs) = (rig.dir.join(name), rig.dir.join(format!("{name}-rootfs")));
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("hack/image.py");
         output(Command::new("python3").arg(script).args(["--binary", BINARY, "--out"]).arg(&out).arg("--fast"))?;
         let blob = |reference: &Value| -> Result<PathBuf> {

@@ -1,9 +1,10 @@
-//! A second, empty cluster: an API server of its own on the same etcd, without any controller. What is installed there
-//! disturbs nobody.
+//! Further clusters: an API server of its own on the same etcd, empty, and without any controller unless they are asked for.
+//! What is installed there disturbs nobody.
 
 use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
+use serde_json::json;
 
 use super::{
     Rig,
@@ -15,9 +16,17 @@ use super::{
 };
 
 pub const PORT: u16 = 16444;
+/// The node of a cluster with pods.
+pub const NODE: &str = "n0";
+/// Their addresses. Nobody asks them anything.
+const PODS: &str = "10.245.0.0/16";
 
 pub struct Spare {
+    pub name: String,
+    pub port: u16,
     pub objects: Objects,
+    // Whoever asks the API server goes before it.
+    controllers: Vec<Daemon>,
     _api: Daemon,
 }
 
@@ -45,7 +54,43 @@ impl Rig {
             Ok(admin.request_text(http::Request::get("/readyz").body(Vec::new())?).await?)
         })
         .await?;
-        Ok(Spare { objects: Objects::new(admin), _api: api })
+        Ok(Spare { name: name.to_owned(), port, objects: Objects::new(admin), controllers: Vec::new(), _api: api })
+    }
+
+    /// The same with a node, and controllers that make pods, which become Ready. There is no scheduler: pods name the node.
+    pub async fn alive_cluster(&self, name: &str, port: u16) -> Result<Spare> {
+        let mut spare = self.empty(name, port).await?;
+        let kubeconfig = format!("--kubeconfig={}", self.kubeconfig(name, "admin").display());
+        let file = |name: &str| self.cluster.pki.file(name).display().to_string();
+        spare
+            .objects
+            .apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"podCIDR": PODS}}))
+            .await?;
+        let enabled = [
+            "deployment",
+            "replicaset",
+            "statefulset",
+            "endpointslice",
+            "garbage-collector",
+            "namespace",
+            "serviceaccount",
+            "root-ca-certificate-publisher",
+            "clusterrole-aggregation",
+        ];
+        let mut manager = Command::new(self.tools.path("kube-controller-manager")?);
+        manager.args([&kubeconfig, "--leader-elect=false", "--secure-port=0"]).args([
+            format!("--service-account-private-key-file={}", file("sa.key")),
+            format!("--root-ca-file={}", file("ca.crt")),
+            format!("--controllers={}", enabled.map(|c| format!("{c}-controller")).join(",")),
+        ]);
+        let mut kwok = Command::new(self.tools.path("kwok")?);
+        kwok.args([&kubeconfig, "--manage-all-nodes=true", "--node-ip=172.31.0.1", "--node-lease-duration-seconds=0"]);
+        kwok.args([format!("--cidr={PODS}"), format!("--config={}", self.dir.join("stages.yaml").display())]);
+        for (command, program) in [(&mut manager, "kube-controller-manager"), (&mut kwok, "kwok")] {
+            let daemon = Daemon::start(command.current_dir(&self.dir), &format!("{program}-{name}"), &self.dir)?;
+            spare.controllers.push(daemon);
+        }
+        Ok(spare)
     }
 
     /// Of a user on such a cluster: `admin` or `controller`.

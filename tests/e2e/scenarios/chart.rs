@@ -10,10 +10,10 @@ use tidegate::{api::keys::WORKLOAD_TYPE, workload::hold::PROBE};
 use crate::rig::{
     Rig,
     controller::{Controller, NAMESPACE, output},
-    helm::{chart, helm},
+    helm::{chart, helm, uninstalled},
     image::Image,
     poll::{SOON, until},
-    spare::{self, Spare},
+    spare::Spare,
 };
 
 /// Each file of `tests/chart` names values; beside it lies what they render. `BLESS=1` writes that anew.
@@ -92,8 +92,6 @@ fn by_hand(rendered: &str) -> String {
 
 const HEALTH: &str = "127.0.0.1:18085";
 const WEBHOOKS: u16 = 19876;
-/// The spare cluster, as a pod sees it.
-const API: (&str, u16) = ("127.0.0.1", spare::PORT);
 const MUTATING: (&str, &str, &str) = (
     "admissionregistration.k8s.io/v1",
     "MutatingWebhookConfiguration",
@@ -140,7 +138,7 @@ async fn never_free(spare: &Spare, name: &str) -> anyhow::Error {
 /// as a process of this machine, read-only and without rights, which the API server reaches by `webhooks.url`.
 pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let spare = rig.spare().await?;
-    let image = Image::make(&rig)?;
+    let image = Image::make(&rig, "image")?;
     let version = output(&mut image.command(&["--version"])?)?;
     ensure!(version.trim() == concat!("tidegate ", env!("CARGO_PKG_VERSION")), "the image says {version}");
     image.identity("controller-token", &rig.cluster.pki.file("ca.crt"), NAMESPACE)?;
@@ -163,7 +161,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let notes = release("install", &["--create-namespace"])?;
     ensure!(notes.contains("kubectl -n tidegate rollout status deployment/tidegate"), "no next command: {notes}");
     let installed = spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await?;
-    let controller = Controller::of_deployment(&rig, &image, HEALTH, API, &installed).await?;
+    let controller = Controller::of_deployment(&rig, &image, HEALTH, &spare, &installed).await?;
     unprivileged(&controller)?;
     spare.objects.namespace("shop").await?;
     spare.objects.apply(&deployment("web", json!({WORKLOAD_TYPE: "deployment"}))).await?;
@@ -200,7 +198,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     controller.kill()?;
     nobody_else_waits_for_us(&spare).await?;
     // Back again: the same Secret, so nothing has to be learnt anew.
-    let again = Controller::of_deployment(&rig, &image, HEALTH, API, &installed).await?;
+    let again = Controller::of_deployment(&rig, &image, HEALTH, &spare, &installed).await?;
     changed(&spare, "web").await.context("held again")?;
     let took = again.stop().await?;
     ensure!(took < Duration::from_secs(10), "stopping took {took:?}");
@@ -210,7 +208,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
         release("upgrade", &["--set", "hold.mode=auto,hold.settle=5s"])?;
         spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await.context("the webhook went at once")?;
         let deployment = spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await?;
-        let controller = Controller::of_deployment(&rig, &image, HEALTH, API, &deployment).await?;
+        let controller = Controller::of_deployment(&rig, &image, HEALTH, &spare, &deployment).await?;
         until("the webhook has gone", SOON, async || {
             let there = spare.objects.get(MUTATING.0, MUTATING.1, "", MUTATING.2).await;
             ensure!(there.is_err(), "it is still there");
@@ -240,11 +238,11 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     let change = json!({"spec": {"template": {"metadata": {"annotations": {"changed": "yes"}}}}});
     let held = spare.objects.merge("apps/v1", "Deployment", "shop", "held", change).await?;
     ensure!(held["spec"]["paused"] == true, "not held: {}", held["spec"]);
-    let (answer, said) = uninstalled(&rig, &spare, &image).await?;
+    let (answer, said) = uninstalled(&rig, &spare, &image, async || Ok(())).await?;
     let error = answer.err().context("uninstalled while a workload is held")?.to_string();
     ensure!(error.contains("tidegate-uninstall") && error.contains("Failed"), "{error}");
     ensure!(
-        said.contains("deployments.apps shop/held is held") && said.contains("uninstall.onRelease=finish"),
+        said.contains("deployments.apps shop/held is held") && said.contains("tidegate uninstall --on-release finish"),
         "the hook says: {said}"
     );
     spare.objects.get("apps/v1", "Deployment", NAMESPACE, "tidegate").await.context("taken away all the same")?;
@@ -253,7 +251,7 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
     spare.objects.kill("apps/v1", "Deployment", "shop", "held").await?;
     spare.objects.kill("apps/v1", "Deployment", "shop", "midway").await?;
 
-    let (answer, said) = uninstalled(&rig, &spare, &image).await?;
+    let (answer, said) = uninstalled(&rig, &spare, &image, async || Ok(())).await?;
     answer.with_context(|| format!("nothing is held any more; the hook says: {said}"))?;
     ensure!(said.contains("the controller may go"), "the hook says: {said}");
     ensure!(revisions().await.is_err(), "a configuration is left behind");
@@ -264,39 +262,6 @@ pub async fn chart_life(rig: Arc<Rig>) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// `helm uninstall`, and what its hook says: its container is run here, as the Deployment's is, and the Job's status is
-/// written as its controller would.
-async fn uninstalled(rig: &Arc<Rig>, spare: &Spare, image: &Image) -> Result<(Result<String>, String)> {
-    const JOB: &str = "tidegate-uninstall";
-    let helm = {
-        let rig = rig.clone();
-        tokio::task::spawn_blocking(move || helm(&rig, &["uninstall", "tidegate", "--namespace", NAMESPACE]))
-    };
-    let job = until("the hook's Job is there, and new", SOON, async || {
-        let job = spare.objects.get("batch/v1", "Job", NAMESPACE, JOB).await?;
-        ensure!(job["status"].get("conditions").is_none(), "of the last time");
-        Ok(job)
-    })
-    .await?;
-    let args = job["spec"]["template"]["spec"]["containers"][0]["args"].as_array().context("no arguments")?;
-    let args: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
-    let mut command = image.command(&args)?;
-    command.env("KUBERNETES_SERVICE_HOST", API.0).env("KUBERNETES_SERVICE_PORT", API.1.to_string());
-    let ran = command.output()?;
-    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    let now = job["metadata"]["creationTimestamp"].clone();
-    let is = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "lastProbeTime": now});
-    let status = if ran.status.success() {
-        json!({"startTime": now, "completionTime": now, "succeeded": 1,
-            "conditions": [is("SuccessCriteriaMet"), is("Complete")], "uncountedTerminatedPods": {}})
-    } else {
-        json!({"startTime": now, "failed": 1, "conditions": [is("FailureTarget"), is("Failed")], "uncountedTerminatedPods": {}})
-    };
-    let api = spare.objects.api("batch/v1", "Job", NAMESPACE);
-    api.patch_status(JOB, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
-    Ok((helm.await?, said))
 }
 
 /// What the API server asks is answered.

@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod cases;
 pub mod chart;
+pub mod cost;
 pub mod crash;
 pub mod examples;
 pub mod generated;
@@ -10,6 +11,7 @@ pub mod hooks;
 pub mod in_memory;
 pub mod kinds;
 pub mod leaders;
+pub mod leaving;
 pub mod mistakes;
 pub mod operator;
 pub mod plane;
