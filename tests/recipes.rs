@@ -145,7 +145,7 @@ fn routes(rollout: &Value, plurals: &[(String, String, String)]) -> Vec<Route> {
         found.push(Route { resource, name: route.to_owned(), is_ours: false });
     }
     if let Some(ingress) = routing["ingress"]["name"].as_str() {
-        let is_in_place = routing["ingress"]["classType"] == "alb";
+        let is_in_place = ["alb", "haproxy-pods"].map(Value::from).contains(&routing["ingress"]["classType"]);
         let name = if is_in_place { ingress.to_owned() } else { format!("{ingress}-canary") };
         found.push(Route { resource: Gvr::new("networking.k8s.io", "v1", "ingresses"), name, is_ours: !is_in_place });
     }

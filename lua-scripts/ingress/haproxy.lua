@@ -6,8 +6,8 @@
 -- Returns the annotations of the canary Ingress: an ordinary Ingress with the same hosts and paths that asks for headers.
 -- What the stable Ingress asks for itself is asked for as well. Regular expressions match any part of the value.
 --
--- Not expressible: shares (blue-green-balance divides the pods of one Service by labels that a script does not know),
--- paths, query parameters, cookies, two entries of matches, no canary Service.
+-- Not expressible: shares (class haproxy-pods divides the pods of one Service by label), paths,
+-- query parameters, cookies, two entries of matches, no canary Service.
 
 local GATEWAY = "HAProxy Ingress"
 local PREFIX, OTHER = "haproxy-ingress.github.io/", "ingress.kubernetes.io/"
@@ -15,7 +15,7 @@ local PREFIX, OTHER = "haproxy-ingress.github.io/", "ingress.kubernetes.io/"
 tidegate.need_canary_service(GATEWAY)
 local matches = tidegate.matches()
 if matches == nil then
-  tidegate.refuse(GATEWAY, "a share of requests", "give the step matches, or route by an HTTPRoute")
+  tidegate.refuse(GATEWAY, "a share of requests", "give the step matches, or use class haproxy-pods")
 end
 if #matches > 1 then
   tidegate.refuse(GATEWAY, "matches[2]", "all that it is asked for must hold; keep one entry of matches")

@@ -1,36 +1,18 @@
 //! The Ingress class that holds both versions in one Ingress: actions in annotations share each path's requests.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestCaseError};
 use serde_json::{Value, json};
-use tidegate::{
-    api::v1beta1::NetworkRef,
-    lua::{Engine, Library, Script},
-    traffic::{
-        Original, Parts, Strategy as Step,
-        ingress::{API_VERSION, KIND},
-        output,
-        routes::{Change, Context, Network, plan_restore, plan_step},
-        script_input,
-    },
-};
 
 use crate::{
+    in_place::{Class, annotations},
     ingress::{check, object},
-    row::{Backend, ENGINE, OTHER, Role, is_ours, match_step, names, split_is_right, weight_step, without_nulls},
+    row::{Backend, ENGINE, Role, is_ours, match_step, split_is_right, weight_step},
 };
 
 const ACTIONS: &str = "alb.ingress.kubernetes.io/actions.";
-
-fn script() -> Script {
-    Library::ingress("alb").unwrap()
-}
-
-fn run(engine: &Engine, object: &Value, step: &Step) -> Result<Parts, String> {
-    let input = script_input(&Original::from_object(object).unwrap(), &names(false), None, step);
-    output(engine.run(&script(), &input).map_err(|e| e.message)?.value).map_err(|e| e.to_string())
-}
+const ALB: Class = Class { name: "alb", is_one: false };
 
 // ---- objects ----
 
@@ -121,10 +103,6 @@ fn take(spec: &mut Value, annotations: &BTreeMap<String, String>) -> Vec<Vec<Bac
     lists
 }
 
-fn annotations(object: &Value) -> BTreeMap<String, String> {
-    serde_json::from_value(object["metadata"]["annotations"].clone()).unwrap()
-}
-
 // ---- properties ----
 
 #[test]
@@ -134,7 +112,7 @@ fn weight_steps_split_what_is_ours() {
         for weight in [0, 1, 20, 33, 50, 99, 100] {
             let mut before = object["spec"].clone();
             let old = take(&mut before, &written);
-            let result = run(&ENGINE, object, &weight_step(weight));
+            let result = ALB.run(&ENGINE, object, &weight_step(weight));
             prop_assert_eq!(result.is_ok(), old.iter().any(|list| is_ours(list)), "{:?}", result);
             let Ok(parts) = result else { continue };
             let mut after = parts.spec;
@@ -157,7 +135,7 @@ fn weight_steps_split_what_is_ours() {
 fn match_steps_add_paths_and_change_none() {
     check(objects(), |object| {
         let written = annotations(object);
-        let result = run(&ENGINE, object, &match_step(&["x-one", "x-two"]));
+        let result = ALB.run(&ENGINE, object, &match_step(&["x-one", "x-two"]));
         let mut rules_only = object["spec"].clone();
         rules_only.as_object_mut().unwrap().remove("defaultBackend");
         let is_found = take(&mut rules_only, &written).iter().any(|list| is_ours(list));
@@ -192,48 +170,8 @@ fn match_steps_add_paths_and_change_none() {
     });
 }
 
-/// Steps in any order, written as the controller writes them, each as from the original; and then the end: the Ingress is
-/// what it was.
 #[test]
 fn steps_follow_each_other_and_the_end_restores() {
-    check(objects(), |object| {
-        let (names, mut live) = (names(false), object.clone());
-        let context = Context { names: &names, patch: None, engine: &ENGINE };
-        let network = |live: &Value| Network {
-            reference: NetworkRef {
-                api_version: API_VERSION.to_owned(),
-                kind: KIND.to_owned(),
-                name: "web".to_owned(),
-            },
-            namespace: "shop".to_owned(),
-            object: Ok(Arc::new(live.clone())),
-            script: Ok(script()),
-            working: None,
-            acceptance: None,
-        };
-        let apply = |live: &mut Value, change: &Change| {
-            let Change::Patch { operations, .. } = change else { panic!("the user's object is patched: {change:?}") };
-            let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
-            json_patch::patch(live, &patch).unwrap();
-        };
-        let failed = |e: &dyn std::fmt::Display| TestCaseError::fail(e.to_string());
-        for step in [weight_step(20), match_step(&["x-one"]), weight_step(33), weight_step(0), weight_step(100)] {
-            let Ok(wanted) = run(&OTHER, object, &step) else { continue };
-            for write in plan_step(&[network(&live)], &context, &step).map_err(|e| failed(&e))? {
-                apply(&mut live, &write.change);
-            }
-            prop_assert_eq!(without_nulls(&live["spec"]), without_nulls(&wanted.spec));
-            let mut found = annotations(&live);
-            found.retain(|key, _| key.starts_with("alb."));
-            prop_assert_eq!(found, wanted.annotations);
-        }
-        for write in plan_restore(&[network(&live)], &ENGINE).map_err(|e| failed(&e))? {
-            apply(&mut live, &write.change);
-        }
-        prop_assert_eq!(&live["spec"], &object["spec"]);
-        for key in ["labels", "annotations"] {
-            prop_assert_eq!(&live["metadata"][key], &object["metadata"][key]);
-        }
-        Ok(())
-    });
+    let steps = [weight_step(20), match_step(&["x-one"]), weight_step(33), weight_step(0), weight_step(100)];
+    check(objects(), |object| ALB.steps_follow_each_other_and_the_end_restores(object, &steps));
 }

@@ -14,6 +14,8 @@
 
 mod alb;
 mod gateway_api;
+mod haproxy_pods;
+mod in_place;
 mod ingress;
 mod istio;
 mod mesh;

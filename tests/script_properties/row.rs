@@ -132,7 +132,7 @@ pub fn names(is_one: bool) -> Names {
 }
 
 /// What the canary's pods are patched with where one Service is both versions.
-fn patch_of(names: &Names) -> Option<PatchPodTemplateMetadata> {
+pub fn patch_of(names: &Names) -> Option<PatchPodTemplateMetadata> {
     let patch = PatchPodTemplateMetadata { labels: pods("canary"), ..PatchPodTemplateMetadata::default() };
     (names.stable_service == names.canary_service).then_some(patch)
 }

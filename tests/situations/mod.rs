@@ -39,6 +39,7 @@ const NOT: &[(&str, &str, &str)] = &[
     ("networking.istio.io/DestinationRule", BOTH, "every step makes the same subset"),
     ("consul.hashicorp.com/ServiceSplitter", ODD, "Consul refuses them"),
     ("k8s.nginx.org/VirtualServer", ODD, "the controller refuses them"),
+    ("ingress/haproxy-pods", ODD, "they are in the text of an annotation"),
     ("ingress/alb", ODD, "they are in the text of an annotation"),
 ];
 
