@@ -1,6 +1,7 @@
 -- AWS Load Balancer Controller, Ingresses of class alb. Lua 5.1, also valid Luau.
 -- caps: weight,header,query,path,regex,method,cookie,sticky,ports,several,http; accept: A5
 -- versions: v1
+-- grace: 60
 -- ingress: in-place
 --
 -- Changes the Ingress itself: a backend becomes an action (port use-annotation), and annotation actions.<name> says which

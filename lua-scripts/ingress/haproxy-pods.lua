@@ -1,6 +1,7 @@
 -- HAProxy Ingress (haproxy-ingress.github.io), shares by label of the pods of one Service. Lua 5.1, also valid Luau.
 -- caps: weight,subset,sticky,ports,several,http; accept: A6
 -- versions: v1
+-- grace: 10
 -- ingress: in-place
 --
 -- Changes the Ingress itself: annotation blue-green-balance, a list of label=value=weight, says which pods get which share.

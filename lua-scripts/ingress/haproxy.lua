@@ -2,6 +2,7 @@
 -- Luau.
 -- caps: header,regex,rhm,ports,http; accept: A6
 -- versions: v1
+-- grace: 10
 --
 -- Returns the annotations of the canary Ingress: an ordinary Ingress with the same hosts and paths that asks for headers.
 -- What the stable Ingress asks for itself is asked for as well. Regular expressions match any part of the value.

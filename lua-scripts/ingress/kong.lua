@@ -1,6 +1,7 @@
 -- Kong Ingress Controller. Lua 5.1, also valid Luau.
 -- caps: header,regex,ports,http; accept: A6
 -- versions: v1
+-- grace: 10
 --
 -- Returns the annotations of the canary Ingress: an ordinary Ingress with the same hosts and paths that asks for headers,
 -- which Kong therefore tries first. Annotations of the stable Ingress (plugins, methods, its own headers) go along.

@@ -2,6 +2,7 @@
 -- Lua 5.1, also valid Luau.
 -- caps: weight,header,regex,cookie,both,ports,http; accept: A4
 -- versions: v1
+-- grace: 10
 -- ingress: default-backend
 --
 -- Returns the annotations of the canary Ingress. Rewrites, timeouts and everything else come from the stable Ingress,

@@ -3,6 +3,7 @@
 //! ```text
 //! -- caps: weight,header,query,path; accept: A4
 //! -- versions: v1, v1beta1
+//! -- grace: 10
 //! ```
 
 use std::collections::BTreeSet;
@@ -140,19 +141,28 @@ pub struct Caps {
     pub features: BTreeSet<Feature>,
     /// How it is known that the gateway took a change.
     pub accept: Acceptance,
+    /// Seconds after which the gateway, as it comes, has taken a change: what is waited for, where nothing tells and the
+    /// user says no number, before pods go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<i64>,
 }
+
+/// Lines of a header.
+const LINES: [&str; 3] = ["caps:", "versions:", "grace:"];
+/// Longer than any gateway needs, in seconds.
+const MOST_GRACE: i64 = 3600;
 
 impl Caps {
     /// Reads the comment at the beginning of a script; none when it has no `caps` line, as scripts of OpenKruise.
     ///
     /// # Errors
-    /// When there is one with an unknown feature or class, or without a class or versions.
+    /// When there is one with an unknown feature or class, without a class or versions, or with a grace time that is none.
     pub fn parse(source: &str) -> Result<Option<Caps>, String> {
         let mut fields = source
             .lines()
             .map_while(|line| line.trim_start().strip_prefix("--"))
             .map(str::trim)
-            .filter(|line| line.starts_with("caps:") || line.starts_with("versions:"))
+            .filter(|line| LINES.iter().any(|known| line.starts_with(known)))
             .flat_map(|line| line.split(';'))
             .filter_map(|field| field.split_once(':'))
             .map(|(name, value)| (name.trim(), value.trim()))
@@ -171,11 +181,17 @@ impl Caps {
         let accept = accept.ok_or_else(|| format!("accept: {class} is no class; use A1 to A6"))?;
         let versions = take("versions").ok_or("the header names no versions; add a line `-- versions: v1`")?;
         let versions = words(versions);
+        let grace = take("grace").map(seconds).transpose()?;
         match fields.first() {
             Some((name, _)) => Err(format!("the header says {name} twice, or {name} means nothing there")),
-            None => Ok(Some(Caps { versions, features, accept })),
+            None => Ok(Some(Caps { versions, features, accept, grace })),
         }
     }
+}
+
+fn seconds(text: &str) -> Result<i64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0..=MOST_GRACE).contains(seconds));
+    seconds.ok_or_else(|| format!("grace: {text:?} is no number of seconds from 0 to {MOST_GRACE}"))
 }
 
 fn feature(word: String) -> Result<Feature, String> {
@@ -208,7 +224,9 @@ mod tests {
         let caps = Caps::parse(text).unwrap().unwrap();
         assert_eq!(caps.versions, ["v1", "v1beta1"]);
         assert_eq!(caps.features, BTreeSet::from([Feature::Weight, Feature::Header, Feature::Http]));
-        assert_eq!(caps.accept, Acceptance::A1);
+        assert_eq!((caps.accept, caps.grace), (Acceptance::A1, None));
+        let text = "-- caps: weight; accept: A6\n-- versions: v1\n-- grace: 10";
+        assert_eq!(Caps::parse(text).unwrap().unwrap().grace, Some(10));
         for without in ["", "return obj.data", "-- about caps\nlocal a = 1\n-- caps: weight", "-- versions: v1"] {
             assert_eq!(Caps::parse(without), Ok(None), "{without}");
         }
@@ -224,6 +242,8 @@ mod tests {
             ("-- caps: weight; accept: A1", "no versions"),
             ("-- caps: weight; accept: A1; speed: high\n-- versions: v1", "says speed"),
             ("-- caps: weight; accept: A1\n-- versions: v1\n-- caps: path", "says caps twice"),
+            ("-- caps: weight; accept: A1\n-- versions: v1\n-- grace: 10s", "\"10s\" is no number of seconds"),
+            ("-- caps: weight; accept: A1\n-- versions: v1\n-- grace: -1", "from 0 to 3600"),
         ] {
             let error = Caps::parse(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");

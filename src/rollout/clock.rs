@@ -5,7 +5,10 @@ use super::{
     release::Traffic,
     turn::{Turn, Wait},
 };
-use crate::api::v1beta1::{RolloutStatus, Settling};
+use crate::{
+    api::v1beta1::{RolloutStatus, Settling},
+    traffic::routes,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -34,10 +37,16 @@ impl Machine<'_> {
         Err(Wait::until(format!("giving the gateways {seconds} seconds after a change ({what})"), until))
     }
 
+    /// Seconds for gateways to learn of a Service or subset before a route names it: the user's number, or 3.
+    pub(super) fn learning(traffic: &Traffic) -> i64 {
+        traffic.grace.unwrap_or(3)
+    }
+
     /// Seconds to wait after a change of the network: the user's number; else none where readiness of pods is the
-    /// evidence, and 3 where nothing tells that requests have stopped and pods are about to go.
-    pub(super) fn grace(traffic: &Traffic, pods_go: bool) -> i64 {
-        traffic.grace.unwrap_or(if pods_go { 3 } else { 0 })
+    /// evidence, and where nothing tells that requests have stopped and pods are about to go, what the gateways need.
+    pub(super) fn grace(&self, traffic: &Traffic, pods_go: bool) -> i64 {
+        let unless_said = || if pods_go { routes::grace(&self.networks, self.ingress.as_ref()) } else { 0 };
+        traffic.grace.unwrap_or_else(unless_said)
     }
 }
 

@@ -40,7 +40,7 @@ impl Machine<'_> {
             return Err(Wait::on(format!("waiting for the stable revision {stable} to be seen")));
         }
         self.pin_stable_service(traffic, workload, &stable)?;
-        self.settle("stable Service restricted to stable pods", Self::grace(traffic, false))
+        self.settle("stable Service restricted to stable pods", self.grace(traffic, false))
     }
 
     fn pin_stable_service(&mut self, traffic: &Traffic, workload: &Workload, stable: &str) -> Turn {
@@ -87,7 +87,7 @@ impl Machine<'_> {
         if let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service())
             && self.has_new_pods()
         {
-            self.settle(ALL_PODS, Self::grace(traffic, false))?;
+            self.settle(ALL_PODS, self.grace(traffic, false))?;
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Machine<'_> {
         let Some(traffic) = scope.traffic.as_ref().filter(|t| t.has_canary_service()) else { return Ok(()) };
         let service = self.snap.stable_service.as_deref();
         let is_pinned = service.is_some_and(|service| !services::unpin(service).is_empty());
-        let grace = Self::grace(traffic, false);
+        let grace = self.grace(traffic, false);
         let is_known = self.sub().settling.as_ref().is_some_and(|settling| settling.what == ALL_PODS);
         if !is_pinned {
             return if is_known { self.settle(ALL_PODS, grace) } else { Ok(()) };

@@ -26,9 +26,6 @@ use crate::api::{
     proof::{ProofPhase, ProofStatus},
 };
 
-/// Seconds that gateways get before they are probed, unless the user says otherwise: those that report nothing may
-/// still answer by the routes from before.
-pub(super) const SETTLING_SECONDS: i64 = 3;
 /// The longest time between two tries, in seconds.
 const LONGEST_PAUSE: i64 = 60;
 /// Tries in vain after which a person has to know.

@@ -78,7 +78,7 @@ impl<'a> Machine<'a> {
         let (definitions, routes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|w| w.is_definition);
         if definitions.is_empty() {
             if self.is_first_route(traffic) {
-                self.settle("the gateways learn where the canary is", Self::grace(traffic, true))?;
+                self.settle("the gateways learn where the canary is", Self::learning(traffic))?;
             }
             self.begin_routing();
             return self.effect(Effect::Routes { purpose: Purpose::RouteStep, writes: routes, tried: Vec::new() });
@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
             analysis: None,
         };
         self.upgrade(scope, workload, &release, &all)?;
-        let settling = ("all requests go to the new version", Self::grace(traffic, true));
+        let settling = ("all requests go to the new version", self.grace(traffic, true));
         self.route(traffic, workload, &release, &all, settling)
     }
 

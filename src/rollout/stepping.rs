@@ -3,7 +3,6 @@
 use super::{
     clock::whole_second_after,
     machine::Machine,
-    proof::SETTLING_SECONDS,
     release::{Pause, Release, ReleaseStep, Scope},
     turn::{Turn, Wait},
 };
@@ -67,9 +66,8 @@ impl Machine<'_> {
                 self.take_shared(scope)?;
                 self.label_pods(scope, workload, release)?;
                 if let Some(traffic) = routed {
-                    let unless_said =
-                        if release.proof.is_some() { SETTLING_SECONDS } else { Self::grace(traffic, false) };
-                    let settling = (format!("routes of step {index}"), traffic.grace.unwrap_or(unless_said));
+                    // A gateway that reports nothing may still answer by the routes from before.
+                    let settling = (format!("routes of step {index}"), self.grace(traffic, release.proof.is_some()));
                     self.route(traffic, workload, release, step, (&settling.0, settling.1))?;
                     self.prove(traffic, release, step)?;
                     self.note_routed(release);

@@ -366,8 +366,8 @@ impl Pass<'_> {
 
     /// Waits until a change, first seen in place in some earlier pass, had time to reach the data planes.
     fn settle(&mut self, what: &str, traffic: &Traffic) -> Turn {
-        const SECONDS: i64 = 3;
-        self.settle_for(what, traffic.grace.unwrap_or(SECONDS))
+        let seconds = traffic.grace.unwrap_or_else(|| routes::grace(&self.networks, self.ingress.as_ref()));
+        self.settle_for(what, seconds)
     }
 
     fn settle_for(&mut self, what: &str, seconds: i64) -> Turn {

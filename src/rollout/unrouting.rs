@@ -36,7 +36,7 @@ impl Machine<'_> {
             return Err(Wait::on(format!("waiting for Ingress {name} to go")));
         }
         if self.has_new_pods() || self.has_canary_endpoints(traffic) || !definitions.is_empty() {
-            self.settle("requests leave the canary", Self::grace(traffic, true))?;
+            self.settle("requests leave the canary", self.grace(traffic, true))?;
         }
         if !definitions.is_empty() {
             return self.effect(Effect::Routes {

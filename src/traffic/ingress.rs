@@ -15,7 +15,7 @@ pub use canary::{canary, is_in_place, only_matches, script_input};
 
 use super::{
     Original, Parts, Strategy,
-    routes::{Change, Context, Missing, RouteError, RouteWrite},
+    routes::{Change, Context, Missing, RouteError, RouteWrite, declared_grace},
 };
 use crate::{
     api::{
@@ -62,6 +62,11 @@ pub struct Ingress {
 }
 
 impl Ingress {
+    /// As [`Network::grace`](super::routes::Network::grace).
+    pub fn grace(&self) -> Option<i64> {
+        declared_grace(self.script.as_ref().ok()?)
+    }
+
     fn target(&self, name: &str) -> ObjectRef {
         ObjectRef::new(API_VERSION, KIND, &self.namespace, name)
     }

@@ -13,6 +13,7 @@ use super::{
     Names, Parts, Strategy,
     bookkeeping::{Kept, restore, write},
     checks,
+    ingress::Ingress,
     memory::{Did, Group, Memory, Step, StepKey},
     output, script_input,
     sparse::Sparse,
@@ -24,7 +25,7 @@ use crate::{
         object::{self, ObjectRef},
         v1beta1::{NetworkRef, PatchPodTemplateMetadata},
     },
-    lua::{Engine, NotFound, Script},
+    lua::{Caps, Engine, NotFound, Script},
 };
 
 /// Plans of the same objects that are remembered.
@@ -64,6 +65,11 @@ impl Network {
         ObjectRef::new(&self.reference.api_version, &self.reference.kind, &self.namespace, &self.reference.name)
     }
 
+    /// Seconds that its gateway needs for a change, as its script's header says.
+    pub fn grace(&self) -> Option<i64> {
+        declared_grace(self.script.as_ref().ok()?)
+    }
+
     /// Objects that others refer to are written before those and put back after them: a route to a subset that does
     /// not exist yet, or no more, loses requests.
     pub fn is_definition(&self) -> bool {
@@ -89,6 +95,18 @@ impl Network {
     pub fn is_changed(&self) -> bool {
         self.object.as_ref().is_ok_and(|o| object::annotation(o, keys::ORIGINAL_SPEC).is_some())
     }
+}
+
+/// What a script's header says of its gateway; see [`Caps::grace`].
+pub(super) fn declared_grace(script: &Script) -> Option<i64> {
+    Caps::parse(&script.source).ok().flatten()?.grace
+}
+
+/// Seconds that the slowest of some gateways needs for a change, as far as scripts say; 3 at least, as where none does.
+pub fn grace(networks: &[Network], ingress: Option<&Ingress>) -> i64 {
+    const LEAST: i64 = 3;
+    let declared = networks.iter().map(Network::grace).chain(ingress.map(Ingress::grace)).flatten();
+    declared.max().unwrap_or(LEAST).max(LEAST)
 }
 
 /// Why the routes of a step cannot be written.

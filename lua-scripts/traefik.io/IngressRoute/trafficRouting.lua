@@ -1,6 +1,7 @@
 -- Traefik IngressRoute, rules in the syntax of Traefik 3.
 -- caps: weight,header,query,path,regex,method,cookie,mirror,sticky,ports,several,http; accept: A6
 -- versions: v1alpha1
+-- grace: 10
 --
 -- Weight steps split every service of a route that is the stable Service; other services, and TraefikServices of its
 -- name, keep their share. Match steps put a copy of each of our routes before it, whose rule is the route's own AND the

@@ -1,6 +1,7 @@
 -- Traefik TraefikService: the weights of `weighted` or `highestRandomWeight`.
 -- caps: weight,sticky,ports,several,http; accept: A6
 -- versions: v1alpha1
+-- grace: 10
 --
 -- Weight steps split every entry that is the stable Service; other entries, and TraefikServices of its name, keep
 -- their share. A sticky cookie of `weighted` keeps known clients at their version, whatever the weights; a service

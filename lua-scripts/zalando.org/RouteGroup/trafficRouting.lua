@@ -1,6 +1,7 @@
 -- Skipper RouteGroup.
 -- caps: weight,header,query,path,regex,rhm,method,cookie,mirror,sticky,ports,several,http; accept: A4
 -- versions: v1
+-- grace: 10
 --
 -- Every backend that is the stable Service, and that a step touches, gets a twin for the canary. Weight steps split
 -- the references to it in defaultBackends and in routes; other references keep their share. Match steps put copies of

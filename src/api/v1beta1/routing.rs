@@ -12,7 +12,7 @@ pub struct TrafficRoutingRef {
     /// Name of the Service that selects the workload's pods.
     pub service: String,
     /// Seconds to wait after each change of the network. Absent: until there is evidence that the change took effect,
-    /// and 3 seconds where there can be none.
+    /// and where there can be none, 3 seconds, or as many as the script of the gateway says that it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub grace_period_seconds: Option<i32>,

@@ -55,7 +55,7 @@ pub struct Used {
     pub lacking: Read<Vec<String>>,
     /// Of a kind that routes: whether there is a script, and whose.
     pub script: Option<Option<&'static str>>,
-    /// Why that script is none.
+    /// Why that script is none; begins with the ConfigMap and its key.
     pub mistake: Option<String>,
 }
 

@@ -322,6 +322,10 @@ fn used(all: &mut Findings, facts: &Facts) {
                     "batch/CronJob" | "batch/Job" => {
                         "set the chart's value `jobs.enabled`, or apply `tidegate rbac --jobs`".to_owned()
                     }
+                    "ConfigMap" => {
+                        "apply `tidegate rbac --namespace-scripts`, or set the chart's value `namespaceScripts`"
+                            .to_owned()
+                    }
                     _ if is_elsewhere && is_built_in(kind) => {
                         "bind ClusterRole tidegate there, as `helm upgrade` or `tidegate rbac` does".to_owned()
                     }
@@ -332,13 +336,11 @@ fn used(all: &mut Findings, facts: &Facts) {
             Ok(_) => {}
         }
         if let Some(None) = script {
-            let text = "there is no script for this kind: add one to the ConfigMap kruise-rollout-configuration (docs/scripts.md)";
+            let text = "there is no script for this kind: add one to the controller's ConfigMap kruise-rollout-configuration (docs/scripts.md)";
             say(Level::Fail, text.to_owned());
         }
         if let Some(mistake) = mistake {
-            let text = format!(
-                "its script does not work: {mistake}; mend the ConfigMap kruise-rollout-configuration (`tidegate lua lint`)"
-            );
+            let text = format!("its script does not work: {mistake}; mend it (`tidegate lua lint`)");
             say(Level::Fail, text);
         }
         if is_good {

@@ -35,6 +35,8 @@ pub(super) struct Look {
     pub user: String,
     /// Namespaces that the controller watches; empty for all.
     pub namespaces: Vec<String>,
+    /// Namespaces bring scripts of their own.
+    pub namespace_scripts: bool,
 }
 
 pub(super) fn read<T>(answer: kube::Result<T>) -> Read<T> {
@@ -48,8 +50,9 @@ impl Look {
     }
 
     /// Everything that is judged.
-    pub async fn facts(&mut self) -> Facts {
+    pub async fn facts(mut self) -> Facts {
         let namespaces = self.watched().await;
+        self.namespace_scripts |= self.deployments().await.is_ok_and(|found| found.iter().any(brings_scripts));
         self.namespaces = namespaces.clone().unwrap_or_default();
         let used = self.used().await;
         Facts {
@@ -263,11 +266,20 @@ impl Look {
     }
 }
 
+fn arguments(deployment: &Deployment) -> impl Iterator<Item = &String> {
+    let containers = deployment.spec.iter().flat_map(|spec| &spec.template.spec).flat_map(|pod| &pod.containers);
+    containers.flat_map(|container| container.args.iter().flatten())
+}
+
+/// Whether a container has `--namespace-scripts`.
+fn brings_scripts(deployment: &Deployment) -> bool {
+    arguments(deployment)
+        .any(|argument| ["--namespace-scripts", "--namespace-scripts=true"].contains(&argument.as_str()))
+}
+
 /// What `--namespaces` of a container says.
 fn namespaces(deployment: &Deployment) -> Vec<String> {
-    let containers = deployment.spec.iter().flat_map(|spec| &spec.template.spec).flat_map(|pod| &pod.containers);
-    let arguments = containers.flat_map(|container| container.args.iter().flatten());
-    let lists = arguments.filter_map(|argument| argument.strip_prefix("--namespaces="));
+    let lists = arguments(deployment).filter_map(|argument| argument.strip_prefix("--namespaces="));
     lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 

@@ -7,10 +7,7 @@ mod used;
 
 use std::process::ExitCode;
 
-use kube::Client;
-
 use self::{
-    facts::Facts,
     judge::{Level, judge},
     look::Look,
 };
@@ -28,6 +25,9 @@ pub struct Args {
     /// Who the controller is to the API server [default: its ServiceAccount there]
     #[arg(long, value_name = "USER")]
     controller_user: Option<String>,
+    /// Namespaces bring scripts of their own [default: what the controller's Deployment says]
+    #[arg(long)]
+    namespace_scripts: bool,
     #[command(flatten)]
     kube: KubeArgs,
 }
@@ -39,18 +39,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let user = args.controller_user.clone();
         let user =
             user.unwrap_or_else(|| format!("system:serviceaccount:{}:{}", args.controller_namespace, rbac::NAME));
-        let facts = look(client, args.controller_namespace, user).await;
+        let namespace_scripts = args.namespace_scripts;
+        let look =
+            Look { client, namespace: args.controller_namespace, user, namespaces: Vec::new(), namespace_scripts };
+        let facts = look.facts().await;
         let findings = judge(&facts);
         let text: String = findings.iter().map(|f| format!("{f}\n")).collect();
         print!("{text}");
         let worst = findings.iter().map(|f| f.level).max();
         Ok(if worst == Some(Level::Fail) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     })
-}
-
-/// What there is of an installation whose controller runs in `namespace` and is `user` to the API server.
-pub async fn look(client: Client, namespace: String, user: String) -> Facts {
-    Look { client, namespace, user, namespaces: Vec::new() }.facts().await
 }
 
 #[cfg(test)]

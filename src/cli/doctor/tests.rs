@@ -1,7 +1,7 @@
 //! The doctor looks at clusters in memory; what those do not do themselves is answered beside.
 
 use http_body_util::BodyExt as _;
-use kube::client::Body;
+use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
 use super::*;
@@ -76,8 +76,14 @@ async fn said(objects: &[Value], granted: &'static [(&'static str, &'static str)
         builder = builder.object(object.clone());
     }
     let cluster = builder.build().unwrap();
-    let facts = look(client(&cluster, granted, is_whole), "tidegate".to_owned(), "tidegate".to_owned()).await;
-    judge(&facts).iter().map(ToString::to_string).collect()
+    let look = Look {
+        client: client(&cluster, granted, is_whole),
+        namespace: "tidegate".to_owned(),
+        user: "tidegate".to_owned(),
+        namespaces: Vec::new(),
+        namespace_scripts: false,
+    };
+    judge(&look.facts().await).iter().map(ToString::to_string).collect()
 }
 
 fn has(said: &[String], begins: &str) {

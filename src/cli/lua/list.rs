@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     cluster: bool,
     /// Namespace of the controller, whose ConfigMap is read.
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "kruise-rollout", requires = "cluster")]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", default_value = "tidegate", requires = "cluster")]
     controller_namespace: String,
     #[command(flatten)]
     kube: KubeArgs,
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Output::Json => {
             let rows = scripts.iter().map(|(script, caps)| {
                 let mut row = json!({"script": script.name, "hash": script.hash(), "versions": caps.versions,
-                    "features": caps.features, "accept": caps.accept});
+                    "features": caps.features, "accept": caps.accept, "grace": caps.grace});
                 if let (Some(map), Some(served)) = (row.as_object_mut(), &served) {
                     map.insert("served".to_owned(), json!(served.versions(&target(&script.name))));
                 }
@@ -153,12 +153,13 @@ fn markdown(scripts: &[(Script, Caps)]) -> String {
         let can = columns.iter().map(|f| if caps.features.contains(f) { "✓" } else { "" });
         let routes = ROUTES.iter().filter(|f| caps.features.contains(f)).map(|f| f.name());
         text += &format!(
-            "\n| {} | {} | {} | {} | {:?} |",
+            "\n| {} | {} | {} | {} | {:?}{} |",
             target(&script.name),
             can.collect::<Vec<_>>().join(" | "),
             routes.collect::<Vec<_>>().join(", "),
             caps.versions.join(", "),
-            caps.accept
+            caps.accept,
+            caps.grace.map_or(String::new(), |seconds| format!(", {seconds} s"))
         );
     }
     text + "\n"

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidegate::{
-    api::keys::{OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY, WORKLOAD_TYPE},
+    api::keys::{OVERRIDE_WINDOWS, OVERRIDE_WINDOWS_BY, SCRIPT_CONFIG_MAP, WORKLOAD_TYPE},
     workload::hold::PROBE,
 };
 
@@ -19,6 +19,7 @@ use crate::rig::{
     Rig,
     controller::{BINARY, Controller, NAMESPACE, documents},
     install,
+    kruise::grant_for,
     objects::Objects,
     pki::CONTROLLER,
     poll::{SOON, until},
@@ -44,6 +45,7 @@ pub async fn operator(rig: Arc<Rig>) -> Result<()> {
     authority(&rig, &spare).await?;
     approvers(&rig, &spare).await?;
     doctor(&rig, &spare).await?;
+    scripts(&rig, &spare).await?;
     controller.stop().await?;
     Ok(())
 }
@@ -210,6 +212,79 @@ async fn doctor(rig: &Rig, spare: &Spare) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// What an author of scripts and a person who brings one in a namespace read here.
+async fn scripts(rig: &Rig, spare: &Spare) -> Result<()> {
+    const KEY: &str = "lua.traffic.routing.Mesh.example.io";
+    let objects = &spare.objects;
+    let definition = |group: &str, kind: &str, plural: &str| {
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")}, "spec": {"group": group, "scope": "Namespaced",
+                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List")},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}]}})
+    };
+    let definitions = [
+        definition("networking.istio.io", "VirtualService", "virtualservices"),
+        definition("networking.istio.io", "Gateway", "gateways"),
+        definition("example.io", "Mesh", "meshes"),
+        definition("example.io", "Hop", "hops"),
+    ];
+    objects.apply_crds(&definitions).await?;
+    let config_map = |namespace: &str, text: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SCRIPT_CONFIG_MAP, "namespace": namespace},
+            "data": {KEY: text}})
+    };
+    let routed =
+        json!([{"service": "web", "networkRefs": [{"apiVersion": "example.io/v1", "kind": "Mesh", "name": "web"}]}]);
+    objects.apply(&rollout("meshed", "meshed", routed)).await?;
+    let doctor = |more: &[&str]| {
+        let look = ["doctor", "--controller-namespace", NAMESPACE, "--controller-user", CONTROLLER];
+        command(rig, &[&look[..], more].concat()).map(|(_, says)| says)
+    };
+    let said = |says: &str, subject: &str, line: &str| {
+        let found = says.lines().any(|said| said.contains(subject) && said.contains(line));
+        ensure!(found, "{line:?} of {subject} is not said:\n{says}");
+        Ok(())
+    };
+    let mesh = "example.io/Mesh (Rollout shop/meshed)";
+    // A namespace's own counts only where the controller reads it, and may.
+    objects.apply(&config_map("shop", "return return")).await?;
+    said(&doctor(&[])?, mesh, "there is no script for this kind")?;
+    let says = doctor(&["--namespace-scripts"])?;
+    said(&says, mesh, "its script does not work: ConfigMap shop/kruise-rollout-configuration, ")?;
+    said(
+        &says,
+        "ConfigMap (scripts of namespace shop)",
+        "may not get, list, watch it in namespace shop: apply `tidegate rbac --namespace-scripts`",
+    )?;
+    grant_for(objects, "--namespace-scripts").await?;
+    objects.apply(&config_map("shop", "return obj.data")).await?;
+    until("the rights are in force", SOON, async || {
+        let says = doctor(&["--namespace-scripts"])?;
+        ensure!(!says.contains("scripts of namespace"), "{says}");
+        ensure!(!says.contains("there is no script") && !says.contains("its script does not work"), "{says}");
+        Ok(())
+    })
+    .await?;
+    // The administrator's is what authors are told of.
+    objects.apply(&config_map(NAMESPACE, "return obj.data")).await?;
+    let (is_good, says) = command(rig, &["lua", "list", "--cluster", "--controller-namespace", NAMESPACE])?;
+    ensure!(is_good, "{says}");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let row = |object: &str| words(says.lines().find(|line| line.starts_with(object)).unwrap_or_default());
+    ensure!(row("OBJECT") == words("OBJECT VERSIONS ACCEPTANCE IN CLUSTER FEATURES"), "{says}");
+    ensure!(row("networking.istio.io/VirtualService")[2..4] == ["A4", "v1"], "{says}");
+    ensure!(row("kuma.io/MeshHTTPRoute")[2..4] == ["A4", "-"], "{says}");
+    ensure!(row("example.io/Mesh")[1..] == words("v1 (script of the ConfigMap)"), "{says}");
+    ensure!(says.ends_with("no script: example.io/Hop, networking.istio.io/Gateway\n"), "{says}");
+    let (_, json) = command(rig, &["lua", "list", "--cluster", "--controller-namespace", NAMESPACE, "-o", "json"])?;
+    let rows: Vec<Value> = serde_json::from_str(&json)?;
+    ensure!(rows.contains(&json!({"configMap": "example.io/Mesh", "served": ["v1"]})), "{json}");
+    objects.kill("v1", "ConfigMap", NAMESPACE, SCRIPT_CONFIG_MAP).await?;
+    objects.kill("v1", "ConfigMap", "shop", SCRIPT_CONFIG_MAP).await?;
+    objects.kill(ROLLOUT, "Rollout", "shop", "meshed").await
 }
 
 fn rollout(name: &str, workload: &str, routings: Value) -> Value {
