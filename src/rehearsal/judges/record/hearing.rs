@@ -10,7 +10,7 @@ use crate::{
         object::{self, at, digest, int, text},
     },
     rehearsal::{
-        judges::{by_controller, plan::plan_of, words::is_winding_up},
+        judges::{barriers, by_controller, plan::plan_of, words::is_winding_up},
         script::{Setup, Style},
         world::{WORKLOAD, release, revision, version},
     },
@@ -136,7 +136,9 @@ impl Record {
             self.met.insert("gate-passed");
         }
         // Who writes the word at another moment has approved nothing.
-        let is_measured = setup.barriers.metric.is_some() && state(old) == "StepMetricsAnalysis";
+        // Also while pods that somebody took come up again.
+        let is_measured = setup.barriers.metric.is_some()
+            && (state(old) == "StepMetricsAnalysis" || barriers::measured(before) == "Running");
         let was_asked = state(old) == "StepPaused" || is_measured || int(old, &["pausedStepIndex"]) == Some(index);
         if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
             let revision = revision(after).to_owned();

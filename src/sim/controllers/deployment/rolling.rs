@@ -41,7 +41,7 @@ impl View<'_> {
         self.shrink_old(&new);
     }
 
-    pub(super) fn shrink_old(&mut self, new: &Value) {
+    pub(super) fn shrink_old(&mut self, new: &Arc<Value>) {
         let old_pods: i64 = self.old.iter().map(|s| spec_replicas(s)).sum();
         if old_pods == 0 {
             return;
@@ -56,17 +56,25 @@ impl View<'_> {
         // First the pods that are of no use, then those that the new ones replace.
         let mut sizes: Vec<i64> = self.old.iter().map(|s| spec_replicas(s)).collect();
         let mut cleaned = 0;
+        let mut lags = false;
         for (set, size) in self.old.iter().zip(&mut sizes) {
             let available = status_count(set, "availableReplicas");
             if cleaned >= most || *size == 0 || *size == available {
                 continue;
             }
-            let down = (most - cleaned).min(*size - available).max(0);
+            if *size < available {
+                // Scaled down, and its status does not say so yet: the controller takes this for a mistake and waits.
+                lags = true;
+                break;
+            }
+            let down = (most - cleaned).min(*size - available);
             *size -= down;
             cleaned += down;
         }
-        let available: i64 = self.sets().map(|s| status_count(s, "availableReplicas")).sum();
-        let mut left = (available - min_available).max(0);
+        // What is left of sets that are to have no pods does not count.
+        let active = self.old.iter().filter(|s| spec_replicas(s) > 0).chain([new]);
+        let available: i64 = active.map(|s| status_count(s, "availableReplicas")).sum();
+        let mut left = if lags { 0 } else { (available - min_available).max(0) };
         for size in &mut sizes {
             let down = left.min(*size);
             *size -= down;
