@@ -38,17 +38,21 @@ fn kept_by(step: &ReleaseStep, replicas: i32) -> String {
     if new == 0 {
         return "paused".to_owned();
     }
+    // Held already, so that what is written next opens it.
+    const HELD: i64 = 2_147_483_646;
     let set = |name: &str, image: &str, n: i32| {
         Arc::new(
             json!({"metadata": {"name": name, "uid": name, "labels": {"pod-template-hash": name}, "ownerReferences": [{"controller": true, "uid": "d"}]},
-            "spec": {"replicas": n, "template": {"spec": image}}, "status": {"replicas": n, "readyReplicas": n}}),
+            "spec": {"replicas": n, "minReadySeconds": HELD, "template": {"spec": image}}, "status": {"replicas": n, "readyReplicas": n}}),
         )
     };
     let revisions = [set("a", "old", replicas - new), set("b", "new", new)];
-    let deployment = Arc::new(
-        json!({"metadata": {"name": "web", "uid": "d"}, "spec": {"replicas": replicas, "paused": true,
-        "template": {"spec": "new"}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}}),
-    );
+    let own = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    let mark = json!({"rolloutName": "r", "was": own["rollingUpdate"], "original": {"strategy": own}});
+    let deployment = Arc::new(json!({
+        "metadata": {"name": "web", "uid": "d", "annotations": {"rollouts.kruise.io/in-progressing": mark.to_string()}},
+        "spec": {"replicas": replicas, "paused": true, "minReadySeconds": HELD, "template": {"spec": "new"}, "strategy": own},
+    }));
     let kind = kind("apps", "Deployment").unwrap();
     let surroundings = Surroundings { revisions: &revisions, ..Surroundings::default() };
     let workload = (kind.read)(kind, &deployment, &surroundings);

@@ -88,6 +88,9 @@ pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Annotation of a ReplicaSet: its revision number within the Deployment.
 pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
 
+/// Annotation of a ReplicaSet: `spec.replicas` of its Deployment when this one's controller last gave it a size.
+pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
+
 /// Label of an EndpointSlice: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 

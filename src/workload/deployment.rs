@@ -1,6 +1,7 @@
 //! `apps/v1` Deployment: its ReplicaSets are its revisions; it is held by `paused`.
 
 mod gate;
+mod opening;
 
 use std::sync::Arc;
 

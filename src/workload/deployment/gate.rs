@@ -10,7 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::budget;
+use super::opening::{as_paused, covering, partition, strategy};
 use crate::{
     api::{
         keys::{InProgressing, Opening, OriginalFields, POD_TEMPLATE_HASH, WANTED_FIELDS},
@@ -29,10 +29,6 @@ pub(super) struct Deployment;
 
 fn is_paused(workload: &Workload) -> bool {
     at(workload.object(), &["spec", "paused"]).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn strategy(opening: &Opening) -> Value {
-    json!({"type": "RollingUpdate", "rollingUpdate": opening})
 }
 
 /// The fields are those that the controller wrote.
@@ -112,41 +108,6 @@ fn ready(workload: &Workload, goal: &Goal<'_>, seconds: i64) -> Ready {
     Ready { pods: ready.pods.min(current.replicas), ..ready }
 }
 
-/// The fields that bring new pods up to a target and never beyond it, and that keep `replicas - unavailable` pods ready.
-fn partition(workload: &Workload, original: &Value, target: i32, ready: i32) -> Opening {
-    let total = workload.replicas;
-    let (surge, unavailable) = match budget(original, total) {
-        // As with `Recreate` there are never more pods than wanted.
-        _ if object::text(original, &["type"]) == "Recreate" => (0, 1),
-        budget => budget,
-    };
-    let new = workload.current().map_or(0, |r| r.replicas);
-    let old: i32 = workload.revisions.iter().map(|r| r.replicas).sum::<i32>() - new;
-    // While pods are about to go, the Deployment's controller still counts them as available and would take others
-    // besides. What it is allowed at present may stay.
-    let shrinks = workload.revisions.iter().any(|r| r.existing > r.replicas);
-    let most = if shrinks { workload.max_unavailable.max(unavailable) } else { total };
-    // Never lowered below what is gone already: the room would be filled with new pods beyond the target.
-    let open = (ready + unavailable).min(target).min(most).max(total - old).clamp(0, total);
-    let share = share_of(target, total).filter(|_| open >= target && ready >= target);
-    Opening {
-        partition: None,
-        max_surge: Some(IntOrString::Int(surge.min(target - open).max(0))),
-        max_unavailable: Some(share.map_or(IntOrString::Int(open), |p| IntOrString::String(format!("{p}%")))),
-    }
-}
-
-/// The least percentage that allows so many pods, or else the greatest that allows fewer: the Deployment's controller
-/// then keeps the share by itself when somebody scales. None when that would allow no pod at all.
-fn share_of(pods: i32, total: i32) -> Option<i32> {
-    if total <= 0 || pods >= total {
-        return Some(100);
-    }
-    let allowed = |share: i32| i64::from(share) * i64::from(total) / 100;
-    let share = i32::try_from((i64::from(pods) * 100 + i64::from(total) - 1) / i64::from(total)).ok()?;
-    [share, share - 1].into_iter().find(|p| (1..=i64::from(pods)).contains(&allowed(*p)))
-}
-
 /// ReplicaSets of a Deployment, other than the present one, whose `minReadySeconds` is ours or not, as asked.
 fn older_sets<'a>(
     workload: &'a Workload,
@@ -173,6 +134,7 @@ fn before_reopening(
 ) -> Option<Move> {
     let present = workload.current().filter(|r| r.replicas > 0)?;
     if int(workload.object(), &["spec", "minReadySeconds"]) != Some(HELD_READY) {
+        let opening = as_paused(opening, workload);
         let mark = InProgressing {
             rollout_name: goal.rollout.to_owned(),
             released: false,
@@ -186,7 +148,7 @@ fn before_reopening(
             "Deployment",
             vec![
                 workload.set_mark(&mark),
-                set("strategy", strategy(opening)),
+                set("strategy", strategy(&opening)),
                 set("minReadySeconds", HELD_READY),
                 set("progressDeadlineSeconds", HELD_DEADLINE),
             ],
@@ -277,6 +239,7 @@ impl Gate for Deployment {
             },
             _ => partition(workload, &original.strategy, goal.target, ready.pods),
         };
+        let opening = covering(opening, workload, &goal.surroundings);
         if is_paused(workload)
             && let Some(step) = before_reopening(workload, goal, &mark, &original, &opening)
         {
