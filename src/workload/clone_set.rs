@@ -18,7 +18,7 @@ use super::{
         field::{BOUNDS, Scalar, set},
     },
     kruise::{GROUP, ON_DELETE, none_stuck, rule},
-    partition::{Partition, await_ready, change, field, refusal},
+    partition::{Partition, await_ready, change, field, none_first, refusal},
     replicas::{Round, scaled},
     revisions::{CONTROLLER_REVISION, revisions},
 };
@@ -128,7 +128,7 @@ fn as_the_step_says(workload: &Workload, goal: &Goal<'_>) -> IntOrString {
     IntOrString::Int(old)
 }
 
-const PARTITION: Partition = Partition { at: as_the_step_says, refusal, stuck: none_stuck };
+const PARTITION: Partition = Partition { at: as_the_step_says, refusal, stuck: none_stuck, first: none_first };
 
 /// The gate of a CloneSet.
 struct CloneSet;

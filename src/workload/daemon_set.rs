@@ -231,4 +231,4 @@ impl Gate for DaemonSet {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     Kind, Style, Workload,
     hold::{ANY, By, Rule},
-    partition::{Partition, by_ordinal, refusal},
+    partition::{Partition, by_ordinal, none_first, refusal},
     revisions::CONTROLLER_REVISION,
     stateful_set::{HELD_BY, ordinals, stuck},
 };
@@ -44,7 +44,7 @@ pub static KIND: Kind = Kind {
         by: By::Field(HELD_BY),
     }],
     read: ordinals,
-    gate: &Partition { at: by_ordinal, refusal: refused, stuck },
+    gate: &Partition { at: by_ordinal, refusal: refused, stuck, first: none_first },
 };
 
 /// Whether a group may have such kinds: not those of Kubernetes itself, nor our own.

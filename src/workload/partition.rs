@@ -28,6 +28,13 @@ pub(super) struct Partition {
     pub refusal: fn(&Workload) -> Option<String>,
     /// See [`Gate::stuck`].
     pub stuck: fn(&Workload, &Surroundings<'_>) -> Vec<Arc<Value>>,
+    /// Pods in whose places others come before the partition is written.
+    pub first: fn(&Workload, &Goal<'_>) -> Vec<Arc<Value>>,
+}
+
+/// Its own controller counts what is missing, whatever the partition.
+pub(super) fn none_first(_: &Workload, _: &Goal<'_>) -> Vec<Arc<Value>> {
+    Vec::new()
 }
 
 /// The field that a workload is held by, in its version.
@@ -223,6 +230,10 @@ impl Gate for Partition {
             || field.value(workload.object()) != Some(&json!(partition))
             || is_paused
         {
+            let first = (self.first)(workload, goal);
+            if !first.is_empty() {
+                return Move::Replace(first);
+            }
             let operations = self.opening(workload, goal, opening, mark.original);
             return Move::Write(change(workload, operations));
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Kind, Style, Surroundings, Workload, count,
     hold::{By, Field, Rule, field::Scalar},
-    partition::{Partition, by_ordinal, refusal},
+    partition::{Partition, by_ordinal, none_first, refusal},
     pods::is_ready,
     replicas::{Round, scaled},
     revisions::{CONTROLLER_REVISION, revisions},
@@ -44,7 +44,7 @@ pub const KIND: Kind = Kind {
         by: By::Field(HELD_BY),
     }],
     read: ordinals,
-    gate: &Partition { at: by_ordinal, refusal, stuck },
+    gate: &Partition { at: by_ordinal, refusal, stuck, first: none_first },
 };
 
 /// The number is more than the pods of any StatefulSet (contract 3.5).

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A pod as `node:version`, with `!` where it is not ready.
-fn pod(said: &str) -> Arc<Value> {
+pub(in crate::workload) fn pod(said: &str) -> Arc<Value> {
     let is_ready = !said.ends_with('!');
     let (node, version) = said.trim_end_matches('!').split_once(':').unwrap();
     Arc::new(json!({"metadata": {"name": format!("pod-{node}"), "labels": {keys::CONTROLLER_REVISION_HASH: version},
@@ -11,15 +11,17 @@ fn pod(said: &str) -> Arc<Value> {
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
 }
 
+/// A version whose template is named as it is.
+pub(in crate::workload) fn revision(n: i64, name: &str) -> Arc<Value> {
+    Arc::new(json!({"metadata": {"name": name, "labels": {keys::CONTROLLER_REVISION_HASH: name},
+        "ownerReferences": [{"uid": "set", "controller": true}]}, "revision": n, "data": {"spec": {"template": {"image": name}}}}))
+}
+
 /// The nodes whose pods are to be replaced, in order. `closed`: those that are known to take no other pod.
 fn replaced((desired, astray): (i32, i32), pods: &str, closed: &str, target: i32, unavailable: i32) -> String {
     let object = Arc::new(json!({"metadata": {"uid": "set"}, "spec": {"template": {"image": "new"},
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": unavailable}}},
         "status": {"desiredNumberScheduled": desired, "numberMisscheduled": astray}}));
-    let revision = |n: i64, name: &str| {
-        Arc::new(json!({"metadata": {"name": name, "labels": {keys::CONTROLLER_REVISION_HASH: name},
-            "ownerReferences": [{"uid": "set", "controller": true}]}, "revision": n, "data": {"spec": {"template": {"image": name}}}}))
-    };
     let revisions = [revision(1, "old"), revision(2, "new")];
     let pods: Vec<_> = pods.split(' ').map(pod).collect();
     let taints = json!([{"key": "going", "effect": "NoSchedule"}]);
