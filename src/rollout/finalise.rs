@@ -14,6 +14,7 @@ use crate::{
         conditions::{StepState, phases, reasons, types},
         object::{self, ObjectRef},
     },
+    traffic::services,
     workload::{Style, Workload},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -202,12 +203,20 @@ impl Machine<'_> {
         !object::is_deleting(canary.object()) && is_made_from(canary, workload, patch.as_ref())
     }
 
-    /// Whether the version of the canary was rolled back, so that its pods may answer for no Service any more.
+    /// Whether the version of the canary was rolled back, so that its pods may answer for no Service any more; or is
+    /// released anew while those of the stable one still answer alone.
     fn keeps_pin(&self, ending: Ending, workload: Option<&Workload>) -> bool {
         let stable = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
-        matches!(ending, Ending::Disabled | Ending::Deleted)
-            && self.canary.is_some()
-            && workload.is_some_and(|w| w.is_at(stable))
+        let Some(workload) = workload else { return false };
+        match ending {
+            Ending::Disabled | Ending::Deleted => self.canary.is_some() && workload.is_at(stable),
+            Ending::Restart => {
+                let service = self.snap.stable_service.as_deref();
+                let pinned = service.and_then(|service| services::pinned_to(service, workload.kind.revision_label));
+                pinned == Some(stable) && workload.runs(stable)
+            }
+            _ => false,
+        }
     }
 
     /// Lets the workload's own controller roll it to its template, and waits until it has.

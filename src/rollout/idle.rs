@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     ending::Ending,
-    machine::Machine,
+    machine::{Machine, is_releasing},
     plan::Purpose,
     release::{Release, Scope},
     turn::{Turn, Wait},
@@ -16,8 +16,13 @@ use crate::{
         object,
         v1beta1::CanaryStatus,
     },
-    workload::Workload,
+    workload::{Revision, Workload},
 };
+
+/// The oldest version that has ready pods, other than the present one.
+fn serving(workload: &Workload) -> Option<&Revision> {
+    workload.revisions.iter().find(|r| r.replicas > 0 && r.ready > 0 && !r.is_present)
+}
 
 impl Machine<'_> {
     pub(super) fn idle(&mut self, scope: &Scope, workload: &Workload) -> Turn {
@@ -33,7 +38,8 @@ impl Machine<'_> {
         if let Some(mark) = workload.mark() {
             if !mark.released && workload.replicas > 0 {
                 let release = self.release()?;
-                return self.start_release(workload, &release, "Rollout is in Progressing");
+                self.start_release(workload, &release, "Rollout is in Progressing")?;
+                return self.await_its_pods(workload);
             }
             self.become_healthy();
             if !mark.released {
@@ -148,7 +154,7 @@ impl Machine<'_> {
     pub(super) fn start_release(&mut self, workload: &Workload, release: &Release, message: &str) -> Turn {
         let recorded = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
         let has_begun = self.status.phase == phases::PROGRESSING;
-        let older = workload.revisions.iter().find(|r| r.replicas > 0 && r.ready > 0 && !r.is_present);
+        let older = serving(workload);
         let stable = workload
             .revision(recorded)
             .filter(|set| set.replicas > 0)
@@ -195,6 +201,33 @@ impl Machine<'_> {
             ),
         );
         Ok(())
+    }
+
+    /// Where versions are counted by their pods, these are read once the status says that there is a release. All that are
+    /// ready may be of the stable version before, but where some are missing nobody knows which.
+    fn await_its_pods(&self, workload: &Workload) -> Turn {
+        if !workload.kind.counts_pods || workload.ready >= workload.replicas || is_releasing(&self.snap.rollout) {
+            return Ok(());
+        }
+        Err(Wait::on(format!("waiting for the pods of {} to be seen", workload.title())))
+    }
+
+    /// Before anything was opened or restricted for a release: where no pod of the version that was taken for the stable one
+    /// is ready, the one whose pods are is it.
+    pub(super) fn choose_stable_again(&mut self, workload: &Workload) {
+        let sub = self.sub();
+        let is_first = sub.current_step_index == 1
+            && sub.current_step_state == StepState::BeforeStepUpgrade.as_str()
+            && sub.settling.is_none()
+            && workload.kind.counts_pods
+            && workload.mark().is_some_and(|mark| mark.written().is_none());
+        let serves = |hash: &str| workload.is_at(hash) || workload.revision(hash).is_some_and(|r| r.ready > 0);
+        if !is_first || serves(&sub.stable_revision) {
+            return;
+        }
+        if let Some(serving) = serving(workload) {
+            sub.stable_revision.clone_from(&serving.hash);
+        }
     }
 
     /// Takes our mark off the workload, and the switch of the hold, when the Rollout lets go of it.

@@ -20,6 +20,7 @@ use crate::{
 
 impl Machine<'_> {
     pub(super) fn rolling(&mut self, scope: &Scope, workload: &Workload) -> Turn {
+        self.choose_stable_again(workload);
         let stable = self.sub().stable_revision.clone();
         let goes_back = self.goes_back_in_batches(workload);
         if workload.is_at(&stable) && !goes_back && self.has_gone_back(workload) {

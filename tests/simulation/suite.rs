@@ -46,7 +46,7 @@ pub fn stories() -> Result<(), Failed> {
 }
 
 /// What went wrong once, as it was found.
-const FOUND: [&str; 9] = [
+const FOUND: [&str; 15] = [
     // A replica that had not heard yet restricted the stable Service once more while the release was being wound up.
     "seed=2354 canary istio-service v1alpha1 replicas=7 surge=100% unavailable=0 lags=95/0/95 \
      steps=~34,80%~71,1~exact,~100+0 2892:template=2 32949:jump=3 29506:approve-twice 18486:edit-routes=5 \
@@ -79,6 +79,26 @@ const FOUND: [&str; 9] = [
     "seed=2711 advanced-daemonset partition istio-service replicas=2 surge=1 unavailable=0 lags=0/0/95 history \
      steps=20%~regex+5,60%~55,1~exact 1525:template=2 7562:edit-routes=2 3430:edit-service=9 paused@1+3:evict 26255:crash=7 \
      23061:watch-gap=7",
+    // Held late with a whole set of new pods, a paused Deployment scaled both sets down to what a step may surge.
+    "seed=2358 partition http-route v1alpha1 replicas=4 surge=100% unavailable=0 grace=0 lags=0/0/45 steps=1~exact+0,~76 \
+     173:template=2 16277:approve-blindly ready@2+700:approve-old upgrade@1+700:disable=60 27364:crash-loop=8 \
+     paused@2+0:timeout-after=29 before@2+0:twins=27 42188:crash=4",
+    // The version that was rolled back was pushed again while its pods were there, and the stable Service selected them.
+    "seed=2686 blue-green http-route slow-pods replicas=1 surge=1 unavailable=0 lags=45/95/95 steps=100%~regex+0,100%~59 \
+     2251:template=2 routing@1+4000:rollback 38341:template=2 30563:scale=4 19800:put",
+    // An Advanced DaemonSet's own controller does not count what is missing on nodes that its partition does not choose.
+    "seed=2908 advanced-daemonset partition istio-service replicas=2 surge=0 unavailable=1 grace=1 lags=95/0/45 threshold=1 \
+     steps=~58,~67,~78 1852:template=2 finalising@0+3:scale=5 finalising@0+4000:crash-loop=7 paused@3+0:watch-break \
+     4331:crash=6 34933:timeout-before=36",
+    // So it is when a release begins, before its pods were read.
+    "seed=3708 advanced-daemonset partition none replicas=3 surge=25% unavailable=25% grace=0 lags=45/45/0 \
+     deadline=90 rolls-back steps=10%,2+0,70% 1979:template=2 18622:template=3 paused@2+700:timeout-before=9",
+    // Scaled down in the moment that a step was opened, a Deployment's own controller waits for what its ReplicaSets say.
+    "seed=3511 partition ingress v1alpha1 replicas=7 surge=25% unavailable=25% grace=5 lags=45/95/0 history steps=~5,~45 \
+     136:template=2 paused@2+0:rollback upgrade@1+0:scale=4 39196:freeze=27 26059:duplicate-events=22",
+    // A Rollout that was made while a DaemonSet rolled to a version that never became ready took that for the stable one.
+    "seed=4692 daemonset partition istio-service replicas=2 surge=25% unavailable=25% lags=95/45/0 steps=60%~54+0,~98 \
+     861:template=2 40423:crash-loop=7 paused@1+3:delete=33 23447:rollout-id=5 paused@2+3:approve-old",
 ];
 
 /// What was found ends well.
