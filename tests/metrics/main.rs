@@ -1,5 +1,5 @@
-//! Metrics that decide, with the real controller on the in-memory cluster: the stories of `examples/`, and how often servers are
-//! asked.
+//! Metrics that decide, with the real controller on the in-memory cluster: the stories of `examples/`, how often servers are
+//! asked, and what comes of a release in each situation.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +9,8 @@
     clippy::disallowed_methods
 )]
 
+mod situations;
+#[path = "../stage/mod.rs"]
 mod stage;
 
 use std::{
