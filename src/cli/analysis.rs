@@ -7,17 +7,21 @@ use std::{
     process::ExitCode,
 };
 
+mod exposition;
 mod history;
 mod looks;
+mod series;
 
+use self::series::Series;
 use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     analysis::{
-        Answer, Sample, ask,
+        Sample, ask,
         judge::{self, Finding},
         metric::{Analysis, Metric},
         templates,
@@ -37,8 +41,12 @@ pub enum Command {
     Test(Args),
     /// Run the metrics of a Rollout on the history of their server, and tell on which days it would have failed.
     Try(history::Args),
-    /// List the built-in templates.
-    Templates,
+    /// List the built-in templates, or print one.
+    Templates {
+        /// One of them: print it as a MetricTemplate
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
 }
 
 /// Arguments of `analysis test`.
@@ -51,11 +59,12 @@ A file names a Rollout and what was recorded of each metric, oldest first:
   series:
     success-rate: [0.999, null, NaN, 0.93]     # one a measurement; null: no series
     latency: range.json            # an answer of /api/v1/query_range
+    memory: memory.prom            # the same in the exposition format, with the times of the samples
     errors:                        # of a metric that compares; one entry a look, null: no series
     - {canary: {failures: 2, requests: 100}, stable: {failures: 9, requests: 900}}
     slow:                          # of buckets: how many requests took at most so long
     - {canary: {buckets: {0.1: 90, 0.5: 99, +Inf: 100}}, stable: {buckets: {0.1: 880, 0.5: 898, +Inf: 900}}}
-    memory:
+    size:
     - {canary: {value: 210}, stable: {value: 195}}
   samples: {success-rate: [120, 0, 0, 14]}     # of a metric with minSamples: what its samplesQuery counted, in the same form
   expected: {success-rate: Failed, latency: Passed}
@@ -86,7 +95,11 @@ struct Recording {
 /// Runs the command.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Templates => {
+        Command::Templates { name: Some(name) } => {
+            print!("{}", manifest(&name)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Templates { name: None } => {
             for (name, template) in templates::built_in() {
                 println!("{name}\n    {}", template.description);
             }
@@ -103,6 +116,16 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// A built-in template as an object that one may change and apply.
+fn manifest(name: &str) -> anyhow::Result<String> {
+    let found = templates::built_in().iter().find(|(known, _)| known == name);
+    let (name, template) = found
+        .with_context(|| format!("there is no built-in template {name:?}; `tidegate analysis templates` lists them"))?;
+    let mut object = MetricTemplate::new(&name.replace('/', "-"), template.clone());
+    object.spec.query = object.spec.query.trim_end().to_owned();
+    Ok(yaml::to_string(&serde_json::to_value(&object)?)?)
 }
 
 /// What is printed about a file.
@@ -146,8 +169,8 @@ pub fn test(file: &Path) -> anyhow::Result<Report> {
             continue;
         }
         let recorded = |series: &Value| match series {
-            Value::String(name) => recorded(&serde_json::from_str(&read(name)?).with_context(|| name.to_owned())?),
-            series => recorded(series),
+            Value::String(name) => series::of_file(&read(name)?).with_context(|| name.to_owned()),
+            list => series::listed(list),
         };
         let mut all = vec![recorded(series).with_context(|| format!("series.{name}"))?];
         if metric.min_samples.is_some() {
@@ -193,65 +216,6 @@ fn choose(rollout: &Rollout, step: Option<usize>) -> anyhow::Result<(Analysis, b
     Ok((found.context("the Rollout has no analysis")?, false))
 }
 
-/// What was recorded: at its own times, or one a measurement.
-enum Series {
-    Measured(Vec<Answer>),
-    /// By second: the values of all series.
-    Timed(BTreeMap<i64, Vec<f64>>),
-}
-
-fn recorded(value: &Value) -> anyhow::Result<Series> {
-    if let Value::Array(list) = value {
-        return Ok(Series::Measured(list.iter().map(one).collect::<Result<_, _>>()?));
-    }
-    let result = value.pointer("/data/result").and_then(Value::as_array);
-    let series = result.context("is neither a list nor an answer of /api/v1/query_range")?;
-    let mut timed = BTreeMap::<i64, Vec<f64>>::new();
-    for point in series.iter().filter_map(|s| s.get("values")?.as_array()).flatten() {
-        let at = point.get(0).and_then(Value::as_f64).context("a value has no time")?;
-        let value =
-            point.get(1).and_then(Value::as_str).and_then(|v| v.parse().ok()).context("a value is no number")?;
-        #[allow(clippy::cast_possible_truncation)] // Whole seconds are meant.
-        timed.entry(at as i64).or_default().push(value);
-    }
-    Ok(Series::Timed(timed))
-}
-
-fn one(value: &Value) -> anyhow::Result<Answer> {
-    Ok(match value {
-        Value::Null => Answer::Empty,
-        Value::Number(number) => Answer::Value(number.as_f64().unwrap_or(f64::NAN)),
-        Value::String(text) => Answer::Value(text.parse().with_context(|| format!("{text:?} is no number"))?),
-        Value::Array(series) => Answer::of(series.iter().map(|value| value.as_f64().unwrap_or(f64::NAN))),
-        other => bail!("{other} is no measurement: write a number, NaN, or null for no series"),
-    })
-}
-
-/// How far back a server looks for the last value of a series, in seconds.
-const LOOKBACK: i64 = 300;
-
-impl Series {
-    fn begun(&self) -> Option<i64> {
-        match self {
-            Series::Measured(_) => None,
-            Series::Timed(points) => points.keys().next().copied(),
-        }
-    }
-
-    /// What is said to the question of this number, which is asked at this second; `None` when nothing more was recorded.
-    fn said(&self, number: usize, second: i64) -> Option<Answer> {
-        match self {
-            Series::Measured(answers) => answers.get(number).cloned(),
-            Series::Timed(points) => {
-                let is_over = points.keys().next_back().is_none_or(|last| *last < second);
-                let last = points.range(second.saturating_sub(LOOKBACK)..=second).next_back();
-                let answer = last.map_or(Answer::Empty, |(_, values)| Answer::of(values.iter().copied()));
-                Some(answer).filter(|_| !is_over)
-            }
-        }
-    }
-}
-
 /// Asks as often as the metric says; prints every answer and the verdict. `all` are the answers to its query, and of a metric
 /// with `minSamples` what was counted.
 fn judge_all(metric: &Metric, all: &[Series], is_background: bool, out: &mut String) -> AnalysisPhase {
@@ -273,9 +237,18 @@ fn judge_all(metric: &Metric, all: &[Series], is_background: bool, out: &mut Str
         let next = ask::next(at(due), metric.interval, &metric.name, if waits { status.without_data } else { 0 });
         due = if waits { next.as_second() } else { due.saturating_add(metric.interval) };
     }
-    status.next_time.get_or_insert_with(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(due)));
-    out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
+    status.next_time.get_or_insert_with(|| Time(at(due)));
+    out.push_str(&format!("  {:?}: {}\n", status.phase, said(&status, metric, begun)));
     status.phase
+}
+
+/// How a metric stands, by seconds since the beginning: what was recorded may have no times.
+fn said(status: &MetricStatus, metric: &Metric, begun: i64) -> String {
+    let said = judge::describe(status, metric);
+    match &status.no_data_since {
+        Some(Time(since)) => said.replace(&since.to_string(), &format!("+{} s", since.as_second() - begun)),
+        None => said,
+    }
 }
 
 #[cfg(test)]

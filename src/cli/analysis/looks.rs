@@ -106,6 +106,6 @@ pub(super) fn judge_all(
         }
         due = due.saturating_add(metric.interval);
     }
-    out.push_str(&format!("  {:?}: {}\n", status.phase, judge::describe(&status, metric)));
+    out.push_str(&format!("  {:?}: {}\n", status.phase, super::said(&status, metric, 0)));
     status.phase
 }

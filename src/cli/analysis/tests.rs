@@ -113,6 +113,37 @@ fn values_of_few_samples_do_not_count() {
 }
 
 #[test]
+fn verdicts_on_a_text_in_the_exposition_format() {
+    let text = "# TYPE shop:success gauge\nshop:success 1 1000000\nshop:success 1 1030000\nshop:success 0.2 1060000\n";
+    let report = judged("series: {success: success.prom}\n", &[("success.prom", text)]).unwrap();
+    assert!(report.text.contains("success +   60 s  Failed       value 0.2 is below min 0.99"), "{}", report.text);
+    let raw = "istio_requests_total{pod=\"a\"} 990 1000000\n";
+    let error = format!("{:#}", judged("series: {success: raw.prom}\n", &[("raw.prom", raw)]).err().unwrap());
+    assert!(error.contains("series.success: raw.prom: istio_requests_total is a raw counter"), "{error}");
+}
+
+#[test]
+fn a_word_is_judged_by_a_condition() {
+    let rollout = ROLLOUT.replace("min: 0.99", "condition: value == 'good'");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.yaml");
+    fs::write(&file, format!("{rollout}series: {{success: [good, bad]}}\n")).unwrap();
+    let report = test(&file).unwrap();
+    assert!(report.text.contains("Failed       value \"bad\": value == 'good' does not hold"), "{}", report.text);
+}
+
+#[test]
+fn a_built_in_template_may_be_taken_over() {
+    let text = manifest("istio/request-success-rate").unwrap();
+    let object: MetricTemplate = yaml::from_str(&text).unwrap();
+    assert_eq!(object.metadata.name.as_deref(), Some("istio-request-success-rate"));
+    let built_in = templates::built_in().iter().find(|(name, _)| name == "istio/request-success-rate").unwrap();
+    assert_eq!(object.spec.query, built_in.1.query.trim_end());
+    assert_eq!(object.spec.samples_query, built_in.1.samples_query);
+    assert!(format!("{:#}", manifest("istio/nothing").unwrap_err()).contains("analysis templates"));
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     for (rest, says) in [
         ("series: {latency: [1]}\n", "series.latency: the analysis has no such metric; it has success"),

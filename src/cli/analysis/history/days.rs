@@ -73,16 +73,22 @@ pub(super) fn by_day(
     }
     let bad = days.values().filter(|day| day.failed + day.unclear > 0).count();
     let verdict = match bad {
-        0 if days.values().all(|day| day.measured == day.without_data) => {
-            "no data at all: is the query right?".to_owned()
-        }
+        0 if days.values().all(|day| day.measured == day.without_data) => match metric.min_samples {
+            Some(least) => {
+                format!("no data at all: is the query right, and are there {least} samples within an interval?")
+            }
+            None => "no data at all: is the query right?".to_owned(),
+        },
         0 => "no release would have failed".to_owned(),
         bad => format!("a release would have failed or waited for a person on {bad} of {} days", days.len()),
     };
     let every = duration(metric.interval);
     let what = match comparison {
         Some(_) => format!("every {every}, half of the pods against the other half"),
-        None => format!("every {every}, {} values, {} forgiven", metric.count, metric.failure_limit),
+        None => {
+            let least = metric.min_samples.map(|least| format!(" of {least} samples or more")).unwrap_or_default();
+            format!("every {every}, {} values{least}, {} forgiven", metric.count, metric.failure_limit)
+        }
     };
     out.push_str(&format!("  {verdict} ({what})\n"));
     bad == 0

@@ -101,6 +101,21 @@ restarts
 }
 
 #[tokio::test]
+async fn too_few_samples_are_no_data() {
+    let counts =
+        ROLLOUT.replace("        min: 0.99", "        min: 0.99\n        minSamples: 20\n        samplesQuery: n");
+    let (report, asked) = tried(&counts, 1).await;
+    let report = report.unwrap();
+    assert!(
+        report.text.contains("is the query right, and are there 20 samples within an interval?"),
+        "{}",
+        report.text
+    );
+    assert!(report.text.contains("3 values of 20 samples or more"), "{}", report.text);
+    assert_eq!(asked.iter().filter(|fields| fields["query"] == "n").count(), 1, "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_short_interval_is_asked_for_in_parts() {
     let (report, asked) = tried(&ROLLOUT.replace("interval: 10m", "interval: 5s"), 1).await;
     assert!(report.unwrap().text.contains("good: 5760 releases passed"));
