@@ -37,6 +37,8 @@ pub const METRICS: &[Metered] = &[
     bad(row("prometheus_rolls_back_bad_by_contour", "contour", Via::Contour)),
     good(row("prometheus_promotes_good_by_traefik", "traefik", Via::Traefik)),
     bad(row("prometheus_rolls_back_bad_by_traefik", "traefik", Via::Traefik)),
+    good(row("prometheus_promotes_good_by_traefik_http_route", "gateway-api", Via::TraefikGateway)),
+    bad(row("prometheus_rolls_back_bad_by_contour_http_route", "gateway-api", Via::ContourGateway)),
 ];
 
 impl Metered {
