@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,8 +20,39 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    due: BTreeMap<Key, Instant>,
+    due: BTreeMap<Arc<Key>, Instant>,
+    /// The same, the earliest first.
+    order: BTreeSet<(Instant, Arc<Key>)>,
     running: BTreeSet<Key>,
+}
+
+impl State {
+    fn add(&mut self, key: Key, at: Instant) {
+        let key = match self.due.get_key_value(&key) {
+            Some((_, known)) if *known <= at => return,
+            Some((key, known)) => {
+                let key = key.clone();
+                self.order.remove(&(*known, key.clone()));
+                key
+            }
+            None => Arc::new(key),
+        };
+        self.due.insert(key.clone(), at);
+        self.order.insert((at, key));
+    }
+
+    /// What is due first of all that is not being worked on.
+    fn first(&self) -> Option<(Instant, Arc<Key>)> {
+        self.order.iter().find(|(_, key)| !self.running.contains(&**key)).cloned()
+    }
+
+    fn take(&mut self, at: Instant, key: Arc<Key>) -> Key {
+        self.due.remove(&key);
+        self.order.remove(&(at, key.clone()));
+        let key = Arc::unwrap_or_clone(key);
+        self.running.insert(key.clone());
+        key
+    }
 }
 
 impl Queue {
@@ -32,11 +63,7 @@ impl Queue {
     /// Looks at a key after a while; an earlier appointment stays.
     pub fn add(&self, key: Key, after: Duration) {
         let at = Instant::now() + after;
-        {
-            let mut state = self.lock();
-            let due = state.due.entry(key).or_insert(at);
-            *due = at.min(*due);
-        }
+        self.lock().add(key, at);
         self.changed.notify_one();
     }
 
@@ -44,9 +71,9 @@ impl Queue {
     pub fn waiting(&self) -> (usize, Duration) {
         let now = Instant::now();
         let state = self.lock();
-        let due = state.due.values().filter(|at| **at <= now);
-        let (count, oldest) = due.fold((0, now), |(count, oldest), at| (count + 1, oldest.min(*at)));
-        (count, now - oldest)
+        let due = state.order.iter().take_while(|(at, _)| *at <= now);
+        let oldest = state.order.first().map_or(now, |(at, _)| *at);
+        (due.count(), now.saturating_duration_since(oldest))
     }
 
     /// The next key that is due and not being worked on, and how long it has waited since it was due. The caller says
@@ -56,21 +83,14 @@ impl Queue {
             let changed = self.changed.notified();
             let next = {
                 let mut state = self.lock();
-                let next = state
-                    .due
-                    .iter()
-                    .filter(|(key, _)| !state.running.contains(*key))
-                    .min_by_key(|(_, at)| **at)
-                    .map(|(key, at)| (key.clone(), *at));
-                match next {
-                    Some((key, at)) if at <= Instant::now() => {
-                        state.due.remove(&key);
-                        state.running.insert(key.clone());
+                match state.first() {
+                    Some((at, key)) if at <= Instant::now() => {
+                        let key = state.take(at, key);
                         // Another worker may find more.
                         self.changed.notify_one();
                         return (key, at.elapsed());
                     }
-                    other => other.map(|(_, at)| at),
+                    other => other.map(|(at, _)| at),
                 }
             };
             match next {
