@@ -82,11 +82,12 @@ pub fn of_look(
     comparison.queries.iter().map(ask).collect()
 }
 
-/// The first moment not before `moment` at which a question of this interval is asked. It depends on question and interval
-/// alone, so that whoever asks the same asks at the same time, and different questions spread over the interval.
-pub fn due(moment: Timestamp, interval: i64, question: &str) -> Timestamp {
+/// The first moment not before `moment` at which a question of this interval is asked. It depends on the interval and a
+/// text alone, [`Rendered::timing`](super::templates::Rendered::timing): so that whoever asks the same asks at the same time,
+/// all questions about one workload are asked together, and those about others spread over the interval.
+pub fn due(moment: Timestamp, interval: i64, timing: &str) -> Timestamp {
     let interval = interval.max(1);
-    let offset = question.bytes().fold(7_i64, |h, b| (h * 31 + i64::from(b)) % 1_000_003) % interval;
+    let offset = timing.bytes().fold(7_i64, |h, b| (h * 31 + i64::from(b)) % 1_000_003) % interval;
     let second = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
     let late = (offset - second).rem_euclid(interval);
     Timestamp::from_second(second.saturating_add(late)).unwrap_or(moment)
@@ -110,18 +111,18 @@ pub fn apart(interval: i64) -> SignedDuration {
 }
 
 /// When to ask again after a try at `at`; `in_vain` tries in a row had no answer.
-pub fn next(at: Timestamp, interval: i64, question: &str, in_vain: i32) -> Timestamp {
+pub fn next(at: Timestamp, interval: i64, timing: &str, in_vain: i32) -> Timestamp {
     let doubled = interval.saturating_mul(1_i64 << in_vain.saturating_sub(1).clamp(0, 20));
     let pause = if in_vain > 0 { doubled.min(LONGEST_PAUSE).max(interval) } else { interval };
     // In whole intervals; after a try that was late, not before the next one but one.
     let from =
         at.checked_add(SignedDuration::from_secs(pause - interval)).and_then(|at| at.checked_add(apart(interval)));
-    due(from.unwrap_or(at), interval, question)
+    due(from.unwrap_or(at), interval, timing)
 }
 
 /// The first moment after `at` at which it is asked: after an answer that took its time, and was asked for in time.
-pub fn after(at: Timestamp, interval: i64, question: &str) -> Timestamp {
-    due(Timestamp::from_second(at.as_second().saturating_add(1)).unwrap_or(at), interval, question)
+pub fn after(at: Timestamp, interval: i64, timing: &str) -> Timestamp {
+    due(Timestamp::from_second(at.as_second().saturating_add(1)).unwrap_or(at), interval, timing)
 }
 
 #[cfg(test)]

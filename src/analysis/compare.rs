@@ -23,13 +23,13 @@ use crate::api::{
     comparison::ComparisonState,
 };
 
-/// Takes in a look: answers to the queries of a comparison, in their order. Says what it means. `question` is the text of
-/// all its queries. In the background a canary that is no worse is compared anew.
+/// Takes in a look: answers to the queries of a comparison, in their order. Says what it means. `timing`: see
+/// [`ask::due`]. In the background a canary that is no worse is compared anew.
 pub fn take_in(
     status: &mut MetricStatus,
     metric: &Metric,
     comparison: &Comparison,
-    question: &str,
+    timing: &str,
     look: &[Sample],
     is_background: bool,
 ) -> (Finding, String) {
@@ -45,7 +45,7 @@ pub fn take_in(
     note(status, metric, at, finding, &text, value);
     let in_vain = matches!(finding, Finding::Unavailable | Finding::Mistake);
     // A late look is not followed by one that would see its requests again.
-    let next = ask::next(at, metric.interval, question, if in_vain { status.without_data } else { 0 });
+    let next = ask::next(at, metric.interval, timing, if in_vain { status.without_data } else { 0 });
     status.next_time = Some(Time(next));
     (finding, text)
 }

@@ -78,8 +78,8 @@ pub fn assess(answer: &Answer, bounds: Bounds) -> (Finding, String) {
 }
 
 /// Takes in a look: the answer to a metric's question, and behind it the count of its samples, where the metric wants some.
-/// Says what it means. `question` is the text by which it is timed.
-pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, look: &[Sample]) -> (Finding, String) {
+/// Says what it means. `timing`: see [`ask::due`].
+pub fn take_in(status: &mut MetricStatus, metric: &Metric, timing: &str, look: &[Sample]) -> (Finding, String) {
     let Some(sample) = look.first() else { return (Finding::Unavailable, "not all is answered".to_owned()) };
     let (finding, text) = find(metric, sample, look);
     let value = match &sample.answer {
@@ -91,7 +91,7 @@ pub fn take_in(status: &mut MetricStatus, metric: &Metric, question: &str, look:
     let at = look.iter().map(|sample| sample.at).max().unwrap_or(sample.at);
     note(status, metric, at, finding, &text, value);
     let in_vain = if matches!(finding, Finding::Unavailable | Finding::Mistake) { status.without_data } else { 0 };
-    status.next_time = Some(Time(ask::next(at, metric.interval, question, in_vain)));
+    status.next_time = Some(Time(ask::next(at, metric.interval, timing, in_vain)));
     (finding, text)
 }
 

@@ -15,7 +15,7 @@ pub enum Value {
 }
 
 impl Value {
-    fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Value::Text(text) | Value::Bare(text) | Value::Pattern(text) => text,
         }
@@ -97,6 +97,16 @@ pub fn fill_with(
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// The names of the values that a text wants, as far as it can be read.
+pub fn names(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (name, after) = placeholder(rest.split_once("{{")?.1).ok()?;
+        rest = after;
+        Some(name)
+    })
 }
 
 /// The name before `}}`, and what is after it.

@@ -1,6 +1,9 @@
 //! Queries that are kept: built-in ones, and MetricTemplates.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use include_dir::{Dir, include_dir};
 
@@ -8,7 +11,7 @@ use super::{
     compare::{self, Comparison},
     metric::{Metric, Question, duration},
     provider,
-    query::{Value, Values, fill, render},
+    query::{Value, Values, fill, names, render},
 };
 use crate::api::{
     analysis::{MetricProvider, MetricTemplateSpec},
@@ -29,12 +32,30 @@ pub struct Rendered {
     pub samples: Option<String>,
     /// What is compared, and by which queries.
     pub comparison: Option<Comparison>,
+    /// The text that decides at which moments it is asked; the same for the same question, whoever asks. Where the question
+    /// names the workload or its pods, it is the workload, so that all that is asked about one is asked together; where it
+    /// names only Services, the stable one; else the question itself. Metrics that count the same samples are asked together.
+    pub timing: String,
 }
 
+/// What of the values in question tells which workload it is about.
+const OF_WORKLOAD: [&str; 5] = ["workload", "canary-pods", "stable-pods", "canary-ips", "stable-ips"];
+const OF_SERVICES: [&str; 2] = ["stable-service", "canary-service"];
+
 impl Rendered {
-    /// The text that decides at which moments it is asked. Metrics that count the same samples are asked together.
-    pub fn timing(&self) -> &str {
-        self.samples.as_deref().unwrap_or(&self.query)
+    /// Timed by what these texts name.
+    fn timed<'a>(self, texts: impl IntoIterator<Item = &'a str>, values: &Values) -> Rendered {
+        let named: BTreeSet<&str> = texts.into_iter().flat_map(names).collect();
+        let value = |name: &str| values.get(name).map(Value::text).filter(|text| !text.is_empty());
+        let is_of = |all: &[&str]| all.iter().any(|name| named.contains(name));
+        // Of pods and by Jobs everybody asks for himself.
+        let is_own = self.provider.pods.is_some() || self.provider.job.is_some();
+        let subject = ((is_own || is_of(&OF_WORKLOAD)).then(|| value("workload")).flatten())
+            .or_else(|| is_of(&OF_SERVICES).then(|| value("stable-service")).flatten());
+        let Some(subject) = subject else { return self };
+        // In another namespace the same text may be asked.
+        let namespace = if is_own || named.contains("namespace") { value("namespace").unwrap_or_default() } else { "" };
+        Rendered { timing: format!("{namespace}/{subject}"), ..self }
     }
 }
 
@@ -102,9 +123,11 @@ fn of_value(provider: MetricProvider, query: &str, samples: Option<&str>, values
         Ok((_, text)) => Ok(text),
         Err(problem) => Err(format!("samplesQuery: {problem}")),
     };
+    let asked = samples.unwrap_or(query);
     let samples = samples.map(count).transpose()?;
     let (provider, query) = provider::fill_in(provider, query, values)?;
-    Ok(Rendered { provider, query, samples, comparison: None })
+    let timing = samples.as_ref().unwrap_or(&query).clone();
+    Ok(Rendered { provider, query, samples, comparison: None, timing }.timed([asked], values))
 }
 
 /// What a metric compares, before any value is put in; `None` for one that compares nothing.
@@ -143,10 +166,11 @@ fn of_template(
         let known: Vec<&str> = template.arguments.iter().map(|a| a.name.as_str()).collect();
         return Err(format!("has no argument {unknown:?}; it has [{}]", known.join(", ")));
     }
-    let mut given = Vec::new();
+    let (mut given, mut texts) = (Vec::new(), Vec::new());
     for argument in &template.arguments {
         let text = arguments.get(&argument.name).or(argument.default.as_ref());
         let text = text.ok_or_else(|| format!("argument {:?} has to be given", argument.name))?;
+        texts.push(text.as_str());
         given.push((argument.name.clone(), Value::Text(fill(text, &values)?)));
     }
     values.extend(given);
@@ -160,11 +184,16 @@ fn of_template(
     provider::check(&provider).map_err(|(field, problem)| format!("provider.{field} {problem}"))?;
     match (compare, template.compare) {
         (None, None) if template.query.trim().is_empty() => Err("query is missing, and so is compare".to_owned()),
-        (None, None) => of_value(provider, &template.query, template.samples_query.as_deref(), &values),
+        (None, None) => {
+            let samples = template.samples_query.as_deref();
+            texts.push(samples.unwrap_or(&template.query));
+            Ok(of_value(provider, &template.query, samples, &values)?.timed(texts, &values))
+        }
         (Some(own), kept) => {
             let comparison = of_both(own, kept.as_ref())?;
             compare::check_provider(&provider).map_err(|problem| format!("provider {problem}"))?;
-            fill_comparison(provider, &comparison, &values)
+            texts.extend(comparison.queries.iter().map(|(_, query)| query.as_str()));
+            Ok(fill_comparison(provider, &comparison, &values)?.timed(texts, &values))
         }
         (None, Some(_)) => Err("compares both versions; give the metric compare: {} instead of bounds".to_owned()),
     }
@@ -177,7 +206,10 @@ fn fill_comparison(provider: MetricProvider, comparison: &Comparison, values: &V
     });
     let queries = filled.collect::<Result<Vec<_>, _>>()?;
     let query = queries.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
-    Ok(Rendered { provider, query, samples: None, comparison: Some(Comparison { queries, ..comparison.clone() }) })
+    let timing = query.clone();
+    let asked = comparison.queries.iter().map(|(_, query)| query.as_str());
+    let comparison = Some(Comparison { queries, ..comparison.clone() });
+    Ok(Rendered { provider, query, samples: None, comparison, timing }.timed(asked, values))
 }
 
 /// Tells what a template asks from what it asked before; `None` for a metric without a template, or one that is missing. Its

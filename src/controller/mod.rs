@@ -63,6 +63,10 @@ pub type MakeProvider = Arc<dyn Fn(Client) -> Arc<dyn Provider> + Send + Sync>;
 /// Makes who sends requests to servers of the user's, of the client that Secrets are read with and the metrics that count.
 pub type MakeCaller = Arc<dyn Fn(Client, Metrics) -> Box<dyn Answerer<Call>> + Send + Sync>;
 
+/// For so long an answer waits for others that are asked for at the same moment: together they take one pass, and one
+/// write of the status. The last of them waits no longer.
+const TOGETHER: Duration = Duration::from_millis(200);
+
 /// Name of the readiness check that holds once the caches are filled.
 pub const CACHES: &str = "caches";
 
@@ -236,7 +240,7 @@ async fn listen(
             }
             Change::Object(target, _) if target.kind == "Rollout" => of_routings.in_namespace(&target.namespace),
             Change::Object(target, object) => of_routings.of(target, object, home),
-            Change::Pods(_) | Change::Answered(_) => Vec::new(),
+            Change::Pods(_) | Change::Answered(_) | Change::AnsweredInPart(_) => Vec::new(),
             Change::Kind(..) => of_routings.all(),
         };
         for key in concerned {
@@ -253,11 +257,12 @@ async fn listen(
                 keys
             }
             Change::Object(target, object) => interests.of(target, object, home),
-            Change::Pods(key) | Change::Answered(key) => vec![key.clone()],
+            Change::Pods(key) | Change::Answered(key) | Change::AnsweredInPart(key) => vec![key.clone()],
             Change::Kind(..) => interests.all(),
         };
+        let after = if matches!(change, Change::AnsweredInPart(_)) { TOGETHER } else { Duration::ZERO };
         for key in keys {
-            queue.add(key, Duration::ZERO);
+            queue.add(key, after);
         }
         let unnamed = [interests.take_unnamed(), of_routings.take_unnamed()].concat();
         for kind in unnamed.iter().filter(|kind| !interests.names(kind) && !of_routings.names(kind)) {
@@ -287,7 +292,7 @@ fn is_about_hold(change: &Change) -> bool {
     match change {
         Change::Object(target, _) => target.kind.starts_with("Mutating"),
         Change::Kind(_, kind) => kind.starts_with("Mutating"),
-        Change::Pods(_) | Change::Answered(_) => false,
+        Change::Pods(_) | Change::Answered(_) | Change::AnsweredInPart(_) => false,
     }
 }
 

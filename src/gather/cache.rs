@@ -40,6 +40,8 @@ pub enum Change {
     Pods(pods::Key),
     /// Somebody has answered a question about the release of a Rollout; its namespace and name.
     Answered(pods::Key),
+    /// The same, and others are being asked as well.
+    AnsweredInPart(pods::Key),
 }
 
 pub(super) type Kind = (String, String);

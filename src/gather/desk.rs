@@ -119,19 +119,28 @@ impl<A: Clone> Table<A> {
         Turn::Ask
     }
 
-    /// Takes in an answer; who is to be told.
-    fn answered<Q: Question<Answer = A>>(&mut self, question: &Q, answer: A) -> BTreeSet<Key> {
+    /// Takes in an answer; who is to be told, and what.
+    fn answered<Q: Question<Answer = A>>(&mut self, question: &Q, answer: A, now: Timestamp) -> Vec<Change> {
         if let Some(recent) = self.recent.get_mut(question.id()) {
             recent.answer = Some(answer.clone());
         }
         let id = (question.id().to_owned(), question.due());
-        let Some(asked) = self.questions.get_mut(&id) else { return BTreeSet::new() };
+        let Some(asked) = self.questions.get_mut(&id) else { return Vec::new() };
         if asked.who.is_empty() {
             self.questions.remove(&id);
-            return BTreeSet::new();
+            return Vec::new();
         }
         asked.answer = Some(answer);
-        asked.who.clone()
+        let who = asked.who.clone();
+        let told = |key| if self.expects(&key, now) { Change::AnsweredInPart(key) } else { Change::Answered(key) };
+        who.into_iter().map(told).collect()
+    }
+
+    /// Whether anything is being asked for a Rollout, or is about to be.
+    fn expects(&self, key: &Key, now: Timestamp) -> bool {
+        let ids = self.by_rollout.get(key).into_iter().flatten();
+        let mut open = ids.filter_map(|id| Some((id.1, self.questions.get(id)?))).filter(|(_, q)| q.answer.is_none());
+        open.any(|(due, asked)| asked.is_begun || due <= now)
     }
 }
 
@@ -198,7 +207,8 @@ impl<Q: Question> Desk<Q> {
         for question in questions {
             let asked = table.questions.entry(id(&question)).or_insert_with(|| {
                 let stop = self.0.stop.child_token();
-                let (desk, stopped) = (self.clone(), stop.clone());
+                // A task of its own holds it for a whole interval, several times over if it is not shared.
+                let (desk, stopped, question) = (self.clone(), stop.clone(), Arc::new(question));
                 self.0.tasks.spawn(async move { stopped.run_until_cancelled(desk.ask(question)).await });
                 Asked { who: BTreeSet::new(), answer: None, is_begun: false, stop }
             });
@@ -222,7 +232,7 @@ impl<Q: Question> Desk<Q> {
         self.lock().questions.len()
     }
 
-    async fn ask(self, question: Q) {
+    async fn ask(self, question: Arc<Q>) {
         let Inner { answerer, clock, begun, slots, changes, .. } = &*self.0;
         let due = if question.due() < *begun { question.resumes(*begun) } else { question.due() };
         let mut wait = due.duration_since(clock());
@@ -230,7 +240,7 @@ impl<Q: Question> Desk<Q> {
             tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
             let Ok(slot) = slots.acquire().await else { return };
             let now = clock().max(question.due());
-            let turn = self.lock().turn(&question, now);
+            let turn = self.lock().turn(&*question, now);
             match turn {
                 Turn::Ask => break (answerer.answer(&question, now).await, slot),
                 Turn::Known(answer) => break (answer, slot),
@@ -238,10 +248,10 @@ impl<Q: Question> Desk<Q> {
                 Turn::Leave => return,
             }
         };
-        let who = self.lock().answered(&question, answer);
-        for key in who {
+        let told = self.lock().answered(&*question, answer, clock());
+        for change in told {
             // Nobody listens any more when the controller stops.
-            let _ = changes.send(Change::Answered(key));
+            let _ = changes.send(change);
         }
     }
 }

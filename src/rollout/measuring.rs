@@ -135,7 +135,7 @@ impl Machine<'_> {
         is_background: bool,
     ) -> Vec<Ask> {
         let text = &question.query;
-        let timing = question.timing();
+        let timing = question.timing.as_str();
         let from = begun.checked_add(SignedDuration::from_secs(metric.delay)).unwrap_or(begun);
         let last = status.measurements.last().and_then(|m| m.time.as_ref()).map(|Time(last)| *last);
         let first = || match last {

@@ -178,6 +178,37 @@ fn what_counts_samples() {
 }
 
 #[test]
+fn what_is_asked_about_one_workload_is_asked_together_and_the_same_by_all_at_once() {
+    let metric = |query: &str, provider: MetricProvider| {
+        let metric = api::Metric {
+            name: "m".into(),
+            provider: Some(provider),
+            query: Some(query.into()),
+            max: Some(1.0),
+            ..api::Metric::default()
+        };
+        metric::read("a", &api::Analysis { metrics: vec![metric], ..api::Analysis::default() })
+            .unwrap()
+            .metrics
+            .remove(0)
+    };
+    let of = |query: &str| resolve(&metric(query, prometheus()), &values(), kept).unwrap().timing;
+    assert_eq!(of("up"), "up", "perhaps others ask it as well");
+    assert_eq!(of("up{n={{ namespace }}, step=\"{{ interval }}\"}"), "up{n=\"demo\", step=\"1m\"}");
+    assert_eq!(of("up{pod=~\"{{ canary-pods }}\"}"), "/web", "in another namespace it is the same question");
+    for query in ["up{ip=~{{ stable-ips }}, n={{ namespace }}}", "rate(up{w={{ workload }}, n={{ namespace }}}[1m])"] {
+        assert_eq!(of(query), "demo/web");
+    }
+    assert_eq!(of("up{s={{ canary-service }}, n={{ namespace }}}"), "demo/web", "the stable Service");
+    let pods = MetricProvider { pods: Some(api::PodsProvider::default()), ..MetricProvider::default() };
+    assert_eq!(resolve(&metric("restarts", pods), &values(), kept).unwrap().timing, "demo/web");
+    for (name, template) in built_in() {
+        let wanted = if name.starts_with("apisix/") { "/web" } else { "demo/web" };
+        assert!(rendered(name, template).timing.ends_with(wanted), "{name}: {}", rendered(name, template).timing);
+    }
+}
+
+#[test]
 fn what_is_missing_is_named() {
     for (name, provider, says) in [
         ("nothing", None, "MetricTemplate nothing is neither in the Rollout's namespace nor in the controller's"),

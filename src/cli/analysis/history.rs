@@ -183,7 +183,7 @@ impl Trial<'_> {
             server.clone_into(&mut prometheus.address);
             prometheus.secret_ref = None;
         }
-        let Rendered { provider, query, samples, comparison } = question;
+        let Rendered { provider, query, samples, comparison, .. } = question;
         let namespace = self.rollout.metadata.namespace.as_deref().unwrap_or_default();
         let any = Timestamp::UNIX_EPOCH;
         let of_moment = match &comparison {

@@ -101,6 +101,20 @@ async fn asks_once_when_it_is_due_and_tells_all_who_want_to_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_what_is_asked_together_the_last_answer_is_told_as_such() {
+    let mut bench = bench(Duration::from_millis(20));
+    bench.measures.want(&key("a"), vec![ask("up", 0), ask("down", 0), ask("later", 30)]);
+    bench.measures.want(&key("b"), vec![ask("up", 0)]);
+    until(1).await;
+    let mut told = Vec::new();
+    while let Ok(change) = bench.changes.try_recv() {
+        told.push(change);
+    }
+    let [a, b] = ["a", "b"].map(key);
+    assert_eq!(told, [Change::AnsweredInPart(a.clone()), Change::Answered(b), Change::Answered(a)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_wants_to_know_any_more_is_not_asked() {
     let bench = bench(Duration::ZERO);
     bench.measures.want(&key("a"), vec![ask("up", 30), ask("down", 30)]);
