@@ -292,6 +292,8 @@ impl People {
         }
         match self.cluster.create(world::workload(&self.setup, &self.version, self.setup.replicas)) {
             Ok(workload) => self.originals.workload = (*workload).clone(),
+            // It went twice and was made anew once already.
+            Err(_) if self.eyes.workload().is_some_and(|w| !object::is_deleting(&w)) => {}
             Err(_) => self.plan_to(Duration::from_secs(2), Todo::CreateWorkload),
         }
     }

@@ -46,7 +46,7 @@ pub fn stories() -> Result<(), Failed> {
 }
 
 /// What went wrong once, as it was found.
-const FOUND: [&str; 15] = [
+const FOUND: [&str; 17] = [
     // A replica that had not heard yet restricted the stable Service once more while the release was being wound up.
     "seed=2354 canary istio-service v1alpha1 replicas=7 surge=100% unavailable=0 lags=95/0/95 \
      steps=~34,80%~71,1~exact,~100+0 2892:template=2 32949:jump=3 29506:approve-twice 18486:edit-routes=5 \
@@ -99,6 +99,12 @@ const FOUND: [&str; 15] = [
     // A Rollout that was made while a DaemonSet rolled to a version that never became ready took that for the stable one.
     "seed=4692 daemonset partition istio-service replicas=2 surge=25% unavailable=25% lags=95/45/0 steps=60%~54+0,~98 \
      861:template=2 40423:crash-loop=7 paused@1+3:delete=33 23447:rollout-id=5 paused@2+3:approve-old",
+    // A workload that went twice was to be made anew for ever.
+    "seed=4981 partition none replicas=3 surge=1 unavailable=0 steps=100% 2016:template=2 29053:workload-gone=3 \
+     28690:workload-gone=21",
+    // Scaled down to the pods of a step, a StatefulSet forgets the version before, and makes new pods alone from then on.
+    "seed=5957 advanced-statefulset partition http-route slow-pods replicas=4 surge=1 unavailable=0 steps=~38 276:template=2 \
+     33891:hpa=38",
 ];
 
 /// What was found ends well.

@@ -48,6 +48,8 @@ impl People {
             }
             Kind::Flap | Kind::Evict => return self.hit_a_pod(act).await,
             Kind::Crash => self.cluster.crash_after(CONTROLLER, arg.unsigned_abs()),
+            // Nobody goes who is not there.
+            Kind::Away if self.away_until.is_some_and(|until| Instant::now() < until) => return false,
             Kind::Away => {
                 self.away_until = Some(Instant::now() + Duration::from_secs(arg.unsigned_abs() * 60 + 1));
                 sit(&self.bench).record.excuse_longer(self.cluster.clock().now(), arg * 60 + 1);
