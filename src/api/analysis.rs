@@ -127,8 +127,8 @@ pub struct Metric {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub inconclusive_limit: Option<i32>,
-    /// What follows when there have been no data for `noDataTimeout`: the server cannot be reached, the answer is empty, or
-    /// it is NaN as that of no requests is. Default `wait`.
+    /// What follows when there have been no data for `noDataTimeout`: the server cannot be reached, the answer is empty, NaN as
+    /// that of no requests is, or of fewer than `minSamples`. Default `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_no_data: Option<OnNoData>,
     /// How long data may be missing. Default `5m`.

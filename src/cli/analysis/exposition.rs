@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 /// Ends of names of counters and histograms, which are no answers to a question about an interval.
 const RAW: [&str; 4] = ["_total", "_bucket", "_count", "_sum"];
@@ -28,18 +28,18 @@ pub(super) fn read(text: &str) -> anyhow::Result<BTreeMap<i64, Vec<f64>>> {
         points.entry(second as i64).or_default().push(value);
     }
     let names: Vec<&str> = names.into_iter().collect();
-    let Some(name) = names.first() else { bail!("has no samples") };
+    ensure!(!names.is_empty(), "has no samples");
     ensure!(names.len() == 1, "has several metrics ({}); keep the one that answers the query", names.join(", "));
-    ensure!(
-        !RAW.iter().any(|end| name.ends_with(end)),
-        "{name} is a raw counter, and no query is evaluated here; record what the query answers, such as by a recording rule"
-    );
     Ok(points)
 }
 
 /// Name, value and time of a sample.
 fn sample(line: &str) -> anyhow::Result<(&str, f64, f64)> {
     let (name, rest) = line.split_at(line.find(['{', ' ', '\t']).context("has no value")?);
+    ensure!(
+        !RAW.iter().any(|end| name.ends_with(end)),
+        "{name} is a raw counter, and no query is evaluated here; record what the query answers, such as by a recording rule"
+    );
     let rest = if rest.starts_with('{') { after_labels(rest).context("the labels do not end")? } else { rest };
     // Exemplars of OpenMetrics come behind.
     let mut fields = rest.split(" # ").next().unwrap_or_default().split_whitespace();
@@ -92,7 +92,7 @@ mod tests {
             ("share 1 soon\n", "\"soon\" is no time"),
             ("share{a=\"b 1 1\n", "the labels do not end"),
             ("a 1 1\nb 1 1\n", "has several metrics (a, b)"),
-            ("requests_total{code=\"200\"} 990 1000\n", "requests_total is a raw counter"),
+            ("requests_total{code=\"200\"} 990\n", "requests_total is a raw counter"),
         ] {
             let error = format!("{:#}", read(text).unwrap_err());
             assert!(error.contains(says), "{text:?}: {error}");

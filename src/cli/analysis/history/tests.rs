@@ -103,7 +103,7 @@ restarts
 #[tokio::test]
 async fn too_few_samples_are_no_data() {
     let counts =
-        ROLLOUT.replace("        min: 0.99", "        min: 0.99\n        minSamples: 20\n        samplesQuery: n");
+        ROLLOUT.replace("        min: 0.99", "        min: 0.99\n        minSamples: 20\n        samplesQuery: all");
     let (report, asked) = tried(&counts, 1).await;
     let report = report.unwrap();
     assert!(
@@ -112,7 +112,7 @@ async fn too_few_samples_are_no_data() {
         report.text
     );
     assert!(report.text.contains("3 values of 20 samples or more"), "{}", report.text);
-    assert_eq!(asked.iter().filter(|fields| fields["query"] == "n").count(), 1, "{asked:?}");
+    assert_eq!(asked.iter().filter(|fields| fields["query"] == "all").count(), 1, "{asked:?}");
 }
 
 #[tokio::test]
