@@ -12,6 +12,7 @@
 mod authors;
 mod classes;
 mod mutate;
+mod repl;
 mod run;
 mod watch;
 

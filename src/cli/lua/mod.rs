@@ -13,6 +13,7 @@ mod init;
 mod lint;
 mod list;
 mod mutate;
+mod repl;
 mod report;
 mod run;
 mod served;
@@ -30,6 +31,8 @@ pub enum Command {
     Test(test::Args),
     /// Run a script on one object and print what it makes of it.
     Run(run::Args),
+    /// Try lines of Lua on what a script is given for one object.
+    Repl(repl::Args),
     /// Look for mistakes in scripts without running them.
     Lint(lint::Args),
     /// Change scripts in small ways and tell which changes no test case notices.
@@ -70,6 +73,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Repl(args) => repl::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Mutate(args) => mutate::run(&args),
         Command::Init(args) => init::run(&args),

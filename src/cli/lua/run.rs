@@ -11,9 +11,9 @@ use similar::TextDiff;
 
 use super::{print, read_documents, usage, watch};
 use crate::api::v1beta1::{HttpRouteMatch, PatchPodTemplateMetadata};
-use crate::lua::Engine;
 use crate::lua::testcase::{Plan, ScriptSource, load_script};
-use crate::traffic::{Names, Original, Strategy};
+use crate::lua::{Engine, Script};
+use crate::traffic::{Names, Original, Parts, Strategy};
 use crate::yaml;
 
 const HELP: &str = "\
@@ -25,19 +25,18 @@ an Ingress of a Rollout, or with --class, lua-scripts/ingress/<class>.lua); the 
 Exit codes: 0 the result was printed; 1 the script failed, with script:line on stderr; 2 wrong command line, or a file
 that cannot be used.";
 
-/// Arguments of `tidegate lua run`.
+/// What a script is given, and which script it is.
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
-pub struct Args {
+pub(super) struct Given {
     /// The script to run.
     #[arg(long, value_name = "FILE")]
-    script: Option<PathBuf>,
+    pub script: Option<PathBuf>,
     /// The object to change, YAML or JSON; `-` is stdin.
     #[arg(long, value_name = "FILE")]
-    object: PathBuf,
+    pub object: PathBuf,
     /// The Rollout or TrafficRouting whose step is applied.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["weight", "matches", "stable", "canary", "pod_label", "class"])]
-    rollout: Option<PathBuf>,
+    pub rollout: Option<PathBuf>,
     /// Which step of the Rollout, from 1. May be left out when there is only one.
     #[arg(long, value_name = "N", requires = "rollout")]
     step: Option<usize>,
@@ -46,7 +45,7 @@ pub struct Args {
     weight: Option<u32>,
     /// A YAML list of matches, as in a Rollout's step.
     #[arg(long, value_name = "FILE")]
-    matches: Option<PathBuf>,
+    pub matches: Option<PathBuf>,
     /// Name of the stable Service.
     #[arg(long, value_name = "SERVICE", required_unless_present = "rollout")]
     stable: Option<String>,
@@ -59,6 +58,57 @@ pub struct Args {
     /// The object is an Ingress of this class, such as nginx; the result is its canary Ingress.
     #[arg(long, value_name = "CLASS")]
     class: Option<String>,
+}
+
+/// A script with all that it is given.
+pub(super) struct Prepared {
+    pub script: Script,
+    original: Original,
+    plan: Plan,
+    strategy: Strategy,
+}
+
+impl Given {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the step is none.
+    pub fn prepare(&self) -> Result<Prepared, String> {
+        let original = original(&self.object)?;
+        let (plan, strategy) = plan(self)?;
+        let scripts = match &self.script {
+            Some(path) => ScriptSource::one(load_script(path)?),
+            None => ScriptSource::under(""),
+        };
+        let script = match plan.class_for(&original) {
+            Some(class) => scripts.for_class(class)?,
+            None => scripts.for_kind(original.group(), &original.kind)?,
+        };
+        Ok(Prepared { script, original, plan, strategy })
+    }
+}
+
+impl Prepared {
+    /// What the script sees as `obj`.
+    pub fn input(&self) -> Value {
+        self.plan.input(&self.original, &self.script, &self.strategy)
+    }
+
+    /// What becomes of the object by a value that the script returned.
+    ///
+    /// # Errors
+    /// The value is no result of a script.
+    pub fn output(&self, value: Value) -> Result<Parts, String> {
+        self.plan.output(&self.original, &self.script, value).map_err(|error| error.to_string())
+    }
+}
+
+/// Arguments of `tidegate lua run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    #[command(flatten)]
+    given: Given,
     /// Run again whenever the script, the object or the Rollout changes, and show what is different; until interrupted.
     #[arg(short, long)]
     watch: bool,
@@ -97,16 +147,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ran::Unusable(message) => usage(&message),
         });
     }
-    let files: Vec<PathBuf> = [Some(&args.object), args.rollout.as_ref(), args.matches.as_ref()]
+    let given = &args.given;
+    let files: Vec<PathBuf> = [Some(&given.object), given.rollout.as_ref(), given.matches.as_ref()]
         .into_iter()
         .flatten()
         .filter(|path| path.as_path() != Path::new("-"))
         .cloned()
         .collect();
-    if files.len() < 1 + usize::from(args.rollout.is_some()) + usize::from(args.matches.is_some()) {
+    if files.len() < 1 + usize::from(given.rollout.is_some()) + usize::from(given.matches.is_some()) {
         return Ok(usage("--watch reads files: stdin can be read once only"));
     }
-    let watcher = match watch::Watcher::new(&watch::folders(&files, args.script.as_deref())) {
+    let watcher = match watch::Watcher::new(&watch::folders(&files, given.script.as_deref())) {
         Ok(watcher) => watcher,
         Err(message) => return Ok(usage(&message)),
     };
@@ -145,23 +196,11 @@ enum Ran {
 }
 
 fn once(args: &Args) -> anyhow::Result<Ran> {
-    let prepared = original(&args.object).and_then(|original| {
-        let (plan, strategy) = plan(args)?;
-        let scripts = match &args.script {
-            Some(path) => ScriptSource::one(load_script(path)?),
-            None => ScriptSource::under(""),
-        };
-        let script = match plan.class_for(&original) {
-            Some(class) => scripts.for_class(class)?,
-            None => scripts.for_kind(original.group(), &original.kind)?,
-        };
-        Ok((original, plan, script, strategy))
-    });
-    let (original, plan, script, strategy) = match prepared {
+    let prepared = match args.given.prepare() {
         Ok(prepared) => prepared,
         Err(message) => return Ok(Ran::Unusable(message)),
     };
-    let outcome = match Engine::new(1).run(&script, &plan.input(&original, &script, &strategy)) {
+    let outcome = match Engine::new(1).run(&prepared.script, &prepared.input()) {
         Ok(outcome) => outcome,
         Err(error) => return Ok(Ran::Failed(format!("error: {}", error.report()))),
     };
@@ -171,9 +210,9 @@ fn once(args: &Args) -> anyhow::Result<Ran> {
     for warning in &outcome.warnings {
         eprintln!("warning: {warning}");
     }
-    let parts = match plan.output(&original, &script, outcome.value) {
+    let parts = match prepared.output(outcome.value) {
         Ok(parts) => parts,
-        Err(error) => return Ok(Ran::Failed(format!("error: {}: {error}\n", script.name))),
+        Err(error) => return Ok(Ran::Failed(format!("error: {}: {error}\n", prepared.script.name))),
     };
     Ok(Ran::Printed(match args.output {
         Output::Yaml => yaml::to_string(&parts)?,
@@ -193,7 +232,7 @@ fn original(path: &Path) -> Result<Original, String> {
     Original::from_object(&one_document(path)?).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn plan(args: &Args) -> Result<(Plan, Strategy), String> {
+fn plan(args: &Given) -> Result<(Plan, Strategy), String> {
     if let Some(path) = &args.rollout {
         let plan = Plan::read(&one_document(path)?).map_err(|e| format!("{}: {e}", path.display()))?;
         let steps = plan.steps.len();
