@@ -2,18 +2,28 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter},
+use k8s_openapi::{
+    api::{
+        core::v1::ObjectReference,
+        events::v1::{Event as KubeEvent, EventSeries},
+    },
+    apimachinery::pkg::apis::meta::v1::MicroTime,
 };
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 
-use crate::{api::object::ObjectRef, rollout::Event};
+use crate::{
+    api::object::{ObjectRef, digest},
+    rollout::Event,
+};
 
 /// For so long an Event that comes again is counted in the one that is there; as other recorders do.
 const SAME: SignedDuration = SignedDuration::from_mins(6);
@@ -21,16 +31,22 @@ const SAME: SignedDuration = SignedDuration::from_mins(6);
 const MOST: usize = 1024;
 /// An event is a courtesy; a release does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+const REPORTER: &str = "tidegate";
 
-/// Object, reason and message.
-type Told = (String, &'static str, String);
+/// An Event that is there.
+#[derive(Clone)]
+struct Told {
+    name: String,
+    /// How often the same was told.
+    count: i32,
+    at: Timestamp,
+}
 
 /// Tells people, the same thing once.
 #[derive(Default)]
 pub(super) struct Events {
-    /// What was told lately, and when. A recorder of its own for each: one for all counts events of one reason as
-    /// repetitions, whatever they say.
-    lately: Mutex<BTreeMap<Told, (Recorder, Timestamp)>>,
+    /// What was told lately, by a digest of object, reason and message.
+    lately: Mutex<BTreeMap<String, Told>>,
 }
 
 impl Events {
@@ -43,57 +59,96 @@ impl Events {
         events: Vec<Event>,
         now: Timestamp,
     ) {
-        let target = target.clone();
-        let about = format!("{}/{}/{}/{}", target.kind, target.namespace, target.name, uid.unwrap_or_default());
-        let reference = ObjectReference {
-            api_version: Some(target.api_version),
-            kind: Some(target.kind),
-            namespace: Some(target.namespace),
-            name: Some(target.name),
-            uid: uid.map(str::to_owned),
-            ..ObjectReference::default()
-        };
-        for event in events {
+        for (after, event) in (0..).zip(events) {
+            // In the order in which they were told.
+            let now = now.checked_add(SignedDuration::from_micros(after)).unwrap_or(now);
             if event.is_warning {
                 tracing::warn!(reason = event.reason, "{}", event.message);
             } else {
                 tracing::info!(reason = event.reason, "{}", event.message);
             }
-            let told = (about.clone(), event.reason, event.message);
-            let recorder = self.recorder(client, &told, now);
-            // The API server cuts nothing off: it refuses notes of more than 1024 bytes.
-            let note = told.2.get(..told.2.floor_char_boundary(1000)).map(str::to_owned);
-            let event = KubeEvent {
-                type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
-                reason: event.reason.to_owned(),
-                note,
-                action: event.reason.to_owned(),
-                secondary: None,
-            };
-            let failed = match tokio::time::timeout(PATIENCE, recorder.publish(&event, &reference)).await {
+            let what = digest(&json!([target.kind, target.namespace, target.name, uid, event.reason, event.message]));
+            let failed = match tokio::time::timeout(PATIENCE, self.tell(client, target, uid, &event, &what, now)).await
+            {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("no answer within {} seconds", PATIENCE.as_secs()),
             };
             tracing::debug!(error = failed, "event not published");
             // The one that is there may be gone.
-            self.lately.lock().unwrap_or_else(PoisonError::into_inner).remove(&told);
+            self.lock().remove(&what);
         }
     }
 
-    fn recorder(&self, client: &Client, told: &Told, now: Timestamp) -> Recorder {
-        let mut lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
-        lately.retain(|_, (_, at)| now.duration_since(*at).abs() < SAME);
-        if let Some((recorder, at)) = lately.get_mut(told) {
-            *at = now;
-            return recorder.clone();
+    async fn tell(
+        &self,
+        client: &Client,
+        target: &ObjectRef,
+        uid: Option<&str>,
+        event: &Event,
+        what: &str,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let namespace = Some(target.namespace.as_str()).filter(|n| !n.is_empty()).unwrap_or("default");
+        let events: Api<KubeEvent> = Api::namespaced(client.clone(), namespace);
+        match self.told(what, now) {
+            Some(told) => {
+                let series = EventSeries { count: told.count, last_observed_time: MicroTime(now) };
+                let patch = Patch::Merge(json!({"series": series}));
+                events.patch(&told.name, &PatchParams::default(), &patch).await?;
+            }
+            None => {
+                let name = format!("{}.{}", target.name, digest(&json!([what, now])));
+                events.create(&PostParams::default(), &made(&name, target, uid, event, now)).await?;
+                self.remember(what, Told { name, count: 1, at: now });
+            }
         }
-        let reporter = Reporter { controller: "tidegate".to_owned(), instance: None };
-        let recorder = Recorder::new(client.clone(), reporter);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Told>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The Event that says the same already, counted once more.
+    fn told(&self, what: &str, now: Timestamp) -> Option<Told> {
+        let mut lately = self.lock();
+        lately.retain(|_, told| now.duration_since(told.at).abs() < SAME);
+        let told = lately.get_mut(what)?;
+        (told.count, told.at) = (told.count.saturating_add(1), now);
+        Some(told.clone())
+    }
+
+    fn remember(&self, what: &str, told: Told) {
+        let mut lately = self.lock();
         if lately.len() < MOST {
-            lately.insert(told.clone(), (recorder.clone(), now));
+            lately.insert(what.to_owned(), told);
         }
-        recorder
+    }
+}
+
+fn made(name: &str, target: &ObjectRef, uid: Option<&str>, event: &Event, now: Timestamp) -> KubeEvent {
+    let metadata =
+        ObjectMeta { namespace: Some(target.namespace.clone()), name: Some(name.to_owned()), ..ObjectMeta::default() };
+    KubeEvent {
+        metadata,
+        action: Some(event.reason.to_owned()),
+        reason: Some(event.reason.to_owned()),
+        event_time: Some(MicroTime(now)),
+        // The API server cuts nothing off: it refuses notes of more than 1024 bytes.
+        note: event.message.get(..event.message.floor_char_boundary(1000)).map(str::to_owned),
+        regarding: Some(ObjectReference {
+            api_version: Some(target.api_version.clone()),
+            kind: Some(target.kind.clone()),
+            namespace: Some(target.namespace.clone()),
+            name: Some(target.name.clone()),
+            uid: uid.map(str::to_owned),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(REPORTER.to_owned()),
+        reporting_instance: Some(REPORTER.to_owned()),
+        type_: Some(if event.is_warning { "Warning" } else { "Normal" }.to_owned()),
+        ..KubeEvent::default()
     }
 }
 
@@ -136,7 +191,8 @@ mod tests {
         tell("one", 20).await;
         assert_eq!(told(&cluster), [("one".to_owned(), 1), ("one".to_owned(), 3), ("two".to_owned(), 1)]);
         for i in 0..MOST + 10 {
-            events.recorder(&client, &("x".to_owned(), "y", i.to_string()), Timestamp::UNIX_EPOCH);
+            let told = Told { name: "x".to_owned(), count: 1, at: Timestamp::UNIX_EPOCH };
+            events.remember(&i.to_string(), told);
         }
         assert_eq!(events.lately.lock().unwrap().len(), MOST);
     }
