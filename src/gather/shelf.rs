@@ -46,7 +46,7 @@ struct Kept {
     tie: Option<Box<str>>,
 }
 
-enum Form {
+pub(super) enum Form {
     /// As JSON, compressed.
     Text(Box<[u8]>),
     /// What its text would not bring back to the last digit.
@@ -54,7 +54,7 @@ enum Form {
 }
 
 impl Form {
-    fn of(object: &Arc<Value>) -> Form {
+    pub fn of(object: &Arc<Value>) -> Form {
         // Thresholds such as 0.99 come back; a number with all its digits may not.
         let comes_back = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok_and(|again| again == **object);
         match serde_json::to_vec(&**object) {
@@ -65,7 +65,7 @@ impl Form {
         }
     }
 
-    fn parse(&self) -> Option<Arc<Value>> {
+    pub fn parse(&self) -> Option<Arc<Value>> {
         match self {
             Form::Parsed(object) => Some(object.clone()),
             Form::Text(text) => {
