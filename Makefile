@@ -84,7 +84,7 @@ pods-process: compiler ## What 50,000 pods cost a controller at rest, and during
 	$(CARGO) bench --locked --profile simulation --bench pods
 
 .PHONY: metrics-process
-metrics-process: compiler ## Processor and memory of the real process with 1,000 releases that metrics judge (ROLLOUTS=, SECONDS=, SHARED=1)
+metrics-process: compiler ## Processor and memory of the real process with 1,000 releases that metrics judge (ROLLOUTS=, NAMESPACES=, SECONDS=, SHARED=1)
 	$(CARGO) bench --locked --profile simulation --bench measuring
 
 .PHONY: webhook-process

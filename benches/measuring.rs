@@ -2,7 +2,8 @@
 //! machine, and whether anything is asked more often than it says. `make metrics-process`.
 //!
 //! The API server is in memory, in this process, and so is what answers the questions over real connections.
-//! `ROLLOUTS`, `SECONDS` (measured, after the first two intervals), `SHARED=1`: all Rollouts ask the same three questions.
+//! `ROLLOUTS`, `SECONDS` (measured, after the first two intervals), `SHARED=1`: all Rollouts ask the same three questions;
+//! `NAMESPACES`: among how many they are, for a watch is of one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -69,10 +70,10 @@ async fn prometheus(asked: Asked) -> String {
     address
 }
 
-fn application(i: u64, server: &str, is_shared: bool) -> [Value; 2] {
+fn application(i: u64, namespace: &str, server: &str, is_shared: bool) -> [Value; 2] {
     let name = format!("web-{i}");
     let app = json!({"app": name});
-    let meta = json!({"name": name, "namespace": "shop"});
+    let meta = json!({"name": name, "namespace": namespace});
     let names = ["istio/request-success-rate", "istio/request-duration-p99", "linkerd/request-success-rate"];
     let metrics: Vec<Value> = (0..METRICS)
         .map(|n| {
@@ -100,10 +101,15 @@ fn application(i: u64, server: &str, is_shared: bool) -> [Value; 2] {
 #[tokio::main]
 async fn main() {
     let (count, seconds, is_shared) = (setting("ROLLOUTS", 1000), setting("SECONDS", 120), setting("SHARED", 0) > 0);
+    let namespaces = setting("NAMESPACES", 1);
+    let namespace = |i: u64| format!("shop-{}", i % namespaces);
     let asked = Asked::default();
     let server = prometheus(asked.clone()).await;
-    let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout").namespace("shop");
-    for object in (0..count).flat_map(|i| application(i, &server, is_shared)) {
+    let mut builder = install(Cluster::builder()).unwrap().namespace("kruise-rollout");
+    for i in 0..namespaces {
+        builder = builder.namespace(&namespace(i));
+    }
+    for object in (0..count).flat_map(|i| application(i, &namespace(i), &server, is_shared)) {
         builder = builder.object(object);
     }
     let cluster = builder.build().unwrap();
@@ -114,10 +120,10 @@ async fn main() {
     let of = |holds: fn(&Value) -> bool| cluster.list(&rollouts, None).iter().filter(|r| holds(r)).count() as u64;
     let longest = Duration::from_secs(600);
     until("every Rollout is Healthy", longest, || of(|r| r["status"]["phase"] == "Healthy") == count).await;
-    let users: Api<Deployment> = Api::namespaced(cluster.client("user"), "shop");
+    let users = cluster.client("user");
     stream::iter(0..count)
         .for_each_concurrent(16, |i| {
-            let users = users.clone();
+            let users: Api<Deployment> = Api::namespaced(users.clone(), &namespace(i));
             async move {
                 let image =
                     json!({"spec": {"template": {"spec": {"containers": [{"name": "main", "image": "main:2"}]}}}});
@@ -147,7 +153,7 @@ async fn main() {
     let shortest = asked.values().flat_map(|times| times.windows(2).map(|pair| pair[1] - pair[0])).min().unwrap();
     let share = 100.0 * used.as_secs_f64() / wall.as_secs_f64();
     println!(
-        "{count} releases, {METRICS} metrics each at {INTERVAL} s{}, over {wall:.0?}:",
+        "{count} releases in {namespaces} namespaces, {METRICS} metrics each at {INTERVAL} s{}, over {wall:.0?}:",
         if is_shared { ", the same" } else { "" }
     );
     println!("  processor {share:.1} % of one core; memory {memory:.1} MB, at most {peak:.1} MB");
