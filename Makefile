@@ -121,6 +121,10 @@ image: compiler ## An OCI image under target/image, with SBOM and provenance; ne
 	@[ -e /etc/ssl/certs/ca-certificates.crt ] || hack/install.sh ca-certificates
 	hack/image.sh target/image $(or $(PLATFORMS),amd64 arm64)
 
+.PHONY: image-test
+image-test: ## Run the image under target/image as a pod would, a foreign platform's by QEMU
+	hack/image-test.py target/image
+
 .PHONY: manifests
 manifests: ## Plain manifests for kubectl and kustomize under target/manifests
 	hack/manifests.sh target/manifests
