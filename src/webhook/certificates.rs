@@ -149,7 +149,9 @@ pub fn renew(present: Option<&Certificates>, names: &[String], now: Timestamp) -
     let ca_key = present.map(|p| p.ca_key.clone()).unwrap_or_default();
     let is_settled = newest.made().saturating_add(SETTLE).is_ok_and(|at| at <= now);
     match &serving {
-        Some((cert, _)) if cert.due() > now && (cert.issuer == newest.subject || !is_settled) => Ok(None),
+        // One that is good is served until the new CA may sign, also when it is due: nobody looked for a while.
+        Some(_) if !is_settled => Ok(None),
+        Some((cert, _)) if cert.due() > now && cert.issuer == newest.subject => Ok(None),
         _ => {
             let (cert, key) = new_serving(&issuer, names, now)?;
             Ok(Some(Certificates { ca: bundle(&trusted), ca_key, cert, key }))
