@@ -67,7 +67,10 @@ impl Machine<'_> {
         let others = workload.revisions.iter().filter(|r| r.hash != stable).map(|r| r.existing).sum();
         let new = match style {
             Style::Partition => step.target(style, workload.replicas).max(others),
-            Style::Canary | Style::BlueGreen => 0,
+            // Nothing but what its own controller had brought when a release was taken for finished, and a crash kept that
+            // from the status.
+            Style::Canary => others,
+            Style::BlueGreen => 0,
         };
         // A quarter may be missing, as a Deployment has it where its owner says nothing.
         let wanted = (workload.replicas - new).max(0);
