@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
@@ -133,9 +134,10 @@ fn max_unavailable(object: &Value, desired: i32) -> i32 {
 struct DaemonSet;
 
 /// Old pods whose places new ones may take now: no more than leave enough old ones for the step, no ready one whose
-/// absence nobody promised, and none in whose place no new one would come.
-fn to_replace(workload: &Workload, goal: &Goal<'_>) -> Vec<Arc<Value>> {
-    let Some(new) = workload.current() else { return Vec::new() };
+/// absence nobody promised, and none in whose place no new one would come. And when time alone makes one more of all pods
+/// count as ready.
+fn to_replace(workload: &Workload, goal: &Goal<'_>) -> (Vec<Arc<Value>>, Option<Timestamp>) {
+    let Some(new) = workload.current() else { return (Vec::new(), None) };
     let object = workload.object();
     let template = at(object, &["spec", "template"]).unwrap_or(&Value::Null);
     let closed = nodes::closed(goal.surroundings.nodes, template);
@@ -153,8 +155,8 @@ fn to_replace(workload: &Workload, goal: &Goal<'_>) -> Vec<Arc<Value>> {
 
     let seconds = int(object, &["spec", "minReadySeconds"]).unwrap_or(0);
     let names = PodNames::Listed(pods.iter().map(|pod| object::name(pod).to_owned()).collect());
-    let ready = ready_for(pods.iter().map(|pod| pod.as_ref()), &names, seconds, goal.now).pods;
-    let mut allowed = room(ready - unknown - (wanted - workload.max_unavailable));
+    let ready = ready_for(pods.iter().map(|pod| pod.as_ref()), &names, seconds, goal.now);
+    let mut allowed = room(ready.pods - unknown - (wanted - workload.max_unavailable));
 
     let cost =
         |pod: &Value| object::annotation(pod, keys::DELETION_COST).and_then(|c| c.parse::<i64>().ok()).unwrap_or(0);
@@ -164,17 +166,14 @@ fn to_replace(workload: &Workload, goal: &Goal<'_>) -> Vec<Arc<Value>> {
         let newest_first = std::cmp::Reverse(created(pod));
         (!is_pending, is_ready(pod), cost(pod), newest_first, object::name(pod).to_owned())
     });
-    old.into_iter()
-        .take(surplus)
-        .filter(|pod| {
-            let goes = !is_ready(pod) || allowed > 0;
-            if goes && is_ready(pod) {
-                allowed -= 1;
-            }
-            goes
-        })
-        .cloned()
-        .collect()
+    let may_go = |pod: &&Arc<Value>| {
+        let goes = !is_ready(pod) || allowed > 0;
+        if goes && is_ready(pod) {
+            allowed -= 1;
+        }
+        goes
+    };
+    (old.into_iter().take(surplus).filter(may_go).cloned().collect(), ready.next)
 }
 
 impl Gate for DaemonSet {
@@ -195,8 +194,14 @@ impl Gate for DaemonSet {
         if !self.is_kept(workload) {
             return Move::Write(change(workload, self.shut(workload, goal.rollout)));
         }
-        let pods = to_replace(workload, goal);
-        if pods.is_empty() { await_pods(workload, goal) } else { Move::Replace(pods) }
+        let (pods, next) = to_replace(workload, goal);
+        if !pods.is_empty() {
+            return Move::Replace(pods);
+        }
+        match await_pods(workload, goal) {
+            Move::Wait { reason, until } => Move::Wait { reason, until: [until, next].into_iter().flatten().min() },
+            other => other,
+        }
     }
 
     fn release(&self, workload: &Workload, rollout: &str, _stays_paused: bool) -> Vec<Value> {

@@ -18,8 +18,20 @@ pub(in crate::workload) fn revision(n: i64, name: &str) -> Arc<Value> {
 }
 
 /// The nodes whose pods are to be replaced, in order. `closed`: those that are known to take no other pod.
-fn replaced((desired, astray): (i32, i32), pods: &str, closed: &str, target: i32, unavailable: i32) -> String {
-    let object = Arc::new(json!({"metadata": {"uid": "set"}, "spec": {"template": {"image": "new"},
+fn replaced(status: (i32, i32), pods: &str, closed: &str, target: i32, unavailable: i32) -> String {
+    look(status, pods, closed, (target, unavailable), 0).0
+}
+
+/// These, and when to look again where pods have to be ready for so many seconds; they have been for a day.
+fn look(
+    (desired, astray): (i32, i32),
+    pods: &str,
+    closed: &str,
+    (target, unavailable): (i32, i32),
+    seconds: i64,
+) -> (String, Option<Timestamp>) {
+    let object =
+        Arc::new(json!({"metadata": {"uid": "set"}, "spec": {"template": {"image": "new"}, "minReadySeconds": seconds,
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": unavailable}}},
         "status": {"desiredNumberScheduled": desired, "numberMisscheduled": astray}}));
     let revisions = [revision(1, "old"), revision(2, "new")];
@@ -41,9 +53,18 @@ fn replaced((desired, astray): (i32, i32), pods: &str, closed: &str, target: i32
         surroundings,
         now: "2026-01-02T00:00:00Z".parse().unwrap(),
     };
-    let names: Vec<String> =
-        to_replace(&workload, &goal).iter().map(|pod| text(pod, &["spec", "nodeName"]).to_owned()).collect();
-    names.join(" ")
+    let (pods, next) = to_replace(&workload, &goal);
+    let names: Vec<&str> = pods.iter().map(|pod| text(pod, &["spec", "nodeName"])).collect();
+    (names.join(" "), next)
+}
+
+#[test]
+fn pods_that_are_not_ready_for_long_enough_are_looked_at_again_in_time() {
+    const DAY: i64 = 86_400;
+    for (seconds, expected, next) in [(DAY, "a", None), (DAY + 10, "", Some("2026-01-02T00:00:10Z"))] {
+        let found = look((2, 0), "a:old b:old", "", (1, 1), seconds);
+        assert_eq!(found, (expected.to_owned(), next.map(|at| at.parse().unwrap())), "{seconds} s");
+    }
 }
 
 #[test]
