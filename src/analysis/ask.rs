@@ -87,7 +87,9 @@ pub fn of_look(
 /// all questions about one workload are asked together, and those about others spread over the interval.
 pub fn due(moment: Timestamp, interval: i64, timing: &str) -> Timestamp {
     let interval = interval.max(1);
-    let offset = timing.bytes().fold(7_i64, |h, b| (h * 31 + i64::from(b)) % 1_000_003) % interval;
+    // FNV-1a: a hash by powers of 31 would be a sum of digits where the interval is 30 seconds.
+    let hash = timing.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let offset = i64::try_from((hash >> 1).rem_euclid(interval.unsigned_abs())).unwrap_or_default();
     let second = moment.as_second() + i64::from(moment.subsec_nanosecond() > 0);
     let late = (offset - second).rem_euclid(interval);
     Timestamp::from_second(second.saturating_add(late)).unwrap_or(moment)
