@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::script::{Setup, number};
+use super::{
+    hook_server::Hook,
+    script::{Setup, number},
+};
 use crate::sim::Rng;
 
 /// Name of the gate of every step, if steps have gates.
@@ -31,7 +34,57 @@ pub struct Barriers {
     pub opens: Option<i64>,
     /// Only one release may be in flight.
     pub is_limited: bool,
+    /// A server has a say.
+    pub hook: Option<Hook>,
+    /// The new version is compared with the stable one, and does so well beside it until people mend it.
+    pub compared: Option<Odds>,
 }
+
+/// How the new version does beside the stable one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Odds {
+    /// As well.
+    Same,
+    /// Worse.
+    Worse,
+    /// Nobody can tell: there are hardly any requests.
+    Few,
+}
+
+impl Odds {
+    /// All of them.
+    pub const ALL: [Odds; 3] = [Odds::Same, Odds::Worse, Odds::Few];
+
+    /// As a script spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Odds::Same => "same",
+            Odds::Worse => "worse",
+            Odds::Few => "few",
+        }
+    }
+
+    /// What is counted when it was so measured.
+    pub fn counted(self) -> &'static str {
+        match self {
+            Odds::Same => "compared-same",
+            Odds::Worse => "compared-worse",
+            Odds::Few => "compared-few",
+        }
+    }
+
+    /// Of so many requests of the new version so many have failed within an interval.
+    pub fn shares(self) -> (f64, f64) {
+        match self {
+            Odds::Same => (3000.0, 6.0),
+            Odds::Worse => (3000.0, 600.0),
+            Odds::Few => (2.0, 0.0),
+        }
+    }
+}
+
+/// Of so many requests of the stable version so many have failed within an interval.
+pub const STABLE: (f64, f64) = (3000.0, 6.0);
 
 /// How the metrics server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +144,7 @@ impl Reading {
 }
 
 /// What is counted of barriers that were met.
-pub const MET: [&str; 14] = [
+pub const MET: [&str; 17] = [
     "metric-good",
     "metric-bad",
     "metric-nan",
@@ -106,11 +159,23 @@ pub const MET: [&str; 14] = [
     "outside-hours",
     "in-line",
     "background-metric",
+    "compared-same",
+    "compared-worse",
+    "compared-few",
 ];
 
 impl Barriers {
-    /// Those of a number. Their dice are their own, so that they change nothing else that the number decides.
+    /// Those of a number. Their dice are their own, so that they change nothing else that the number decides; and those of
+    /// hooks and comparisons are others again.
     pub fn draw(seed: u64) -> Barriers {
+        let mut dice = Rng::new(seed ^ 0x5e_1ec7);
+        let hook = dice.chance(0.15).then(|| Hook::draw(&mut dice));
+        let at = usize::try_from(dice.below(Odds::ALL.len() as u64)).unwrap_or_default();
+        let compared = Odds::ALL.get(at).copied().filter(|_| dice.chance(0.08));
+        Barriers { hook, compared, ..Barriers::draw_others(seed) }
+    }
+
+    fn draw_others(seed: u64) -> Barriers {
         let mut dice = Rng::new(seed ^ 0xba_221e);
         let mut barriers = Barriers::default();
         if !dice.chance(0.25) {
@@ -145,6 +210,11 @@ impl Barriers {
                 .ok_or_else(|| format!("{value:?} is not two minutes"))
                 .and_then(|(from, to)| Ok((number(from)?, number(to)?)))
                 .map(|minutes| self.frozen = Some(minutes)),
+            Some(("hook", value)) => value.parse().map(|hook| self.hook = Some(hook)),
+            Some(("compared", value)) => {
+                self.compared = Odds::ALL.into_iter().find(|odds| odds.as_str() == value);
+                self.compared.map(|_| ()).ok_or_else(|| format!("{value:?} is none of same, worse, few"))
+            }
             Some(("opens", value)) => number(value).map(|minute| self.opens = Some(minute)),
             None if word == "background" => {
                 self.is_background = true;
@@ -163,14 +233,31 @@ impl Barriers {
         Some(read)
     }
 
+    /// Whether there is any metric.
+    pub fn are_measured(&self) -> bool {
+        self.metric.is_some() || self.compared.is_some()
+    }
+
     /// The analysis of a step or of the release, as a Rollout spells it.
     fn analysis(&self, setup: &Setup) -> Option<Value> {
-        self.metric?;
+        if !self.are_measured() {
+            return None;
+        }
         let provider = json!({"prometheus": {"address": "http://metrics.example:9090"}});
-        let mut analysis = json!({
-            "metrics": [{"name": "errors", "provider": provider, "query": "errors", "max": BOUND,
-                "interval": format!("{INTERVAL}s"), "count": COUNT, "inconclusiveLimit": 1, "noDataTimeout": "1m"}],
-            "onFailure": if setup.rolls_back { "rollback" } else { "pause" }});
+        let interval = format!("{INTERVAL}s");
+        let metric = self.metric.map(|_| {
+            json!({"name": "errors", "provider": provider, "query": "errors", "max": BOUND, "interval": interval,
+                "count": COUNT, "inconclusiveLimit": 1, "noDataTimeout": "1m"})
+        });
+        let compared = self.compared.map(|_| {
+            let queries =
+                |of: &str| json!({"failures": format!("failures of {of}"), "requests": format!("requests of {of}")});
+            json!({"name": "compared", "provider": provider, "interval": interval,
+                "compare": {"canary": queries("canary"), "stable": queries("stable"), "effect": 0.05}})
+        });
+        let metrics: Vec<Value> = metric.into_iter().chain(compared).collect();
+        let mut analysis =
+            json!({"metrics": metrics, "onFailure": if setup.rolls_back { "rollback" } else { "pause" }});
         if self.is_background {
             json_patch::merge(&mut analysis, &json!({"background": true}));
         }
@@ -192,6 +279,9 @@ impl Barriers {
         let mut spec = json!({});
         if let Some(analysis) = self.analysis(setup).filter(|_| self.is_background) {
             json_patch::merge(&mut spec, &json!({"strategy": {"analysis": analysis}}));
+        }
+        if let Some(hook) = self.hook {
+            json_patch::merge(&mut spec, &json!({"strategy": {"hooks": [hook.spelled(setup.rolls_back)]}}));
         }
         if let Some((from, to)) = self.frozen {
             let at = |minute: i64| format!("2026-01-01T00:{minute:02}");
@@ -228,6 +318,12 @@ impl fmt::Display for Barriers {
         }
         if let Some((from, to)) = self.frozen {
             write!(f, " frozen={from}-{to}")?;
+        }
+        if let Some(hook) = self.hook {
+            write!(f, " hook={hook}")?;
+        }
+        if let Some(odds) = self.compared {
+            write!(f, " compared={}", odds.as_str())?;
         }
         if let Some(minute) = self.opens {
             write!(f, " opens={minute}")?;

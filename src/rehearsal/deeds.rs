@@ -336,7 +336,7 @@ impl People {
         self.has_mended = true;
         self.say("faults stop, and people want it to end well");
         self.cluster.clear_faults(CONTROLLER);
-        sit(&self.bench).server.mend();
+        sit(&self.bench).servers.mend();
         if self.processes.skew.swap(0, Ordering::Relaxed) != 0 {
             self.excuse(&[Topic::Grace], 180);
         }

@@ -9,7 +9,7 @@ use std::{
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::barriers::{INTERVAL, Reading};
+use super::barriers::{Barriers, INTERVAL, Odds, Reading, STABLE};
 use crate::{
     analysis::{Answer, SERIES, ask::Ask},
     gather::measures::Provider,
@@ -23,18 +23,22 @@ pub struct MetricsServer(Arc<Mutex<State>>);
 struct State {
     clock: Clock,
     reading: Option<Reading>,
+    odds: Odds,
     rng: Rng,
     /// What was answered, and when.
     given: Vec<(Timestamp, Reading)>,
+    /// What was answered of the new version beside the stable one, and when.
+    compared: Vec<(Timestamp, Odds)>,
     /// Somebody asked too often.
     misconduct: Option<String>,
 }
 
 impl MetricsServer {
-    /// One that answers so until it is mended; without a reading it is never asked.
-    pub fn new(clock: Clock, reading: Option<Reading>, seed: u64) -> MetricsServer {
-        let rng = Rng::new(seed ^ 0x3e77);
-        MetricsServer(Arc::new(Mutex::new(State { clock, reading, rng, given: Vec::new(), misconduct: None })))
+    /// One that answers as barriers say until it is mended.
+    pub fn new(clock: Clock, barriers: &Barriers, seed: u64) -> MetricsServer {
+        let (reading, odds) = (barriers.metric, barriers.compared.unwrap_or(Odds::Same));
+        let (rng, given, compared) = (Rng::new(seed ^ 0x3e77), Vec::new(), Vec::new());
+        MetricsServer(Arc::new(Mutex::new(State { clock, reading, odds, rng, given, compared, misconduct: None })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -43,7 +47,13 @@ impl MetricsServer {
 
     /// From now on all is well.
     pub fn mend(&self) {
-        self.lock().reading = Some(Reading::Good);
+        let mut state = self.lock();
+        (state.reading, state.odds) = (Some(Reading::Good), Odds::Same);
+    }
+
+    /// Whether the new version was as good as the stable one at some look since a moment.
+    pub fn was_same_since(&self, moment: Timestamp) -> bool {
+        self.lock().compared.iter().any(|(at, odds)| *at >= moment && *odds == Odds::Same)
     }
 
     /// Good answers since a moment.
@@ -62,6 +72,9 @@ impl MetricsServer {
         let mut counts = BTreeMap::new();
         for (_, reading) in &self.lock().given {
             *counts.entry(reading.counted()).or_default() += 1;
+        }
+        for (_, odds) in &self.lock().compared {
+            *counts.entry(odds.counted()).or_default() += 1;
         }
         counts
     }
@@ -92,6 +105,21 @@ impl MetricsServer {
             Reading::Down => Answer::Unavailable("connection refused".to_owned()),
         };
         (reading, wait, answer)
+    }
+
+    /// How many requests of one of the versions there were, or how many have failed.
+    fn compared(&self, query: &str) -> Option<Answer> {
+        let (what, version) = query.split_once(" of ")?;
+        let mut state = self.lock();
+        let (requests, failures) = if version == "canary" { state.odds.shares() } else { STABLE };
+        if what == "requests" {
+            return Some(Answer::Value(requests));
+        }
+        if version == "canary" {
+            let look = (state.clock.now(), state.odds);
+            state.compared.push(look);
+        }
+        Some(Answer::Value(failures))
     }
 
     fn gave(&self, reading: Reading) {
@@ -129,6 +157,11 @@ impl Provider for Line {
             {
                 let why = format!("{:?} was asked for {last}, and again for {}", ask.query, ask.due);
                 self.server.lock().misconduct.get_or_insert(why);
+            }
+            if let Some(answer) = self.server.compared(&ask.query) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.note(ask, true);
+                return answer;
             }
             let (reading, wait, answer) = self.server.answer();
             if reading == Reading::Slow {

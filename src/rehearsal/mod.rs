@@ -10,6 +10,7 @@ mod barriers;
 mod deeds;
 mod director;
 mod draw;
+mod hook_server;
 mod judges;
 mod metrics_server;
 mod process;
@@ -21,8 +22,9 @@ mod timeline;
 mod world;
 
 pub use self::{
-    barriers::{Barriers, Reading},
+    barriers::{Barriers, Odds, Reading},
     draw::draw,
+    hook_server::{Hook, Moment, Mood},
     judges::Violation,
     process::{CONTROLLER, Mind, Wire},
     run::{Ending, Outcome, rehearse},

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::metrics_server::MetricsServer;
+use super::{hook_server::HookServer, metrics_server::MetricsServer};
 
 use crate::{
     apply::{self, Guard},
@@ -84,7 +84,22 @@ pub struct Processes {
     pub history_limit: Option<usize>,
     /// How many releases may be in flight.
     pub max_in_flight: Option<usize>,
-    pub server: MetricsServer,
+    pub servers: Servers,
+}
+
+/// Servers of the user's.
+#[derive(Clone)]
+pub struct Servers {
+    pub metrics: MetricsServer,
+    pub hooks: HookServer,
+}
+
+impl Servers {
+    /// Whatever they answer badly is mended.
+    pub fn mend(&self) {
+        self.metrics.mend();
+        self.hooks.mend();
+    }
 }
 
 impl Processes {
@@ -118,7 +133,7 @@ impl Processes {
             decide: self.mind.decide.clone(),
             guard: self.mind.guard.clone(),
             provider: {
-                let (server, requests) = (self.server.clone(), self.requests.clone());
+                let (server, requests) = (self.servers.metrics.clone(), self.requests.clone());
                 Arc::new(move |_| {
                     let requests = requests.clone();
                     server.line(move || {
@@ -126,7 +141,15 @@ impl Processes {
                     })
                 })
             },
-            caller: Arc::new(|_, _| Box::new(crate::gather::calls::Nobody)),
+            caller: {
+                let (server, requests) = (self.servers.hooks.clone(), self.requests.clone());
+                Arc::new(move |_, _| {
+                    let requests = requests.clone();
+                    server.line(move || {
+                        requests.fetch_add(1, Ordering::Relaxed);
+                    })
+                })
+            },
             decides_in_place: true,
             namespace: "kruise-rollout".to_owned(),
             config_map_wins: false,

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::{
     director::Director,
+    hook_server::HookServer,
     judges::{Bench, Court, Violation, sit},
     metrics_server::MetricsServer,
-    process::{CONTROLLER, Mind, Processes},
+    process::{CONTROLLER, Mind, Processes, Servers},
     script::{Kind, Managed, Script, Style},
     timeline,
     world::{self, Eyes},
@@ -63,8 +64,12 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
     let cluster = world::cluster(script)?;
     let start = cluster.clock().now();
     let eyes = Eyes::new(&cluster, &script.setup);
-    let server = MetricsServer::new(cluster.clock(), script.setup.barriers.metric, script.seed);
-    let bench = Court::new(eyes.clone(), &script.setup, server.clone(), lines.is_some());
+    let barriers = &script.setup.barriers;
+    let servers = Servers {
+        metrics: MetricsServer::new(cluster.clock(), barriers, script.seed),
+        hooks: HookServer::new(barriers.hook, script.seed),
+    };
+    let bench = Court::new(eyes.clone(), &script.setup, servers.clone(), lines.is_some());
     cluster.on_write(Box::new({
         let bench = bench.clone();
         move |write| sit(&bench).hear(write)
@@ -77,8 +82,8 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
         away: Arc::new(AtomicU64::new(0)),
         requests: Arc::default(),
         history_limit: script.setup.keeps_history.then_some(2),
-        max_in_flight: script.setup.barriers.is_limited.then_some(1),
-        server: server.clone(),
+        max_in_flight: barriers.is_limited.then_some(1),
+        servers: servers.clone(),
     };
     let mut tasks = tokio::task::JoinSet::new();
     let mut director = Director::new(&cluster, &bench, eyes, &processes, script);
@@ -108,7 +113,7 @@ async fn play(script: &Script, mind: &Mind, lines: Option<usize>) -> anyhow::Res
     for name in &court.record.met {
         exercised.insert(*name, 1);
     }
-    for (name, count) in server.counts() {
+    for (name, count) in servers.metrics.counts().into_iter().chain(servers.hooks.counts()) {
         *exercised.entry(name).or_default() += count;
     }
     let stage = [setup.style.as_str(), setup.gateway.as_str(), setup.workload.as_str()];

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     barriers::MET,
+    hook_server::ASKED,
     judges::Violation,
     process::Mind,
     run::{Outcome, rehearse},
@@ -108,7 +109,7 @@ impl Tally {
         let stages = Style::ALL.iter().map(|s| s.as_str());
         let stages = stages.chain(Gateway::ALL.iter().map(|g| g.as_str()));
         let stages = stages.chain(Managed::ALL.iter().map(|m| m.as_str()));
-        acts.chain(stages).chain(MORE.iter().copied()).chain(MET.iter().copied())
+        acts.chain(stages).chain(MORE.iter().copied()).chain(MET.iter().copied()).chain(ASKED.iter().copied())
     }
 
     /// What never happened, or was never on stage.

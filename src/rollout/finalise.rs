@@ -124,8 +124,21 @@ impl Machine<'_> {
         }
     }
 
+    /// In place, a version that was rolled back is let go of as by the rollback: the Service stays restricted until its last
+    /// pod has gone.
+    fn parts(&self, ending: Ending, scope: &Scope, workload: Option<&Workload>) -> &'static [Part] {
+        let stable = self.status.canary_status.as_ref().map(|s| s.stable_revision.as_str()).unwrap_or_default();
+        let has_gone_back = !stable.is_empty() && workload.is_some_and(|workload| workload.is_at(stable));
+        match ending {
+            Ending::Disabled | Ending::Deleted if scope.style == Style::Partition && has_gone_back => {
+                Ending::Rollback.parts(scope.style)
+            }
+            _ => ending.parts(scope.style),
+        }
+    }
+
     fn wind_up(&mut self, ending: Ending, scope: &Scope, workload: Option<&Workload>) -> Turn {
-        let parts = ending.parts(scope.style);
+        let parts = self.parts(ending, scope, workload);
         let stored = self.status.canary_status.as_ref().map(|s| s.finalising_step.clone()).unwrap_or_default();
         let start = parts.iter().position(|p| p.as_str() == stored).unwrap_or(0);
         if parts.iter().take(start).any(|p| *p == Part::RestoreStableService) && !self.keeps_pin(ending, workload) {

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tidegate::{
     analysis::Answer,
-    api::{keys, object::ObjectRef},
+    api::{analysis::AnalysisPhase, hooks::HookPhase, keys, object::ObjectRef},
     apply::{Guard, guard::guard},
     rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD, Wire},
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
@@ -60,7 +60,7 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("forgets-one-restore", 1, "4 restore is exact", forgets_one_restore),
     mutant("opens-the-workload-early", 1, "6 no uncontrolled release", opens_the_workload_early),
     mutant("forgets-the-pin", 5, "6 the right share", forgets_the_pin),
-    mutant("approves-by-itself", 1, "6 the right share", approves_by_itself),
+    mutant("approves-by-itself", 3, "8 a person's word", approves_by_itself),
     mutant("drops-an-approval", 4, "liveness", drops_an_approval),
     mutant("carries-an-approval-on", 0, "8 a person's word", carries_an_approval_on),
     mutant("touches-a-neighbour", 0, "10 nothing hijacked", touches_a_neighbour),
@@ -83,6 +83,8 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("passes-gates", 101, "the gates", passes_gates),
     mutant("ignores-the-hours", 91, "the hours", ignores_the_hours),
     mutant("jumps-the-line", 51, "the hours", jumps_the_line),
+    mutant("asks-no-board", 37, "the hooks", asks_no_board),
+    mutant("takes-worse-for-same", 1, "the metrics", takes_worse_for_same),
     mutant("trusts-any-answer", 33, "the metrics", trusts_any_answer),
     mutant("asks-without-end", 33, "the metrics", asks_without_end),
     on_the_wire("writes-over-a-persons-word", 7, "11 every wait has a reason", writes_over_a_persons_word),
@@ -125,6 +127,23 @@ fn ignores_the_hours(snapshot: &Snapshot) -> Plan {
 
 fn jumps_the_line(snapshot: &Snapshot) -> Plan {
     decide(&Snapshot { line: None, ..snapshot.clone() })
+}
+
+fn asks_no_board(snapshot: &Snapshot) -> Plan {
+    let mut snapshot = snapshot.clone();
+    if let Some(hooks) = snapshot.rollout.status.as_mut().and_then(|status| status.hooks.as_mut()) {
+        hooks.hooks.iter_mut().for_each(|hook| hook.phase = HookPhase::Allowed);
+    }
+    decide(&snapshot)
+}
+
+fn takes_worse_for_same(snapshot: &Snapshot) -> Plan {
+    let mut plan = decide(snapshot);
+    let sub = plan.status.canary_status.as_mut().and_then(|sub| sub.analysis.as_mut());
+    if let Some(run) = sub.and_then(|analysis| analysis.step.as_mut()) {
+        run.phase = AnalysisPhase::Passed;
+    }
+    plan
 }
 
 fn trusts_any_answer(snapshot: &Snapshot) -> Plan {

@@ -46,7 +46,10 @@ pub fn stories() -> Result<(), Failed> {
 }
 
 /// What went wrong once, as it was found.
-const FOUND: [&str; 18] = [
+const FOUND: [&str; 19] = [
+    // Disabled while a version that was worse went back, requests met its pods again.
+    "seed=157 cloneset partition ingress replicas=2 surge=1 unavailable=0 grace=0 lags=45/95/0 deadline=45 rolls-back \
+     compared=worse steps=~5,~14,~58 405:template=2 finalising@0+0:disable=0 23994:freeze=47 finalising@0+3:watch-break",
     // Opened and half rolled when a crash kept the end from the status, it was shut again and waited for stable pods.
     "seed=10194 canary ingress v1alpha1 replicas=4 surge=1 unavailable=0 grace=0 lags=0/95/0 steps=1~exact,1~exact+5,100%~100 \
      1677:template=2 finalising@0+3:timeout-after=8 upgrade@3+0:crash=10",

@@ -29,8 +29,7 @@ pub use self::{
 };
 use self::{proxy::Proxy, record::Record, routes::Sent};
 use super::{
-    metrics_server::MetricsServer,
-    process::CONTROLLER,
+    process::{CONTROLLER, Servers},
     script::Setup,
     timeline::is_telling,
     world::{Eyes, WORKLOAD},
@@ -59,7 +58,7 @@ pub struct Scene<'a> {
     /// The cluster as the gateway knows it, where that is not how it is.
     pub known: Option<View>,
     pub sent: &'a Sent,
-    pub server: &'a MetricsServer,
+    pub servers: &'a Servers,
 }
 
 impl Scene<'_> {
@@ -134,6 +133,7 @@ const JUDGES: &[(&str, Judge)] = &[
     ("the hours", barriers::hours),
     ("the gates", barriers::gates),
     ("the metrics", barriers::metrics),
+    ("the hooks", barriers::hooks),
     ("write guard", words::guard),
 ];
 
@@ -151,7 +151,7 @@ pub struct Court {
     setup: Setup,
     proxy: Proxy,
     sent: Sent,
-    pub server: MetricsServer,
+    pub servers: Servers,
     pub record: Record,
     /// The story, if it is to be told.
     pub writes: Option<Vec<Write>>,
@@ -181,13 +181,13 @@ const MOST_WRITES: usize = 20_000;
 
 impl Court {
     /// Takes its seat.
-    pub fn new(eyes: Eyes, setup: &Setup, server: MetricsServer, tells: bool) -> Bench {
+    pub fn new(eyes: Eyes, setup: &Setup, servers: Servers, tells: bool) -> Bench {
         Arc::new(Mutex::new(Court {
             eyes,
             setup: setup.clone(),
             proxy: Proxy::new(setup),
             sent: Sent::default(),
-            server,
+            servers,
             record: Record::default(),
             writes: tells.then(Vec::new),
             counts: (0, 0),
@@ -252,7 +252,7 @@ impl Court {
             now,
             known,
             sent: &self.sent,
-            server: &self.server,
+            servers: &self.servers,
         }
     }
 

@@ -136,6 +136,7 @@ pub fn reasons(sight: &Sight<'_>) -> Result<(), String> {
         "releases are in flight",
         "place in the line",
         "metric",
+        "hook",
     ];
     if waits && !says_why.iter().any(|why| message.contains(why)) {
         return Err(format!("step {} waits, but its message is {message:?}", index(after)));

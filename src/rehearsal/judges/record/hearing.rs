@@ -137,7 +137,7 @@ impl Record {
         }
         // Who writes the word at another moment has approved nothing.
         // Also while pods that somebody took come up again.
-        let is_measured = setup.barriers.metric.is_some()
+        let is_measured = setup.barriers.are_measured()
             && (state(old) == "StepMetricsAnalysis" || barriers::measured(before) == "Running");
         let was_asked = state(old) == "StepPaused" || is_measured || int(old, &["pausedStepIndex"]) == Some(index);
         if state(new) == "StepReady" && was_asked && !is_winding_up(before) {
