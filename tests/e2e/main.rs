@@ -21,8 +21,8 @@ use tokio::runtime::{Handle, Runtime};
 
 use rig::Rig;
 use scenarios::{
-    adopt, cases, chart, cost, crash, examples, generated, hooks, in_memory, kinds, leaders, leaving, mistakes,
-    operator, plane, policy, schema, script, story, styles, traffic, workloads,
+    adopt, cases, certificates, chart, cost, crash, examples, generated, hooks, in_memory, kinds, leaders, leaving,
+    mistakes, operator, plane, policy, schema, script, story, styles, traffic, workloads,
 };
 
 /// The longest that a scenario may take; each of its waits has a deadline of its own.
@@ -95,6 +95,7 @@ fn trials(handle: &Handle, rig: &Shared) -> Vec<Trial> {
         trial(handle, rig, "chart_renders", chart::chart_renders),
         trial(handle, rig, "chart_life", chart::chart_life),
         trial(handle, rig, "uninstalled_midway", leaving::uninstalled_midway),
+        trial(handle, rig, "certificates_change_unnoticed", certificates::certificates_change_unnoticed),
         trial(handle, rig, "operator", operator::operator),
         trial(handle, rig, "some_namespaces", operator::some_namespaces),
         trial(handle, rig, "taken_over_midway", adopt::taken_over_midway),

@@ -17,7 +17,7 @@ use super::{controller::NAMESPACE, install, pki::CONTROLLER};
 pub const INTRUDER: &str = "e2e-intruder";
 
 /// Rights that no scenario uses, and why they are granted: group, resource, verb. An empty verb is every one.
-const UNUSED: [(&str, &str, &str, &str); 10] = [
+const UNUSED: [(&str, &str, &str, &str); 9] = [
     ("rollouts.kruise.io", "metrictemplates", "", "metrics are judged in `make e2e-traffic`"),
     ("rollouts.kruise.io", "rollouthistories", "", "a feature that is off by default; tests/simulation has it"),
     ("rollouts.kruise.io", "rollouthistories/status", "", "the same"),
@@ -32,7 +32,6 @@ const UNUSED: [(&str, &str, &str, &str); 10] = [
         "create",
         "an API server that is taken back; tests/hold.rs",
     ),
-    ("", "secrets", "update", "certificates are renewed after months; tests/webhook.rs"),
 ];
 
 /// The same, of the policies: taken away where webhooks are wanted instead; tests/hold.rs.

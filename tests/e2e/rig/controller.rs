@@ -84,8 +84,19 @@ impl Controller {
 
     /// On a cluster of [`Rig::empty`].
     pub async fn of_spare(rig: &Arc<Rig>, spare: &str, health: &'static str, args: &[&str]) -> Result<Controller> {
+        Controller::of_spare_named(rig, spare, spare, health, args).await
+    }
+
+    /// One of several there, by this name in its log.
+    pub async fn of_spare_named(
+        rig: &Arc<Rig>,
+        spare: &str,
+        name: &str,
+        health: &'static str,
+        args: &[&str],
+    ) -> Result<Controller> {
         let kubeconfig = rig.dir.join(format!("{spare}-controller.kubeconfig"));
-        Controller::start_at(rig, &kubeconfig, &format!("controller-{spare}"), health, args).await
+        Controller::start_at(rig, &kubeconfig, &format!("controller-{name}"), health, args).await
     }
 
     async fn start_named(rig: &Arc<Rig>, name: &str, health: &'static str, args: &[&str]) -> Result<Controller> {

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod cases;
+pub mod certificates;
 pub mod chart;
 pub mod cost;
 pub mod crash;
