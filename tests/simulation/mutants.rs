@@ -1,18 +1,19 @@
 //! Deliberate bugs around `gather`, `decide` and `apply`, and the judges that must see them.
 
+mod barriers;
+mod routes;
+mod wire;
+
 use std::sync::Arc;
 
-use http::request::Parts;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tidegate::{
-    analysis::Answer,
-    api::{analysis::AnalysisPhase, hooks::HookPhase, keys, object::ObjectRef},
+    api::{keys, object::ObjectRef},
     apply::{Guard, guard::guard},
     rehearsal::{CANARY, Mind, NAMESPACE, SERVICE, WORKLOAD, Wire},
     rollout::{Effect, Plan, Snapshot, decide, plan::Purpose},
-    traffic::routes::Change,
 };
 
 /// A deliberate bug.
@@ -54,10 +55,10 @@ pub fn find(name: &str) -> &'static Mutant {
 pub static MUTANTS: &[Mutant] = &[
     mutant("skips-the-grace-time", 11, "1 drained before removal", skips_the_grace_time),
     mutant("deletes-the-canary-first", 1, "1 drained before removal", deletes_the_canary_first),
-    mutant("routes-before-pods-are-ready", 1, "1 capacity before traffic", routes_before_pods_are_ready),
-    mutant("loses-a-tenth", 1, "2 traffic adds up", loses_a_tenth),
-    mutant("labels-the-route", 1, "3 only our leaves", labels_the_route),
-    mutant("forgets-one-restore", 1, "4 restore is exact", forgets_one_restore),
+    mutant("routes-before-pods-are-ready", 1, "1 capacity before traffic", routes::routes_before_pods_are_ready),
+    mutant("loses-a-tenth", 1, "2 traffic adds up", routes::loses_a_tenth),
+    mutant("labels-the-route", 1, "3 only our leaves", routes::labels_the_route),
+    mutant("forgets-one-restore", 1, "4 restore is exact", routes::forgets_one_restore),
     mutant("opens-the-workload-early", 1, "6 no uncontrolled release", opens_the_workload_early),
     mutant("forgets-the-pin", 5, "6 the right share", forgets_the_pin),
     mutant("approves-by-itself", 3, "8 a person's word", approves_by_itself),
@@ -67,11 +68,11 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("says-nothing", 0, "11 every wait has a reason", says_nothing),
     mutant("is-restless", 3, "12 idle costs nothing", is_restless),
     mutant("never-rolls-back", 3, "liveness", never_rolls_back),
-    mutant("loses-a-tenth-guarded", 1, "write guard", loses_a_tenth),
-    mutant("labels-the-route-guarded", 1, "write guard", labels_the_route),
-    mutant("forgets-one-restore-guarded", 1, "write guard", forgets_one_restore),
+    mutant("loses-a-tenth-guarded", 1, "write guard", routes::loses_a_tenth),
+    mutant("labels-the-route-guarded", 1, "write guard", routes::labels_the_route),
+    mutant("forgets-one-restore-guarded", 1, "write guard", routes::forgets_one_restore),
     mutant("touches-a-neighbour-guarded", 0, "write guard", touches_a_neighbour),
-    mutant("routes-before-the-subset", 3, "1 capacity before traffic", routes_before_the_subset),
+    mutant("routes-before-the-subset", 3, "1 capacity before traffic", routes::routes_before_the_subset),
     mutant("never-unpins", 4, "liveness", never_unpins),
     mutant("leaves-its-mark", 0, "liveness", leaves_its_mark),
     mutant("cuts-pauses-short", 0, "8 a person's word", cuts_pauses_short),
@@ -80,16 +81,16 @@ pub static MUTANTS: &[Mutant] = &[
     mutant("switches-to-pods-that-are-not-ready", 24, "1 capacity before traffic", switches_too_early),
     mutant("lets-the-old-set-go", 2, "1 capacity before traffic", lets_the_old_set_go),
     mutant("keeps-what-it-read-first", 4, "liveness", keeps_what_it_read_first),
-    mutant("passes-gates", 101, "the gates", passes_gates),
-    mutant("ignores-the-hours", 91, "the hours", ignores_the_hours),
-    mutant("jumps-the-line", 51, "the hours", jumps_the_line),
-    mutant("asks-no-board", 37, "the hooks", asks_no_board),
-    mutant("takes-worse-for-same", 1, "the metrics", takes_worse_for_same),
-    mutant("trusts-any-answer", 33, "the metrics", trusts_any_answer),
-    mutant("asks-without-end", 33, "the metrics", asks_without_end),
-    on_the_wire("writes-over-a-persons-word", 7, "11 every wait has a reason", writes_over_a_persons_word),
-    on_the_wire("reports-a-pin-that-was-not", 4, "liveness", reports_a_pin_that_was_not),
-    on_the_wire("reports-a-deletion-that-was-not", 1, "liveness", reports_a_deletion_that_was_not),
+    mutant("passes-gates", 101, "the gates", barriers::passes_gates),
+    mutant("ignores-the-hours", 91, "the hours", barriers::ignores_the_hours),
+    mutant("jumps-the-line", 51, "the hours", barriers::jumps_the_line),
+    mutant("asks-no-board", 37, "the hooks", barriers::asks_no_board),
+    mutant("takes-worse-for-same", 1, "the metrics", barriers::takes_worse_for_same),
+    mutant("trusts-any-answer", 33, "the metrics", barriers::trusts_any_answer),
+    mutant("asks-without-end", 33, "the metrics", barriers::asks_without_end),
+    on_the_wire("writes-over-a-persons-word", 7, "11 every wait has a reason", wire::writes_over_a_persons_word),
+    on_the_wire("reports-a-pin-that-was-not", 4, "liveness", wire::reports_a_pin_that_was_not),
+    on_the_wire("reports-a-deletion-that-was-not", 1, "liveness", wire::reports_a_deletion_that_was_not),
 ];
 
 fn skips_the_grace_time(snapshot: &Snapshot) -> Plan {
@@ -108,56 +109,6 @@ fn skips_the_grace_time(snapshot: &Snapshot) -> Plan {
     }
 }
 
-fn passes_gates(snapshot: &Snapshot) -> Plan {
-    let mut snapshot = snapshot.clone();
-    if let Some(status) = &mut snapshot.rollout.status {
-        let canary = status.canary_status.iter_mut().flat_map(|sub| &mut sub.gates);
-        let blue_green = status.blue_green_status.iter_mut().flat_map(|sub| &mut sub.gates);
-        canary.chain(blue_green).for_each(|gate| gate.is_passed = true);
-    }
-    decide(&snapshot)
-}
-
-fn ignores_the_hours(snapshot: &Snapshot) -> Plan {
-    let mut snapshot = snapshot.clone();
-    snapshot.rollout.spec.change_windows.clear();
-    snapshot.rollout.spec.freezes.clear();
-    decide(&snapshot)
-}
-
-fn jumps_the_line(snapshot: &Snapshot) -> Plan {
-    decide(&Snapshot { line: None, ..snapshot.clone() })
-}
-
-fn asks_no_board(snapshot: &Snapshot) -> Plan {
-    let mut snapshot = snapshot.clone();
-    if let Some(hooks) = snapshot.rollout.status.as_mut().and_then(|status| status.hooks.as_mut()) {
-        hooks.hooks.iter_mut().for_each(|hook| hook.phase = HookPhase::Allowed);
-    }
-    decide(&snapshot)
-}
-
-fn takes_worse_for_same(snapshot: &Snapshot) -> Plan {
-    let mut plan = decide(snapshot);
-    let sub = plan.status.canary_status.as_mut().and_then(|sub| sub.analysis.as_mut());
-    if let Some(run) = sub.and_then(|analysis| analysis.step.as_mut()) {
-        run.phase = AnalysisPhase::Passed;
-    }
-    plan
-}
-
-fn trusts_any_answer(snapshot: &Snapshot) -> Plan {
-    let mut snapshot = snapshot.clone();
-    snapshot.samples.values_mut().for_each(|sample| sample.answer = Answer::Value(0.0));
-    decide(&snapshot)
-}
-
-fn asks_without_end(snapshot: &Snapshot) -> Plan {
-    let mut plan = decide(snapshot);
-    plan.asks.iter_mut().for_each(|ask| ask.due = snapshot.now);
-    plan
-}
-
 fn deletes_the_canary_first(snapshot: &Snapshot) -> Plan {
     let mut plan = decide(snapshot);
     if let (Some(Effect::Routes { purpose: Purpose::RestoreRoutes, .. }), Some(canary)) =
@@ -172,101 +123,6 @@ fn deletes_the_canary_first(snapshot: &Snapshot) -> Plan {
                 foreground: true,
             },
         );
-    }
-    plan
-}
-
-/// Takes every canary pod for ready.
-fn routes_before_pods_are_ready(snapshot: &Snapshot) -> Plan {
-    let mut snapshot = snapshot.clone();
-    if let Some(canary) = &mut snapshot.canary {
-        let canary = Arc::make_mut(canary);
-        canary["status"]["availableReplicas"] = canary["spec"]["replicas"].clone();
-        canary["status"]["readyReplicas"] = canary["spec"]["replicas"].clone();
-        canary["status"]["observedGeneration"] = canary["metadata"]["generation"].clone();
-    }
-    for set in &mut snapshot.revisions {
-        let set = Arc::make_mut(set);
-        set["status"]["availableReplicas"] = set["spec"]["replicas"].clone();
-        set["status"]["readyReplicas"] = set["spec"]["replicas"].clone();
-    }
-    let canary_sets: Vec<String> = snapshot
-        .revisions
-        .iter()
-        .filter_map(|s| s["metadata"]["name"].as_str())
-        .filter(|name| name.starts_with(CANARY))
-        .map(str::to_owned)
-        .collect();
-    for slice in &mut snapshot.endpoint_slices {
-        if let Some(endpoints) = Arc::make_mut(slice)["endpoints"].as_array_mut() {
-            endpoints.extend(canary_sets.iter().map(|set| {
-                json!({"conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": format!("{set}-faked")}})
-            }));
-        }
-    }
-    decide(&snapshot)
-}
-
-/// Applies a change to every operation of every route write.
-fn with_route_operations(mut plan: Plan, change: impl Fn(&mut Vec<Value>)) -> Plan {
-    for effect in &mut plan.effects {
-        if let Effect::Routes { writes, .. } = effect {
-            for write in writes.iter_mut().filter(|w| !w.is_definition) {
-                if let Change::Patch { operations, .. } = &mut write.change {
-                    change(operations);
-                }
-            }
-        }
-    }
-    plan
-}
-
-/// Takes ten from the first weight that has them to spare.
-fn loses_a_tenth(snapshot: &Snapshot) -> Plan {
-    fn spend(value: &mut Value) -> bool {
-        match value {
-            Value::Object(map) => map.iter_mut().any(|(key, value)| match value.as_i64() {
-                Some(weight) if key == "weight" && weight > 10 => {
-                    *value = json!(weight - 10);
-                    true
-                }
-                _ => spend(value),
-            }),
-            Value::Array(list) => list.iter_mut().any(spend),
-            _ => false,
-        }
-    }
-    with_route_operations(decide(snapshot), |operations| {
-        for operation in
-            operations.iter_mut().filter(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/spec/http")))
-        {
-            let mut value = json!({"weight": operation["value"].clone()});
-            let is_weight = operation["path"].as_str().is_some_and(|p| p.ends_with("/weight"));
-            if if is_weight { spend(&mut value) } else { spend(&mut value["weight"]) } {
-                operation["value"] = value["weight"].clone();
-                return;
-            }
-        }
-    })
-}
-
-fn labels_the_route(snapshot: &Snapshot) -> Plan {
-    with_route_operations(decide(snapshot), |operations| {
-        operations.push(json!({"op": "add", "path": "/metadata/labels/tidegate", "value": "was-here"}));
-    })
-}
-
-/// Takes the bookkeeping off the DestinationRule, but leaves the subset.
-fn forgets_one_restore(snapshot: &Snapshot) -> Plan {
-    let mut plan = decide(snapshot);
-    for effect in &mut plan.effects {
-        if let Effect::Routes { purpose: Purpose::RestoreRoutes, writes, .. } = effect {
-            for write in writes.iter_mut().filter(|w| w.is_definition) {
-                if let Change::Patch { operations, .. } = &mut write.change {
-                    operations.retain(|o| o["path"].as_str().is_some_and(|p| p.starts_with("/metadata")));
-                }
-            }
-        }
     }
     plan
 }
@@ -376,19 +232,6 @@ fn is_restless(snapshot: &Snapshot) -> Plan {
     if plan.status.phase == "Healthy" && plan.effects.is_empty() {
         plan.status.message = format!("looked at {}", snapshot.now.as_second() / 60);
         plan.requeue = Some(snapshot.now + SignedDuration::from_secs(60));
-    }
-    plan
-}
-
-/// Two writes in the wrong order: requests go to a subset that is made afterwards.
-fn routes_before_the_subset(snapshot: &Snapshot) -> Plan {
-    let mut plan = decide(snapshot);
-    for effect in &mut plan.effects {
-        if let Effect::Routes { purpose: Purpose::RouteStep, writes, tried } = effect
-            && !tried.is_empty()
-        {
-            *writes = std::mem::take(tried);
-        }
     }
     plan
 }
@@ -515,36 +358,4 @@ fn keeps_what_it_read_first(snapshot: &Snapshot) -> Plan {
         _ => {}
     });
     decide(&stale)
-}
-
-/// Stores the status, whatever became of the Rollout since it was read.
-fn writes_over_a_persons_word(head: &mut Parts, body: &mut Value) {
-    if head.uri.path().ends_with("/rollouts/web/status")
-        && let Some(metadata) = body["metadata"].as_object_mut()
-    {
-        metadata.remove("resourceVersion");
-    }
-}
-
-/// Asks for a dry run instead, whose answer is that of the write.
-fn only_try(head: &mut Parts) {
-    let uri = head.uri.to_string();
-    let sign = if uri.contains('?') { '&' } else { '?' };
-    head.uri = format!("{uri}{sign}dryRun=All").parse().unwrap();
-}
-
-fn reports_a_pin_that_was_not(head: &mut Parts, body: &mut Value) {
-    if head.method == "PATCH"
-        && head.uri.path().ends_with("/services/web")
-        && body.to_string().contains("/spec/selector/")
-        && body.to_string().contains("\"add\"")
-    {
-        only_try(head);
-    }
-}
-
-fn reports_a_deletion_that_was_not(head: &mut Parts, body: &mut Value) {
-    if head.method == "DELETE" {
-        body["dryRun"] = json!(["All"]);
-    }
 }
