@@ -105,9 +105,16 @@ fn calls(rules: usize) -> Vec<(Script, Value)> {
         let Some(class) = script.name.strip_prefix("ingress/").and_then(|name| name.strip_suffix(".lua")) else {
             continue;
         };
-        let stable = ingress_of(rules);
+        let mut stable = ingress_of(rules);
         let only_matches = ingress::only_matches(&script);
         let step = if only_matches { row::match_step(&["x-user"]) } else { share.clone() };
+        if class == "haproxy-pods" {
+            // One Service, whose pods it tells apart by label.
+            stable.annotations.insert("haproxy-ingress.github.io/blue-green-balance".into(), "track=stable=1".into());
+            let names = row::names(true);
+            calls.push((script, script_input(&stable, &names, row::patch_of(&names).as_ref(), &step)));
+            continue;
+        }
         let input = match ingress::is_in_place(&script) {
             true => script_input(&stable, &names, None, &step),
             false => ingress::script_input(&stable, &names, None, &step, Some(class)),
