@@ -323,17 +323,7 @@ mod tests {
             Err(_) => IntOrString::String(wanted.to_owned()),
         };
         let target = scaled(&wanted, total, Round::Up).unwrap();
-        let goal = Goal {
-            rollout: "r",
-            style: Style::Partition,
-            target,
-            kept: 0,
-            wanted: &wanted,
-            needed: target,
-            stable: "",
-            surroundings,
-            now: jiff::Timestamp::UNIX_EPOCH,
-        };
+        let goal = Goal::to(target, &wanted, surroundings);
         as_the_step_says(&(read)(crate::workload::kind(GROUP, "CloneSet").unwrap(), &object, &surroundings), &goal)
     }
 

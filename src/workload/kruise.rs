@@ -162,17 +162,7 @@ mod tests {
         let revisions = [revision(1, "old"), revision(2, "new")];
         let surroundings = Surroundings { revisions: &revisions, pods: &pods, nodes: &nodes };
         let wanted = IntOrString::Int(target);
-        let goal = Goal {
-            rollout: "r",
-            style: Style::Partition,
-            target,
-            kept: 0,
-            wanted: &wanted,
-            needed: target,
-            stable: "old",
-            surroundings,
-            now: jiff::Timestamp::UNIX_EPOCH,
-        };
+        let goal = Goal { stable: "old", ..Goal::to(target, &wanted, surroundings) };
         let pods = uncounted(&daemon_set::daemons(&DAEMON_SET, &object, &surroundings), &goal);
         pods.iter().map(|pod| text(pod, &["spec", "nodeName"])).collect::<Vec<_>>().join(" ")
     }

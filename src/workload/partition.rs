@@ -285,7 +285,7 @@ impl Gate for Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::{Style, kind};
+    use crate::workload::kind;
 
     /// A StatefulSet of as many pods as there are letters: `n` of the present template, `o` of the one before.
     fn partition_of(pods: &str, target: i32) -> IntOrString {
@@ -305,17 +305,7 @@ mod tests {
         let surroundings = Surroundings { pods: &pods, ..Surroundings::default() };
         let row = kind("apps", "StatefulSet").unwrap();
         let wanted = IntOrString::Int(target);
-        let goal = Goal {
-            rollout: "r",
-            style: Style::Partition,
-            target,
-            kept: 0,
-            wanted: &wanted,
-            needed: target,
-            stable: "db-o",
-            surroundings,
-            now: jiff::Timestamp::UNIX_EPOCH,
-        };
+        let goal = Goal { stable: "db-o", ..Goal::to(target, &wanted, surroundings) };
         by_ordinal(&(row.read)(row, &set, &surroundings), &goal)
     }
 

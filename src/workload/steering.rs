@@ -83,6 +83,15 @@ pub struct Goal<'a> {
     pub now: Timestamp,
 }
 
+#[cfg(test)]
+impl<'a> Goal<'a> {
+    /// So many new pods in place, all of them ready, by a Rollout `r`.
+    pub(super) fn to(target: i32, wanted: &'a IntOrString, surroundings: Surroundings<'a>) -> Goal<'a> {
+        let (rollout, style, now) = ("r", Style::Partition, Timestamp::UNIX_EPOCH);
+        Goal { rollout, style, target, kept: 0, wanted, needed: target, stable: "", surroundings, now }
+    }
+}
+
 /// The answer to a [`Goal`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Move {

@@ -42,17 +42,8 @@ fn look(
     let surroundings = Surroundings { revisions: &revisions, pods: &pods, nodes: &nodes };
     let workload = daemons(&KIND, &object, &surroundings);
     let wanted = IntOrString::Int(target);
-    let goal = Goal {
-        rollout: "r",
-        style: Style::Partition,
-        target,
-        kept: 0,
-        wanted: &wanted,
-        needed: target,
-        stable: "old",
-        surroundings,
-        now: "2026-01-02T00:00:00Z".parse().unwrap(),
-    };
+    let goal =
+        Goal { stable: "old", now: "2026-01-02T00:00:00Z".parse().unwrap(), ..Goal::to(target, &wanted, surroundings) };
     let (pods, next) = to_replace(&workload, &goal);
     let names: Vec<&str> = pods.iter().map(|pod| text(pod, &["spec", "nodeName"])).collect();
     (names.join(" "), next)
