@@ -102,7 +102,7 @@ impl Unfinished {
         for rollout in &self.rollouts {
             let (namespace, name) = (object::namespace(rollout), object::name(rollout));
             let _ = write!(lines, "\n  Rollout {namespace}/{name}: {}", text(rollout, &["status", "phase"]));
-            if is_being_deleted(rollout) {
+            if object::is_deleting(rollout) {
                 lines.push_str(", it is being deleted");
                 continue;
             }
@@ -140,7 +140,7 @@ pub async fn leave(
             left.text()
         );
     }
-    let goes_on = |r: &&Value| !is_being_deleted(r) && object::at(r, &["spec", "disabled"]) != Some(&json!(true));
+    let goes_on = |r: &&Value| !object::is_deleting(r) && object::at(r, &["spec", "disabled"]) != Some(&json!(true));
     let disabled: Vec<Value> = left.rollouts.iter().filter(goes_on).cloned().collect();
     for rollout in &disabled {
         disable(client, rollout, json!(true)).await?;
@@ -180,10 +180,6 @@ fn rollouts() -> ApiResource {
 
 fn routings() -> ApiResource {
     ApiResource::erase::<TrafficRouting>(&())
-}
-
-fn is_being_deleted(object: &Value) -> bool {
-    !text(object, &["metadata", "deletionTimestamp"]).is_empty()
 }
 
 async fn list(client: &Client, resource: &ApiResource, namespaces: &[String]) -> anyhow::Result<Vec<Value>> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::{prelude::*, test_runner::TestCaseError};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidegate::{
     api::v1beta1::NetworkRef,
     lua::{Engine, Library, Script},
@@ -11,12 +11,12 @@ use tidegate::{
         Original, Parts, Strategy as Step,
         ingress::{API_VERSION, KIND},
         output,
-        routes::{Change, Context, Network, plan_restore, plan_step},
+        routes::{Context, Network, plan_restore, plan_step},
         script_input,
     },
 };
 
-use crate::row::{ENGINE, OTHER, names, patch_of, without_nulls};
+use crate::row::{ENGINE, OTHER, apply, names, patch_of, without_nulls};
 
 pub struct Class {
     pub name: &'static str,
@@ -60,11 +60,6 @@ impl Class {
             script: Ok(self.script()),
             working: None,
             acceptance: None,
-        };
-        let apply = |live: &mut Value, change: &Change| {
-            let Change::Patch { operations, .. } = change else { panic!("the user's object is patched: {change:?}") };
-            let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
-            json_patch::patch(live, &patch).unwrap();
         };
         let failed = |e: &dyn std::fmt::Display| TestCaseError::fail(e.to_string());
         for step in steps {

@@ -131,6 +131,13 @@ pub fn names(is_one: bool) -> Names {
     }
 }
 
+/// Writes a change of the user's object, as the controller does.
+pub fn apply(live: &mut Value, change: &Change) {
+    let Change::Patch { operations, .. } = change else { panic!("the user's object is patched: {change:?}") };
+    let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
+    json_patch::patch(live, &patch).unwrap();
+}
+
 /// What the canary's pods are patched with where one Service is both versions.
 pub fn patch_of(names: &Names) -> Option<PatchPodTemplateMetadata> {
     let patch = PatchPodTemplateMetadata { labels: pods("canary"), ..PatchPodTemplateMetadata::default() };
@@ -342,11 +349,6 @@ pub fn finishing_restores(row: &Row) {
             script: Ok(row.script()),
             working: None,
             acceptance: None,
-        };
-        let apply = |live: &mut Value, change: &Change| {
-            let Change::Patch { operations, .. } = change else { panic!("the user's object is patched: {change:?}") };
-            let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
-            json_patch::patch(live, &patch).unwrap();
         };
         for step in [weight_step(20), match_step(&["x-one"]), weight_step(33), weight_step(0), weight_step(100)] {
             if row.run(&ENGINE, spec, names, &step).is_err() {

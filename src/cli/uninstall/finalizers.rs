@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{is_being_deleted, list, rollouts, routings, unfinished};
+use super::{list, rollouts, routings, unfinished};
 use crate::{
     api::{keys, object},
     cli::client::explain,
@@ -86,7 +86,7 @@ fn others(holder: &Value) -> Option<Vec<&str>> {
 
 /// Whether it is being deleted, and waits for this controller.
 pub(super) fn holds(holder: &Value) -> bool {
-    is_being_deleted(holder) && others(holder).is_some()
+    object::is_deleting(holder) && others(holder).is_some()
 }
 
 /// Whether there was something to take off.
